@@ -1,0 +1,111 @@
+//! The state directory of one identity: `identity.pem` (key and chain in one file, so that they always belong
+//! together), `pending-key.pem` while a first certificate is asked for, and `lock`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use meshwork_identity::{Bundle, IdentityError, Key, Svid, files};
+use rustix::fs::{FlockOperation, flock};
+use std::time::SystemTime;
+use zeroize::Zeroizing;
+
+use super::EnrolError;
+
+const IDENTITY: &str = "identity.pem";
+const PENDING_KEY: &str = "pending-key.pem";
+const LOCK: &str = "lock";
+
+/// An open, locked state directory.
+pub(super) struct State {
+    dir: PathBuf,
+    /// Held open: the lock ends with it, also when the process is killed.
+    _lock: File,
+}
+
+/// What the directory has to offer.
+pub(super) enum Found {
+    /// An SVID that is valid now, under the bundle given.
+    Valid(Box<Svid>),
+    /// None, and why, for a person.
+    Nothing(String),
+}
+
+impl State {
+    pub(super) fn open(dir: &Path) -> Result<Self, EnrolError> {
+        files::create_private_dir(dir)?;
+        let path = dir.join(LOCK);
+        let failed = |source: io::Error| IdentityError::File { action: "open", path: path.clone(), source };
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(EnrolError::Locked(dir.to_owned())),
+            Err(errno) => Err(failed(errno.into()).into()),
+        }
+    }
+
+    /// Reads the SVID; one that cannot be used is left where it is until a better one replaces it.
+    pub(super) fn load(&self, bundle: &Bundle) -> Found {
+        let path = self.dir.join(IDENTITY);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Found::Nothing(format!("there is no identity in {} yet", self.dir.display()));
+            }
+            Err(error) => return Found::Nothing(format!("{} cannot be read ({error})", path.display())),
+        };
+        let read = Key::from_pem(&text).and_then(|key| Svid::from_pem(&text, key));
+        let svid = match read {
+            Ok(svid) => svid,
+            Err(error) => return Found::Nothing(format!("{} is damaged ({error})", path.display())),
+        };
+        if svid.not_after() <= SystemTime::now() {
+            return Found::Nothing(expired(&svid));
+        }
+        match svid.check_under(bundle) {
+            Ok(()) => Found::Valid(Box::new(svid)),
+            Err(error) => Found::Nothing(format!(
+                "the certificate in {} is not valid under the trust bundle ({error})",
+                path.display()
+            )),
+        }
+    }
+
+    /// The key of a first request: the one of an interrupted attempt, or a new one that is on disk before it is used.
+    pub(super) fn pending_key(&self) -> Result<Key, IdentityError> {
+        let path = self.dir.join(PENDING_KEY);
+        let left = fs::read_to_string(&path).ok().map(Zeroizing::new);
+        if let Some(key) = left.and_then(|text| Key::from_pem(&text).ok()) {
+            return Ok(key);
+        }
+        let key = Key::generate()?;
+        files::write_private(&path, key.pem().as_bytes())?;
+        Ok(key)
+    }
+
+    /// Keeps an SVID; a pending key has done its duty then.
+    pub(super) fn store(&self, svid: &Svid) -> Result<(), IdentityError> {
+        let text = Zeroizing::new(format!("{}{}", *svid.key_pem(), svid.chain_pem()));
+        files::write_private(&self.dir.join(IDENTITY), text.as_bytes())?;
+        match fs::remove_file(self.dir.join(PENDING_KEY)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(IdentityError::File { action: "remove", path: self.dir.join(PENDING_KEY), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Says that a certificate's time has passed, and when.
+pub(super) fn expired(svid: &Svid) -> String {
+    let when =
+        jiff::Timestamp::try_from(svid.not_after()).map_or_else(|_| "long ago".to_owned(), |t| t.to_string());
+    format!("the certificate of {} expired at {when}", svid.id())
+}

@@ -1,0 +1,15 @@
+//! Enrols workloads on a host and keeps their certificates; writes bootstraps for foreign data planes.
+//!
+//! - [`enrol`] proves who we are to the control plane: by a join token the first time, by the SVID on disk from then
+//!   on. [`Enrolled::keep_fresh`] renews it for ever.
+//! - [`channel`] is the mTLS connection to the control plane that everything else of a data plane uses.
+//! - [`bootstrap`] writes what Envoy and gRPC need to join the mesh as they are.
+//!
+//! State is one directory per identity, for its owner only, locked by the process that uses it.
+
+pub mod bootstrap;
+mod channel;
+mod enrol;
+
+pub use channel::{channel, control_plane_id};
+pub use enrol::{EnrolError, Enrolled, Enrolment, enrol};

@@ -1,0 +1,266 @@
+//! The shapes of the API's answers. Fields are only ever added.
+
+use std::collections::BTreeMap;
+
+use meshwork_diagram as diagram;
+use meshwork_model::mesh::Key;
+use meshwork_model::problem::{Problem, Severity};
+use meshwork_model::proxy::Kind;
+use meshwork_xds::Dialect;
+use serde::Serialize;
+
+use crate::translate::Mesh;
+use crate::world::Proxy;
+
+/// A proxy, as it stands with the control plane.
+#[derive(Serialize)]
+pub(super) struct ProxyAnswer {
+    name: String,
+    namespace: String,
+    identity: String,
+    user_agent: String,
+    dialect: &'static str,
+    connected: bool,
+    /// Whether it has accepted all that it was given.
+    current: bool,
+    /// One version for all that it was given.
+    version: String,
+    /// What it has accepted, by kind and name.
+    accepted: BTreeMap<&'static str, BTreeMap<String, String>>,
+    refused: Vec<RefusedAnswer>,
+}
+
+#[derive(Serialize)]
+struct RefusedAnswer {
+    resource: String,
+    why: String,
+}
+
+impl ProxyAnswer {
+    pub(super) fn of(key: &Key, proxy: &Proxy) -> Self {
+        let mut accepted: BTreeMap<_, BTreeMap<String, String>> = BTreeMap::new();
+        for ((kind, name), version) in &proxy.acknowledged {
+            accepted.entry(plural(*kind)).or_default().insert(name.to_string(), version.to_string());
+        }
+        let refused = |((kind, name), why): (&(Kind, String), &String)| RefusedAnswer {
+            resource: format!("{} {name}", plural(*kind)).trim_end().to_owned(),
+            why: why.clone(),
+        };
+        Self {
+            name: key.name.to_string(),
+            namespace: key.namespace.to_string(),
+            identity: proxy.identity.to_string(),
+            user_agent: proxy.user_agent.clone(),
+            dialect: match proxy.dialect {
+                Dialect::Meshwork => "meshwork",
+                Dialect::Envoy => "envoy",
+                Dialect::Grpc => "grpc",
+            },
+            connected: proxy.connected,
+            current: proxy.is_current(),
+            version: proxy.version(),
+            accepted,
+            refused: proxy.refused.iter().map(refused).collect(),
+        }
+    }
+}
+
+fn plural(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Cluster => "clusters",
+        Kind::Endpoints => "endpoints",
+        Kind::Listener => "listeners",
+        Kind::Routes => "routes",
+    }
+}
+
+/// A problem of the config, or of a workload.
+#[derive(Serialize)]
+pub(super) struct ProblemAnswer {
+    severity: &'static str,
+    file: String,
+    line: Option<usize>,
+    column: Option<usize>,
+    resource: String,
+    field: String,
+    message: String,
+    fix: String,
+}
+
+impl ProblemAnswer {
+    pub(super) fn of(problem: &Problem) -> Self {
+        Self {
+            severity: if problem.severity == Severity::Error { "error" } else { "warning" },
+            file: problem.file.clone(),
+            line: problem.place.map(|p| p.line),
+            column: problem.place.map(|p| p.column),
+            resource: problem.resource.clone(),
+            field: problem.field.clone(),
+            message: problem.message.clone(),
+            fix: problem.fix.clone(),
+        }
+    }
+}
+
+/// The config that is applied: what there is, by kind.
+#[derive(Serialize)]
+pub(super) struct ConfigAnswer {
+    trust_domain: String,
+    services: Vec<String>,
+    http_routes: Vec<String>,
+    grpc_routes: Vec<String>,
+    peer_authentications: Vec<String>,
+    authorization_policies: Vec<String>,
+    workloads: Vec<String>,
+}
+
+impl ConfigAnswer {
+    pub(super) fn of(mesh: &Mesh) -> Self {
+        use meshwork_model::mesh::RouteKind;
+        let config = &mesh.config;
+        let names = |keys: &mut dyn Iterator<Item = &Key>| keys.map(Key::to_string).collect();
+        let routes = |kind: RouteKind| {
+            let of_kind = config.routes.keys().filter(move |(k, _)| *k == kind);
+            of_kind.map(|(_, key)| key.to_string()).collect()
+        };
+        Self {
+            trust_domain: mesh.trust_domain.to_string(),
+            services: names(&mut config.services.keys()),
+            http_routes: routes(RouteKind::Http),
+            grpc_routes: routes(RouteKind::Grpc),
+            peer_authentications: names(&mut config.peer_authentications.keys()),
+            authorization_policies: names(&mut config.authorization_policies.keys()),
+            workloads: names(&mut mesh.workloads.keys()),
+        }
+    }
+}
+
+/// The mesh: who is there, which services lead to whom, who calls whom.
+#[derive(Serialize)]
+pub(super) struct TopologyAnswer {
+    trust_domain: String,
+    platform: String,
+    mesh_type: String,
+    scale: String,
+    features: Vec<String>,
+    pods: Vec<PodAnswer>,
+    services: Vec<ServiceAnswer>,
+    edges: Vec<EdgeAnswer>,
+}
+
+#[derive(Serialize)]
+struct PodAnswer {
+    name: String,
+    namespace: String,
+    app: String,
+    version: String,
+    identity: String,
+    proxy: &'static str,
+    sync: &'static str,
+    config_version: String,
+    address: String,
+}
+
+#[derive(Serialize)]
+struct ServiceAnswer {
+    name: String,
+    namespace: String,
+    pods: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct EdgeAnswer {
+    from: EndAnswer,
+    to: EndAnswer,
+    protocol: &'static str,
+    mtls: bool,
+    denied: bool,
+    per_second: Option<f64>,
+    success: Option<f64>,
+    p50_ms: Option<f64>,
+    p99_ms: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct EndAnswer {
+    kind: &'static str,
+    namespace: String,
+    name: String,
+}
+
+impl TopologyAnswer {
+    pub(super) fn of(topology: &diagram::Topology) -> Self {
+        let service = |s: &diagram::Service| ServiceAnswer {
+            name: s.name.clone(),
+            namespace: s.namespace.clone(),
+            pods: s.pods.clone(),
+        };
+        Self {
+            trust_domain: topology.trust_domain.clone(),
+            platform: topology.platform.clone(),
+            mesh_type: topology.mesh_type().to_string(),
+            scale: topology.scale().to_string(),
+            features: topology.features.clone(),
+            pods: topology.pods.iter().map(PodAnswer::of).collect(),
+            services: topology.services.iter().map(service).collect(),
+            edges: topology.edges.iter().map(EdgeAnswer::of).collect(),
+        }
+    }
+}
+
+impl PodAnswer {
+    fn of(pod: &diagram::Pod) -> Self {
+        Self {
+            name: pod.name.clone(),
+            namespace: pod.namespace.clone(),
+            app: pod.app.clone(),
+            version: pod.version.clone(),
+            identity: pod.identity.clone(),
+            proxy: match pod.proxy {
+                diagram::Proxy::Meshwork => "meshwork",
+                diagram::Proxy::Envoy => "envoy",
+                diagram::Proxy::Proxyless => "proxyless",
+            },
+            sync: match pod.sync {
+                diagram::Sync::Unknown => "unknown",
+                diagram::Sync::Current => "current",
+                diagram::Sync::Refusing => "refusing",
+                diagram::Sync::Disconnected => "disconnected",
+            },
+            config_version: pod.config_version.clone(),
+            address: pod.address.clone(),
+        }
+    }
+}
+
+impl EdgeAnswer {
+    fn of(edge: &diagram::Edge) -> Self {
+        let traffic = edge.traffic;
+        Self {
+            from: EndAnswer::of(&edge.from),
+            to: EndAnswer::of(&edge.to),
+            protocol: match edge.protocol {
+                diagram::Protocol::Http => "http",
+                diagram::Protocol::Grpc => "grpc",
+                diagram::Protocol::Tcp => "tcp",
+            },
+            mtls: edge.mtls,
+            denied: edge.denied,
+            per_second: traffic.map(|t| t.per_second),
+            success: traffic.map(|t| t.success),
+            p50_ms: traffic.and_then(|t| t.p50_ms),
+            p99_ms: traffic.and_then(|t| t.p99_ms),
+        }
+    }
+}
+
+impl EndAnswer {
+    fn of(end: &diagram::End) -> Self {
+        let (kind, namespace, name) = match end {
+            diagram::End::Pod { namespace, name } => ("workload", namespace.clone(), name.clone()),
+            diagram::End::Service { namespace, name } => ("service", namespace.clone(), name.clone()),
+            diagram::End::Outside(name) => ("outside", String::new(), name.clone()),
+        };
+        Self { kind, namespace, name }
+    }
+}

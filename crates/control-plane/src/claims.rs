@@ -1,0 +1,168 @@
+//! What a node says of itself when it connects, checked against what it proved.
+//!
+//! Metadata keys are Istio's where Istio has one: `NAME`, `NAMESPACE`, `SERVICE_ACCOUNT`; ours are `INBOUND`,
+//! `OUTBOUND` and, from Envoy, `SDS_DIR`. A right follows from the identity and the enrolment alone: metadata can
+//! only say which of the workloads with this identity the node is, and where its ports are.
+
+use std::net::SocketAddr;
+
+use meshwork_model::mesh::{Inbound, Key, Outbound};
+use meshwork_model::spiffe::SpiffeId;
+use meshwork_xds::{Dialect, Node, SdsSource};
+use serde_json::Value;
+
+/// The claims of a node, read but for its labels, which come from its enrolment.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Claims {
+    pub(crate) workload: Key,
+    pub(crate) inbound: Vec<Inbound>,
+    pub(crate) outbound: Vec<Outbound>,
+    pub(crate) dialect: Dialect,
+    pub(crate) sds: SdsSource,
+}
+
+/// Ports in one direction; a workload with more is a gateway, which this is not.
+const MAX_PORTS: usize = 1024;
+
+impl Claims {
+    /// Which workload a node says that it is.
+    pub(crate) fn workload(peer: &SpiffeId, node: &Node) -> Option<Key> {
+        let (namespace, _) = peer.namespace_and_account()?;
+        Some(Key::new(namespace, node.metadata.get("NAME")?.as_str()?))
+    }
+
+    /// Reads a node's claims.
+    ///
+    /// # Errors
+    /// A claim is missing, malformed, or contradicts the proven identity; the text is for the node's operator.
+    pub(crate) fn read(peer: &SpiffeId, node: &Node) -> Result<Self, String> {
+        let (namespace, account) = peer
+            .namespace_and_account()
+            .ok_or_else(|| format!("the identity {peer} is not a workload's of this mesh"))?;
+        let claim = |name: &str| node.metadata.get(name).and_then(Value::as_str);
+        for (name, proven) in [("NAMESPACE", namespace), ("SERVICE_ACCOUNT", account)] {
+            if let Some(claimed) = claim(name).filter(|claimed| *claimed != proven) {
+                return Err(format!(
+                    "the node's metadata says {name} {claimed:?}, and its certificate {proven:?}"
+                ));
+            }
+        }
+        let name = claim("NAME").ok_or("the node's metadata has no NAME, the workload's name")?;
+        let dialect = node.dialect();
+        let sds = match (dialect, claim("SDS_DIR")) {
+            (Dialect::Meshwork, _) => SdsSource::Named,
+            (Dialect::Grpc, _) => SdsSource::Grpc,
+            (Dialect::Envoy, Some(dir)) if dir.starts_with('/') => SdsSource::Directory(dir.to_owned()),
+            (Dialect::Envoy, _) => {
+                return Err("the node's metadata has no SDS_DIR, the absolute directory of its secrets; \
+                            `meshwork envoy-bootstrap` writes both"
+                    .to_owned());
+            }
+        };
+        Ok(Self {
+            workload: Key::new(namespace, name),
+            inbound: ports(&node.metadata, "INBOUND", inbound)?,
+            outbound: ports(&node.metadata, "OUTBOUND", outbound)?,
+            dialect,
+            sds,
+        })
+    }
+}
+
+fn ports<T>(metadata: &Value, name: &str, read: fn(&Value) -> Option<T>) -> Result<Vec<T>, String> {
+    let list = match metadata.get(name) {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(list)) if list.len() <= MAX_PORTS => list,
+        Some(_) => {
+            return Err(format!("the node's metadata {name} is not a list of at most {MAX_PORTS} ports"));
+        }
+    };
+    let read_one =
+        |(i, value)| read(value).ok_or_else(|| format!("the node's metadata {name}[{i}] is not a port"));
+    list.iter().enumerate().map(read_one).collect()
+}
+
+fn inbound(value: &Value) -> Option<Inbound> {
+    Some(Inbound {
+        port: port(value)?,
+        bind: address(value.get("bind")?)?,
+        application: address(value.get("application")?)?,
+    })
+}
+
+fn outbound(value: &Value) -> Option<Outbound> {
+    let (name, namespace) = value.get("service")?.as_str()?.split_once('.')?;
+    Some(Outbound {
+        service: Key::new(namespace, name),
+        port: port(value)?,
+        bind: address(value.get("bind")?)?,
+    })
+}
+
+/// Numbers of a protobuf struct are floating point.
+fn port(value: &Value) -> Option<u16> {
+    let number = value.get("port")?.as_f64()?;
+    (number.fract() == 0.0 && (1.0..=65535.0).contains(&number)).then(|| to_u16(number))
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a whole number within 1 to 65535"
+)]
+fn to_u16(number: f64) -> u16 {
+    number as u16
+}
+
+fn address(value: &Value) -> Option<SocketAddr> {
+    value.as_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(user_agent: &str, metadata: Value) -> Result<Claims, String> {
+        let peer = SpiffeId::workload("mesh.local", "shop", "cart").expect("valid");
+        Claims::read(&peer, &Node { user_agent: user_agent.to_owned(), metadata, ..Node::default() })
+    }
+
+    #[test]
+    fn a_node_says_which_workload_it_is_and_where_its_ports_are() {
+        let claims = read(
+            "meshwork",
+            json!({
+                "NAME": "cart-1", "NAMESPACE": "shop", "SERVICE_ACCOUNT": "cart", "LABELS": {"app": "lies"},
+                "INBOUND": [{"port": 8080.0, "bind": "127.0.0.1:41000", "application": "127.0.0.1:9000"}],
+                "OUTBOUND": [{"port": 80, "bind": "[::1]:42000", "service": "catalog.shop"}],
+            }),
+        )
+        .expect("valid");
+        assert_eq!(claims.workload, Key::new("shop", "cart-1"));
+        assert_eq!(claims.inbound[0].port, 8080);
+        assert_eq!(claims.outbound[0].service, Key::new("shop", "catalog"));
+        assert_eq!((claims.dialect, claims.sds), (Dialect::Meshwork, SdsSource::Named));
+        let envoy = read("envoy", json!({"NAME": "cart-1", "SDS_DIR": "/var/x"})).expect("valid");
+        assert_eq!(envoy.sds, SdsSource::Directory("/var/x".to_owned()));
+    }
+
+    #[test]
+    fn claims_that_contradict_the_certificate_are_refused() {
+        let check = |user_agent: &str, metadata: Value, expected: &str| {
+            let error = read(user_agent, metadata).expect_err("refused");
+            assert!(error.contains(expected), "{error}");
+        };
+        check("meshwork", json!({}), "no NAME");
+        check("meshwork", json!(null), "no NAME");
+        check("meshwork", json!({"NAME": "x", "NAMESPACE": "bank"}), "\"bank\"");
+        check("meshwork", json!({"NAME": "x", "SERVICE_ACCOUNT": "web"}), "\"web\"");
+        check("envoy", json!({"NAME": "x"}), "SDS_DIR");
+        check("envoy", json!({"NAME": "x", "SDS_DIR": "relative"}), "SDS_DIR");
+        check("meshwork", json!({"NAME": "x", "INBOUND": 1}), "INBOUND is not");
+        for port in [json!({}), json!({"port": 0.5}), json!({"port": 70000}), json!({"port": 1, "bind": "x"})]
+        {
+            check("meshwork", json!({"NAME": "x", "OUTBOUND": [port]}), "OUTBOUND[0] is not");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Labels and leases as JSON, as they are kept in the store.
+
+use std::net::SocketAddr;
+
+use meshwork_model::mesh::{Inbound, Key, Labels, Outbound, Workload};
+use meshwork_model::spiffe::SpiffeId;
+use serde::{Deserialize, Serialize};
+
+/// A workload's lease. Fields are only ever added.
+#[derive(Serialize, Deserialize)]
+struct Lease {
+    namespace: String,
+    name: String,
+    identity: String,
+    labels: Labels,
+    inbound: Vec<InboundPort>,
+    outbound: Vec<OutboundPort>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct InboundPort {
+    port: u16,
+    bind: SocketAddr,
+    application: SocketAddr,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OutboundPort {
+    namespace: String,
+    service: String,
+    port: u16,
+    bind: SocketAddr,
+}
+
+pub(super) fn labels_to_text(labels: &Labels) -> String {
+    serde_json::to_string(labels).unwrap_or_default()
+}
+
+pub(super) fn labels_from_text(text: &str) -> Option<Labels> {
+    serde_json::from_str(text).ok()
+}
+
+pub(super) fn workload_to_text(workload: &Workload) -> String {
+    let inbound = |p: &Inbound| InboundPort { port: p.port, bind: p.bind, application: p.application };
+    let outbound = |p: &Outbound| OutboundPort {
+        namespace: p.service.namespace.to_string(),
+        service: p.service.name.to_string(),
+        port: p.port,
+        bind: p.bind,
+    };
+    let lease = Lease {
+        namespace: workload.key.namespace.to_string(),
+        name: workload.key.name.to_string(),
+        identity: workload.identity.to_string(),
+        labels: workload.labels.clone(),
+        inbound: workload.inbound.iter().map(inbound).collect(),
+        outbound: workload.outbound.iter().map(outbound).collect(),
+    };
+    serde_json::to_string(&lease).unwrap_or_default()
+}
+
+pub(super) fn workload_from_text(text: &str) -> Option<Workload> {
+    let lease: Lease = serde_json::from_str(text).ok()?;
+    let inbound = |p: InboundPort| Inbound { port: p.port, bind: p.bind, application: p.application };
+    let outbound =
+        |p: OutboundPort| Outbound { service: Key::new(p.namespace, p.service), port: p.port, bind: p.bind };
+    Some(Workload {
+        key: Key::new(lease.namespace, lease.name),
+        identity: SpiffeId::parse(&lease.identity).ok()?,
+        labels: lease.labels,
+        inbound: lease.inbound.into_iter().map(inbound).collect(),
+        outbound: lease.outbound.into_iter().map(outbound).collect(),
+    })
+}

@@ -1,0 +1,159 @@
+use super::*;
+use meshwork_model::mesh::{Inbound, Outbound};
+
+fn request(workload: &str) -> TokenRequest {
+    TokenRequest {
+        namespace: "shop".to_owned(),
+        service_account: "cart".to_owned(),
+        workload: workload.to_owned(),
+        labels: Labels::from([("app".to_owned(), "cart".to_owned())]),
+        ttl: Duration::from_mins(10),
+    }
+}
+
+fn open() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&dir.path().join("state")).expect("a new store");
+    (dir, store)
+}
+
+fn redeem(store: &Store, token: &str, key: &str) -> Result<String, RedeemError<&'static str>> {
+    store.redeem(token, key.as_bytes(), |e| Ok(format!("{} for {key}", e.service_account)))
+}
+
+#[test]
+fn a_token_buys_one_certificate() {
+    let (_dir, store) = open();
+    let token = store.create_token(&request("cart-1")).expect("a token");
+    assert!(matches!(redeem(&store, "mwt_0", "k1"), Err(RedeemError::Token(TokenError::Unknown))));
+    assert_eq!(redeem(&store, &token, "k1").expect("a certificate"), "cart for k1");
+    assert_eq!(redeem(&store, &token, "k1").expect("the same again"), "cart for k1");
+    assert!(matches!(redeem(&store, &token, "k2"), Err(RedeemError::Token(TokenError::Used))));
+    let [enrolment] = &store.enrolments().expect("read")[..] else { panic!("one enrolment") };
+    assert_eq!((&enrolment.workload, &enrolment.labels), (&Key::new("shop", "cart-1"), &request("x").labels));
+    let identity = enrolment.identity("mesh.local").expect("an identity");
+    assert_eq!(identity.as_str(), "spiffe://mesh.local/ns/shop/sa/cart");
+}
+
+#[test]
+fn a_token_survives_a_failed_signature_and_is_not_kept_in_clear() {
+    let (dir, store) = open();
+    let token = store.create_token(&request("cart-1")).expect("a token");
+    let failed = store.redeem(&token, b"k", |_| Err("no"));
+    assert!(matches!(failed, Err(RedeemError::Sign("no"))));
+    assert_eq!(store.enrolments().expect("read"), []);
+    for file in ["meshwork.db", "meshwork.db-wal"] {
+        let bytes = std::fs::read(dir.path().join("state").join(file)).expect("a file");
+        assert!(!bytes.windows(token.len()).any(|w| w == token.as_bytes()), "{file}");
+    }
+    assert_eq!(redeem(&store, &token, "k1").expect("a certificate"), "cart for k1");
+}
+
+#[test]
+fn a_token_ends() {
+    let (_dir, store) = open();
+    let token = store.create_token(&request("cart-1")).expect("a token");
+    store.lock().execute("UPDATE tokens SET expires_at = ?1", [unix_now() - 1]).expect("aged");
+    assert!(matches!(redeem(&store, &token, "k"), Err(RedeemError::Token(TokenError::Expired))));
+    store.lock().execute("UPDATE tokens SET expires_at = 1", []).expect("aged");
+    store.create_token(&request("cart-2")).expect("a token");
+    assert!(matches!(redeem(&store, &token, "k"), Err(RedeemError::Token(TokenError::Unknown))));
+}
+
+#[test]
+fn tokens_are_made_for_workloads_only() {
+    let (_dir, store) = open();
+    let check = |change: fn(&mut TokenRequest), expected: &str| {
+        let mut request = request("cart-1");
+        change(&mut request);
+        let error = store.create_token(&request).expect_err("refused");
+        assert!(error.to_string().contains(expected), "{error}");
+    };
+    check(|r| r.namespace = "a/b".to_owned(), "namespace");
+    check(|r| r.service_account = String::new(), "service account");
+    check(|r| r.workload = "Cart".to_owned(), "workload");
+    check(|r| r.namespace = "meshwork-system".to_owned(), "control plane");
+    check(|r| r.ttl = Duration::ZERO, "30 days");
+}
+
+#[test]
+fn leases_survive() {
+    let (dir, store) = open();
+    let workload = Workload {
+        key: Key::new("shop", "cart-1"),
+        identity: SpiffeId::workload("mesh.local", "shop", "cart").expect("valid"),
+        labels: request("x").labels,
+        inbound: vec![Inbound {
+            port: 8080,
+            bind: "127.0.0.1:41000".parse().expect("valid"),
+            application: "127.0.0.1:9000".parse().expect("valid"),
+        }],
+        outbound: vec![Outbound {
+            service: Key::new("shop", "web"),
+            port: 80,
+            bind: "[::1]:42000".parse().expect("valid"),
+        }],
+    };
+    store.keep_lease(&workload).expect("kept");
+    drop(store);
+    let store = Store::open(&dir.path().join("state")).expect("the store");
+    assert_eq!(store.leases().expect("read"), std::slice::from_ref(&workload));
+    store.end_lease(&workload.key).expect("ended");
+    assert_eq!(store.leases().expect("read"), []);
+}
+
+#[test]
+fn two_processes_share_a_store() {
+    let (dir, store) = open();
+    let other = Store::open(&dir.path().join("state")).expect("the same store");
+    let token = other.create_token(&request("cart-1")).expect("a token");
+    assert_eq!(redeem(&store, &token, "k").expect("a certificate"), "cart for k");
+}
+
+#[test]
+fn the_store_belongs_to_its_owner() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, _store) = open();
+    let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    let state = dir.path().join("state");
+    assert_eq!(mode(&state), 0o700);
+    for file in ["meshwork.db", "meshwork.db-wal", "meshwork.db-shm"] {
+        assert_eq!(mode(&state.join(file)), 0o600, "{file}");
+    }
+}
+
+#[test]
+fn a_store_that_is_not_ours_is_refused() {
+    let check = |spoil: fn(&Path), expected: &str| {
+        let (dir, store) = open();
+        drop(store);
+        let state = dir.path().join("state");
+        spoil(&state.join(FILE));
+        let error = Store::open(&state).expect_err("refused").to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    check(|file| std::fs::write(file, [b'x'; 8192]).expect("written"), "damaged");
+    check(
+        |file| {
+            let mut bytes = std::fs::read(file).expect("read");
+            bytes[4096..].fill(0xff);
+            std::fs::write(file, bytes).expect("written");
+        },
+        "damaged",
+    );
+    check(
+        |file| {
+            let connection = Connection::open(file).expect("open");
+            connection.pragma_update(None, "user_version", 7).expect("written");
+        },
+        "has version 7",
+    );
+    check(
+        |file| {
+            std::fs::remove_file(file).expect("removed");
+            let connection = Connection::open(file).expect("open");
+            connection.execute("CREATE TABLE other (x)", []).expect("made");
+        },
+        "not a store of this program",
+    );
+}

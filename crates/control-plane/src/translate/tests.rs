@@ -1,0 +1,189 @@
+//! One golden per feature: `testdata/<feature>.in.yaml` is config, and names in its first lines who is there and
+//! whose snapshot is drawn; `testdata/<feature>.out.txt` is what that node runs. `UPDATE=1` renews the latter.
+
+mod draw;
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+use meshwork_model::mesh::{Inbound, Labels, Outbound};
+use meshwork_model::policy::{Facts, Verdict, authorize};
+use meshwork_model::proxy::{HttpFilter, NetworkFilter};
+use meshwork_model::spiffe::SpiffeId;
+
+/// Who is there, and whose snapshot is asked for.
+#[derive(Default)]
+struct Cast {
+    workloads: BTreeMap<Key, Arc<Workload>>,
+    node: Option<Key>,
+    dialect: Option<Dialect>,
+    wanted: BTreeSet<String>,
+}
+
+impl Cast {
+    /// Reads the first lines: `# node web: account=web out=catalog.shop:80`, `# there cart: in=8080 version=v2`.
+    fn read(text: &str) -> Self {
+        let mut cast = Self::default();
+        for line in text.lines().map_while(|line| line.strip_prefix("# ")) {
+            let Some((who, words)) = line.split_once(": ") else { continue };
+            let Some((role @ ("node" | "there"), name)) = who.split_once(' ') else { continue };
+            let workload = cast.workload(name, words);
+            if role == "node" {
+                cast.node = Some(workload.key.clone());
+            }
+            cast.workloads.insert(workload.key.clone(), Arc::new(workload));
+        }
+        cast
+    }
+
+    fn workload(&mut self, name: &str, words: &str) -> Workload {
+        let (namespace, name) = name.split_once('/').unwrap_or(("shop", name));
+        let number = u16::try_from(self.workloads.len()).expect("few");
+        let mut account = name.to_owned();
+        let mut labels = Labels::from([("app".to_owned(), name.to_owned())]);
+        let (mut inbound, mut outbound) = (Vec::new(), Vec::new());
+        for (key, value) in words.split_whitespace().filter_map(|word| word.split_once('=')) {
+            let index = u16::try_from(inbound.len() + outbound.len()).expect("few");
+            let bind = ([127, 0, 0, 1], 41000 + 10 * number + index).into();
+            match key {
+                "account" => value.clone_into(&mut account),
+                "in" => inbound.push(Inbound {
+                    port: value.parse().expect("a port"),
+                    bind,
+                    application: ([127, 0, 0, 1], 9000 + number).into(),
+                }),
+                "out" => {
+                    let (service, port) = value.split_once(':').expect("a port");
+                    let (name, namespace) = service.split_once('.').expect("a namespace");
+                    let (service, port) = (Key::new(namespace, name), port.parse().expect("a port"));
+                    outbound.push(Outbound { service, port, bind });
+                }
+                "wants" => drop(self.wanted.insert(value.to_owned())),
+                "dialect" => {
+                    self.dialect = Some(Dialect::of_user_agent(value));
+                }
+                _ => drop(labels.insert(key.to_owned(), value.to_owned())),
+            }
+        }
+        let identity = SpiffeId::workload("mesh.local", namespace, &account).expect("valid");
+        Workload { key: Key::new(namespace, name), identity, labels, inbound, outbound }
+    }
+}
+
+fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
+}
+
+fn translate(feature: &str) -> Vec<Resource> {
+    let input = testdata(&format!("{feature}.in.yaml"));
+    let loaded = crate::ingest::read_dir(&input);
+    assert!(loaded.is_accepted(), "{feature}: {:#?}", loaded.problems);
+    let cast = Cast::read(loaded.sources.values().next().expect("one file"));
+    let mesh = Mesh {
+        trust_domain: "mesh.local".into(),
+        config: Arc::new(loaded.config),
+        workloads: cast.workloads.clone(),
+    };
+    let node = &cast.workloads[&cast.node.expect("a node")];
+    let dialect = cast.dialect.unwrap_or(Dialect::Meshwork);
+    let resources = snapshot(&mesh, node, dialect, &cast.wanted);
+    assert_eq!(resources, snapshot(&mesh, node, dialect, &cast.wanted), "{feature}: not a function");
+    resources
+}
+
+fn check(feature: &str) {
+    let drawn = draw::resources(&translate(feature));
+    let golden = testdata(&format!("{feature}.out.txt"));
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&golden, &drawn).expect("golden is writable");
+    }
+    let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+    assert!(drawn == expected, "{} differs; UPDATE=1 renews it. Drawn:\n{drawn}", golden.display());
+}
+
+macro_rules! goldens {
+    ($($feature:ident),* $(,)?) => {
+        $(#[test] fn $feature() { check(&stringify!($feature).replace('_', "-")); })*
+
+        #[test]
+        fn every_input_is_a_test() {
+            let tests = [$(stringify!($feature).replace('_', "-")),*];
+            for entry in std::fs::read_dir(testdata("")).expect("there") {
+                let name = entry.expect("readable").file_name().into_string().expect("UTF-8");
+                if let Some(feature) = name.strip_suffix(".in.yaml") {
+                    assert!(tests.iter().any(|t| t == feature), "{name}");
+                }
+            }
+        }
+    };
+}
+
+goldens! {
+    scope,
+    split_by_weight_and_header,
+    precedence,
+    route_without_backends,
+    consumer_route,
+    timeouts,
+    grpc_route,
+    grpc_client,
+    tcp,
+    inbound_http,
+    inbound_unknown_port,
+    identities,
+    no_endpoints,
+    mtls_disabled,
+    mtls_mixed,
+    deny_and_allow,
+    string_matches,
+    policy_on_tcp,
+    policy_on_ports,
+    policy_allows_nothing,
+    mesh_wide_policy,
+}
+
+/// Judges a peer's connection or request by the policies of the node's one inbound listener.
+fn judge(feature: &str, account: &str, request: Option<(&str, &str)>) -> bool {
+    let resources = translate(feature);
+    let listener = resources.iter().find_map(|resource| match resource {
+        Resource::Listener(listener) if listener.name.starts_with("inbound") => Some(listener),
+        _ => None,
+    });
+    let policies: Vec<Arc<meshwork_model::proxy::Rbac>> = match &listener.expect("one").chains[0].filter {
+        NetworkFilter::Tcp(tcp) => tcp.rbac.clone(),
+        NetworkFilter::Http(http) => {
+            http.filters.iter().map(|HttpFilter::Rbac(rbac)| Arc::clone(rbac)).collect()
+        }
+    };
+    let peer = SpiffeId::workload("mesh.local", "shop", account).expect("valid");
+    let head = request.map(|(method, path)| {
+        let mut head = meshwork_model::head::RequestHead::default();
+        head.set_method(method.as_bytes());
+        head.set_path_and_query(path.as_bytes());
+        head
+    });
+    let facts = Facts { peer: Some(&peer), destination_port: 41000, head: head.as_ref() };
+    matches!(authorize(policies.iter().map(|rbac| &**rbac), &facts), Verdict::Allowed(_))
+}
+
+#[test]
+fn policies_judge_as_they_are_written() {
+    let check = |feature: &str, account: &str, request: Option<(&str, &str)>, passes: bool| {
+        assert_eq!(judge(feature, account, request), passes, "{feature}: {account} {request:?}");
+    };
+    check("deny-and-allow", "web", Some(("GET", "/items?page=2")), true);
+    check("deny-and-allow", "web", Some(("POST", "/items")), false);
+    check("deny-and-allow", "web", Some(("GET", "/admin")), false);
+    check("deny-and-allow", "web", Some(("GET", "/admin/users")), false);
+    check("deny-and-allow", "cart", Some(("GET", "/items")), false);
+    check("deny-and-allow", "ops", Some(("DELETE", "/items")), true);
+    // HTTP attributes on bytes: ALLOW lets nothing in for them, DENY keeps more out.
+    check("policy-on-tcp", "web", None, false);
+    check("policy-on-tcp", "checkout", None, true);
+    check("policy-on-tcp", "intern", None, false);
+    check("policy-on-ports", "web", Some(("GET", "/")), true);
+    check("policy-on-ports", "cart", Some(("GET", "/")), false);
+    check("policy-allows-nothing", "web", Some(("GET", "/")), false);
+    check("mesh-wide-policy", "web", Some(("GET", "/")), true);
+    check("mesh-wide-policy", "web", Some(("TRACE", "/")), false);
+}

@@ -1,0 +1,155 @@
+//! Resources as stable text for people, all that matters on few lines.
+
+use std::fmt::Write as _;
+
+use meshwork_model::proxy::{
+    Cluster, Discovery, Domain, Endpoints, FilterChain, HeaderTest, HttpFilter, NetworkFilter, PathMatch,
+    Rbac, Resource, Route, RouteAction, RouteSource, RouteTable, StringMatch,
+};
+
+pub(super) fn resources(resources: &[Resource]) -> String {
+    resources.iter().map(resource).collect::<Vec<_>>().join("\n")
+}
+
+fn resource(resource: &Resource) -> String {
+    match resource {
+        Resource::Cluster(cluster) => self::cluster(cluster),
+        Resource::Endpoints(endpoints) => self::endpoints("endpoints", endpoints),
+        Resource::Routes(table) => format!("routes {}\n{}", table.name, routes(table)),
+        Resource::Listener(listener) => {
+            let address = listener.address.map_or("no address".to_owned(), |a| a.to_string());
+            let mut text = format!("listener {} ({:?}, {address})\n", listener.name, listener.direction);
+            for one in &listener.chains {
+                text.push_str(&chain(one));
+            }
+            text
+        }
+    }
+}
+
+fn chain(chain: &FilterChain) -> String {
+    let mut text = format!("  chain {}\n", chain.name);
+    if let Some(tls) = &chain.tls {
+        let client = if tls.require_client_certificate { "demands" } else { "asks for" };
+        let roots = tls.validation.as_deref().unwrap_or("none");
+        let _ =
+            writeln!(text, "    tls {} {client} a client of {roots}, alpn {:?}", tls.certificate, tls.alpn);
+    }
+    match &chain.filter {
+        NetworkFilter::Http(http) => {
+            let paths = http.paths;
+            assert!(paths.rfc3986 && paths.merge_slashes && paths.reject_escaped_slashes);
+            assert!(http.generate_request_id);
+            let source = match &http.routes {
+                RouteSource::Named(name) => format!("routes {name}\n"),
+                RouteSource::Inline(table) => format!("routes inline\n{}", routes(table)),
+            };
+            let _ = writeln!(text, "    http {:?} {}", http.codec, source.trim_end());
+            for HttpFilter::Rbac(rbac) in &http.filters {
+                text.push_str(&policy(rbac));
+            }
+        }
+        NetworkFilter::Tcp(tcp) => {
+            let _ = writeln!(text, "    tcp {}", tcp.cluster);
+            tcp.rbac.iter().for_each(|rbac| text.push_str(&policy(rbac)));
+        }
+    }
+    text
+}
+
+fn policy(rbac: &Rbac) -> String {
+    let mut text = format!("    {:?}\n", rbac.action);
+    for rule in &rbac.rules {
+        let _ = writeln!(text, "      {}", rule.name);
+        let _ = writeln!(text, "        who  {:?}", rule.principals);
+        let _ = writeln!(text, "        what {:?}", rule.permissions);
+    }
+    text
+}
+
+fn routes(table: &RouteTable) -> String {
+    let mut text = String::new();
+    for host in &table.hosts {
+        assert_eq!(host.domains, [Domain::Any]);
+        for one in &host.routes {
+            let _ = writeln!(text, "  {}", route(one));
+        }
+    }
+    text
+}
+
+fn route(route: &Route) -> String {
+    let mut text = match &route.matches.path {
+        PathMatch::Exact(path) => format!("exactly {path}"),
+        PathMatch::Prefix(path) => format!("{path}*"),
+        PathMatch::SegmentPrefix(path) => format!("{path} or below"),
+    };
+    for header in &route.matches.headers {
+        assert!(!header.invert);
+        match &header.test {
+            HeaderTest::Value(StringMatch::Exact(value)) => {
+                let _ = write!(text, ", {} = {value}", header.name);
+            }
+            other => {
+                let _ = write!(text, ", {} {other:?}", header.name);
+            }
+        }
+    }
+    match &route.action {
+        RouteAction::Forward(forward) => {
+            let timeout = forward.timeout.map_or("no timeout".to_owned(), |t| format!("{t:?}"));
+            let _ = write!(text, " [{}] > {timeout}, {} retries", route.name, forward.connect_retries);
+            for cluster in &forward.clusters {
+                let _ = write!(text, "\n    {} {}", cluster.weight, cluster.name);
+            }
+        }
+        RouteAction::Direct(direct) => {
+            let _ = write!(text, " [{}] > {} {:?}", route.name, direct.status, direct.body);
+        }
+        RouteAction::Local => text.push_str(" > local"),
+    }
+    text
+}
+
+fn cluster(cluster: &Cluster) -> String {
+    let service =
+        cluster.service.as_ref().map_or("no service".to_owned(), |s| format!("{}/{}", s.namespace, s.name));
+    let mut text = format!(
+        "cluster {} ({service}, {:?}, {:?}, connects in {:?})\n",
+        cluster.name, cluster.protocol, cluster.balancing, cluster.connect_timeout
+    );
+    match &cluster.discovery {
+        Discovery::Eds(name) => assert_eq!(name, &cluster.name),
+        Discovery::Static(endpoints) => text.push_str(&self::endpoints("  static", endpoints)),
+    }
+    for transport in &cluster.transports {
+        let mark = transport.transport.as_deref().unwrap_or("any");
+        let _ = write!(text, "  transport {} for {mark}: ", transport.name);
+        match &transport.tls {
+            None => text.push_str("plaintext\n"),
+            Some(tls) => {
+                let certificate = tls.certificate.as_deref().unwrap_or("no certificate");
+                let identities: Vec<&str> = tls.identities.iter().map(|id| id.as_str()).collect();
+                let _ = writeln!(
+                    text,
+                    "{certificate} under {}, to {identities:?}, alpn {:?}",
+                    tls.validation, tls.alpn
+                );
+            }
+        }
+    }
+    text
+}
+
+fn endpoints(what: &str, endpoints: &Endpoints) -> String {
+    let mut text = format!("{what} {}\n", endpoints.cluster);
+    for endpoint in &endpoints.endpoints {
+        let transport = endpoint.transport.as_deref().unwrap_or("no mark");
+        let _ = write!(text, "  {} {transport}", endpoint.address);
+        if let Some(w) = &endpoint.workload {
+            let _ = write!(text, " {};{};{};{}", w.name, w.namespace, w.app, w.version);
+        }
+        text.push('\n');
+    }
+    text
+}

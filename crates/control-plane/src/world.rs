@@ -1,0 +1,329 @@
+//! The world: what is true now. Config, enrolments, the workloads that are there, and what each proxy has and said.
+//!
+//! It is the one writer of the mesh that `translate` reads. Ingest applies config, discovery tells of streams, the
+//! clock ends leases; each change makes a new immutable [`Mesh`] and wakes the tasks of `run`, which publish it to the
+//! proxies and keep the leases on disk. Every call is short: nothing here waits, reads a file or writes one.
+
+mod proxy;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use meshwork_model::mesh::{Config, Key, Workload};
+use meshwork_model::problem::Problem;
+use meshwork_model::proxy::Kind;
+use meshwork_model::spiffe::SpiffeId;
+use meshwork_xds::Snapshot;
+use meshwork_xds::grpc::{Denied, Handler, Stream};
+use meshwork_xds::server::Event;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::claims::Claims;
+use crate::lease::Leases;
+use crate::snapshot::Encoder;
+use crate::store::Enrolment;
+use crate::translate::{self, Mesh};
+pub(crate) use proxy::Proxy;
+
+/// What is true now.
+#[derive(Debug)]
+pub(crate) struct World {
+    state: Mutex<State>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    mesh: Arc<Mesh>,
+    enrolments: BTreeMap<Key, Enrolment>,
+    leases: Leases,
+    proxies: BTreeMap<Key, Proxy>,
+    problems: Vec<Problem>,
+    encoder: Encoder,
+    counters: Counters,
+}
+
+/// What has happened since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) streams: u64,
+    pub(crate) denied_streams: u64,
+    pub(crate) pushes: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) refused: u64,
+    pub(crate) configs_applied: u64,
+    pub(crate) configs_refused: u64,
+}
+
+impl World {
+    /// A world without workloads.
+    pub(crate) fn new(trust_domain: &str, config: Config, enrolments: Vec<Enrolment>) -> Self {
+        let mesh =
+            Mesh { trust_domain: trust_domain.into(), config: Arc::new(config), workloads: BTreeMap::new() };
+        let state = State {
+            mesh: Arc::new(mesh),
+            enrolments: enrolments.into_iter().map(|e| (e.workload.clone(), e)).collect(),
+            leases: Leases::default(),
+            proxies: BTreeMap::new(),
+            problems: Vec::new(),
+            encoder: Encoder::default(),
+            counters: Counters::default(),
+        };
+        Self { state: Mutex::new(state), changes: watch::Sender::new(0) }
+    }
+
+    /// Wakes on every change of the mesh.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The mesh as it is now.
+    pub(crate) fn mesh(&self) -> Arc<Mesh> {
+        Arc::clone(&self.lock().mesh)
+    }
+
+    /// Puts new config in place; the problems are its warnings.
+    pub(crate) fn apply(&self, config: Config, problems: Vec<Problem>) {
+        let mut state = self.lock();
+        state.problems = problems;
+        state.counters.configs_applied += 1;
+        if *state.mesh.config != config {
+            let mesh = Mesh { config: Arc::new(config), ..(*state.mesh).clone() };
+            state.mesh = Arc::new(mesh);
+            drop(state);
+            self.changed();
+        }
+    }
+
+    /// Tells of config that is refused; what was applied last stays.
+    pub(crate) fn refuse(&self, problems: Vec<Problem>) {
+        let mut state = self.lock();
+        state.problems = problems;
+        state.counters.configs_refused += 1;
+    }
+
+    /// The problems of the config directory, and of workloads that call what there is not.
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        let state = self.lock();
+        let mut problems = state.problems.clone();
+        problems.extend(state.mesh.workloads.values().flat_map(|w| calls_into_the_void(&state.mesh, w)));
+        problems
+    }
+
+    /// What has happened since the start.
+    pub(crate) fn counters(&self) -> Counters {
+        self.lock().counters
+    }
+
+    /// Lets `read` look at every proxy that is or was just connected.
+    pub(crate) fn proxies<T>(&self, read: impl Fn(&Key, &Proxy) -> T) -> Vec<T> {
+        self.lock().proxies.iter().map(|(key, proxy)| read(key, proxy)).collect()
+    }
+
+    /// A workload has enrolled; one that is connected already has its new labels from now on.
+    pub(crate) fn enrolled(&self, enrolment: Enrolment) {
+        let mut state = self.lock();
+        let connected = state.mesh.workloads.get(&enrolment.workload);
+        let relabelled = connected
+            .filter(|w| enrolment.identity(&state.mesh.trust_domain).as_ref() == Some(&w.identity))
+            .map(|w| Workload { labels: enrolment.labels.clone(), ..(**w).clone() });
+        state.enrolments.insert(enrolment.workload.clone(), enrolment);
+        if let Some(workload) = relabelled {
+            state.put(workload);
+            drop(state);
+            self.changed();
+        }
+    }
+
+    /// Whether any workload is enrolled with an identity; one that is not gets no new certificate.
+    pub(crate) fn is_enrolled(&self, identity: &SpiffeId) -> bool {
+        let state = self.lock();
+        let trust_domain = &state.mesh.trust_domain;
+        state.enrolments.values().any(|e| e.identity(trust_domain).as_ref() == Some(identity))
+    }
+
+    /// Ends all streams: each proxy keeps what it has and reconnects elsewhere or later.
+    pub(crate) fn end_streams(&self) {
+        self.lock().proxies.clear();
+    }
+
+    /// Workloads that were there before the control plane started.
+    pub(crate) fn restore(&self, workloads: Vec<Workload>, now: Instant) {
+        let mut state = self.lock();
+        for workload in workloads {
+            let enrolled = state.enrolments.get(&workload.key);
+            let enrolled = enrolled.and_then(|e| e.identity(&state.mesh.trust_domain));
+            if enrolled.as_ref() == Some(&workload.identity) {
+                state.leases.restore(workload.key.clone(), now);
+                state.put(workload);
+            }
+        }
+        drop(state);
+        self.changed();
+    }
+
+    /// When [`World::expire`] is to be called next.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.lock().leases.next_expiry()
+    }
+
+    /// Takes out workloads whose time is over.
+    pub(crate) fn expire(&self, now: Instant) {
+        let mut state = self.lock();
+        let gone = state.leases.expire(now);
+        if gone.is_empty() {
+            return;
+        }
+        let mut mesh = (*state.mesh).clone();
+        for key in gone {
+            info!(workload = %key, "is gone");
+            mesh.workloads.remove(&key);
+            state.proxies.remove(&key);
+        }
+        state.mesh = Arc::new(mesh);
+        drop(state);
+        self.changed();
+    }
+
+    /// Gives every proxy what it runs by the mesh of now, where that differs from what it has.
+    pub(crate) fn publish(&self) {
+        let keys: Vec<Key> = self.lock().proxies.keys().cloned().collect();
+        // One lock a proxy: streams come and go in between, and each is given the newest mesh.
+        for key in keys {
+            self.lock().publish_to(&key);
+        }
+        self.lock().encoder.forget_unused();
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|generation| *generation += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing between two writes of one change can panic half way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn put(&mut self, workload: Workload) {
+        let mut mesh = (*self.mesh).clone();
+        mesh.workloads.insert(workload.key.clone(), Arc::new(workload));
+        self.mesh = Arc::new(mesh);
+    }
+
+    fn publish_to(&mut self, key: &Key) {
+        let Some(workload) = self.mesh.workloads.get(key) else { return };
+        let Some(proxy) = self.proxies.get_mut(key) else { return };
+        let resources = translate::snapshot(&self.mesh, workload, proxy.dialect, &proxy.wanted);
+        if self.encoder.publish(&mut proxy.published, resources, proxy.dialect, &proxy.sds) {
+            self.counters.pushes += 1;
+            proxy.snapshots.send_replace(Arc::clone(&proxy.published.snapshot));
+        }
+    }
+
+    /// Judges a node: its claims, and the enrolment of the workload that it says it is.
+    fn admit(&self, peer: &SpiffeId, stream: &Stream) -> Result<(Claims, Workload), String> {
+        let claims = Claims::read(peer, &stream.node)?;
+        let enrolment = self.enrolments.get(&claims.workload);
+        let enrolment = enrolment.ok_or_else(|| format!("no workload {} is enrolled", claims.workload))?;
+        if enrolment.identity(&self.mesh.trust_domain).as_ref() != Some(peer) {
+            return Err(format!(
+                "the workload {} is enrolled with another identity than {peer}",
+                claims.workload
+            ));
+        }
+        let workload = Workload {
+            key: claims.workload.clone(),
+            identity: peer.clone(),
+            labels: enrolment.labels.clone(),
+            inbound: claims.inbound.clone(),
+            outbound: claims.outbound.clone(),
+        };
+        Ok((claims, workload))
+    }
+
+    /// The proxy of a stream. One that another stream of the same workload replaced has no say any more.
+    fn of_stream(&mut self, stream: &Stream) -> Option<(Key, &mut Proxy)> {
+        let key = Claims::workload(&stream.peer, &stream.node)?;
+        let proxy = self.proxies.get_mut(&key).filter(|proxy| proxy.stream == stream.number)?;
+        Some((key, proxy))
+    }
+}
+
+impl Handler for World {
+    fn connect(&self, stream: &Stream) -> Result<watch::Receiver<Arc<Snapshot>>, Denied> {
+        let mut state = self.lock();
+        let (claims, workload) = match state.admit(&stream.peer, stream) {
+            Ok(admitted) => admitted,
+            Err(why) => {
+                state.counters.denied_streams += 1;
+                warn!(peer = %stream.peer, node = %stream.node.id, %why, "no discovery");
+                return Err(Denied(why));
+            }
+        };
+        let key = workload.key.clone();
+        info!(workload = %key, node = %stream.node.id, agent = %stream.node.user_agent, "is connected");
+        state.counters.streams += 1;
+        state.leases.take(key.clone(), stream.number);
+        state.put(workload);
+        let proxy = Proxy::new(stream, claims);
+        let snapshots = proxy.snapshots.subscribe();
+        state.proxies.insert(key.clone(), proxy);
+        state.publish_to(&key);
+        drop(state);
+        self.changed();
+        Ok(snapshots)
+    }
+
+    fn wanted(&self, stream: &Stream, kind: Kind, names: &[String]) {
+        let mut state = self.lock();
+        let Some((key, proxy)) = state.of_stream(stream) else { return };
+        if kind == Kind::Listener && proxy.want(names) {
+            state.publish_to(&key);
+        }
+    }
+
+    fn report(&self, stream: &Stream, event: Event) {
+        let mut state = self.lock();
+        match event {
+            Event::Accepted { .. } => state.counters.acknowledged += 1,
+            Event::Refused { .. } => state.counters.refused += 1,
+        }
+        if let Some((key, proxy)) = state.of_stream(stream) {
+            if let Event::Refused { kind, message, .. } = &event {
+                warn!(workload = %key, ?kind, why = %message, "refuses config");
+            }
+            proxy.report(event);
+        }
+    }
+
+    fn disconnect(&self, stream: &Stream) {
+        let mut state = self.lock();
+        let Some((key, proxy)) = state.of_stream(stream) else { return };
+        proxy.connected = false;
+        info!(workload = %key, "is disconnected");
+        state.leases.release(&key, stream.number, Instant::now());
+        drop(state);
+        // The lease's end is to be waited for.
+        self.changed();
+    }
+}
+
+/// Ports that a workload calls and no service has.
+fn calls_into_the_void<'m>(mesh: &'m Mesh, workload: &'m Workload) -> impl Iterator<Item = Problem> + 'm {
+    let unknown = |called: &&meshwork_model::mesh::Outbound| {
+        let service = mesh.config.services.get(&called.service);
+        !service.is_some_and(|s| s.ports.iter().any(|p| p.port == called.port))
+    };
+    workload.outbound.iter().filter(unknown).map(|called| {
+        let message = format!("it calls {}:{}, and no Service has that port", called.service, called.port);
+        let fix = "Add the Service, or correct the sidecar's --outbound";
+        Problem::error(format!("Workload {}", workload.key), "", message, fix).warning()
+    })
+}
+
+#[cfg(test)]
+mod tests;

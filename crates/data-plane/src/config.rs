@@ -1,0 +1,182 @@
+//! The config that runs: immutable, built off the hot path, swapped whole.
+//!
+//! [`Builder`] keeps the last good version of every resource and says of each new one why it cannot be honoured; it
+//! is written by `Proxy::apply` alone. Workers read a [`RuntimeConfig`]. Endpoints do not belong to it: each group
+//! has an atomic pointer of its own, so that their churn rebuilds nothing.
+//!
+//! It never asks for a lenient reading: a listener that should end TLS without an identity at hand is refused.
+
+mod builder;
+
+pub(crate) use builder::Builder;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use meshwork_model::proxy::{
+    self, ChainMatch, Cluster, Direction, DownstreamTls, HttpConnection, Rbac, RouteTable, ServiceName,
+    TcpProxy, Transport,
+};
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::listener::Sockets;
+use crate::upstream::Reach;
+
+/// All that a worker runs.
+#[derive(Default)]
+pub(crate) struct RuntimeConfig {
+    /// Counts the configs of this process; every access-log line carries it.
+    pub(crate) version: u64,
+    /// `version` as text.
+    pub(crate) version_text: Arc<str>,
+    /// Listeners by the address that they are bound to.
+    pub(crate) listeners: HashMap<SocketAddr, Arc<ListenerConfig>>,
+    /// Clusters by name.
+    pub(crate) clusters: BTreeMap<Arc<str>, Arc<ClusterConfig>>,
+}
+
+/// A listener with its sockets.
+pub(crate) struct ListenerConfig {
+    /// Name.
+    pub(crate) name: Arc<str>,
+    /// Which side of a workload it serves.
+    pub(crate) direction: Direction,
+    /// One socket per worker.
+    pub(crate) sockets: Arc<Sockets>,
+    /// Chains in order.
+    pub(crate) chains: Vec<Arc<Chain>>,
+}
+
+/// What is done with a connection.
+pub(crate) struct Chain {
+    /// Name.
+    pub(crate) name: Arc<str>,
+    /// Its place in the listener.
+    pub(crate) index: usize,
+    /// Which connections take it.
+    pub(crate) matches: ChainMatch,
+    /// TLS that it ends.
+    pub(crate) tls: Option<ServerTls>,
+    /// What consumes the connection.
+    pub(crate) filter: Filter,
+    /// The service that a workload's inbound side stands for.
+    pub(crate) service: Option<ServiceName>,
+}
+
+/// What consumes a connection.
+pub(crate) enum Filter {
+    /// HTTP.
+    Http(HttpChain),
+    /// Bytes.
+    Tcp(Arc<TcpProxy>),
+}
+
+/// HTTP, its names resolved.
+pub(crate) struct HttpChain {
+    /// What config says.
+    pub(crate) config: Arc<HttpConnection>,
+    /// Routes.
+    pub(crate) routes: Arc<RouteTable>,
+    /// Policies in order.
+    pub(crate) policies: Vec<Arc<Rbac>>,
+}
+
+/// The server side of mTLS.
+pub(crate) struct ServerTls {
+    /// What config says.
+    pub(crate) source: DownstreamTls,
+    /// For the handshake.
+    pub(crate) config: Arc<rustls::ServerConfig>,
+}
+
+/// The client side of mTLS.
+pub(crate) struct ClientTls {
+    /// For the handshake.
+    pub(crate) config: Arc<rustls::ClientConfig>,
+    /// The name that is sent; `None` sends none.
+    pub(crate) server_name: Option<ServerName<'static>>,
+}
+
+/// A cluster.
+pub(crate) struct ClusterConfig {
+    /// What config says.
+    pub(crate) cluster: Cluster,
+    /// Its endpoints, which change on their own.
+    pub(crate) endpoints: Arc<ArcSwap<EndpointSet>>,
+    /// Ways to reach an endpoint, by its mark.
+    transports: Vec<(Option<Arc<str>>, Reach)>,
+}
+
+/// The endpoints of a cluster at one time.
+#[derive(Default)]
+pub(crate) struct EndpointSet {
+    /// In no order.
+    pub(crate) endpoints: Vec<proxy::Endpoint>,
+}
+
+// === impl ListenerConfig ===
+
+impl ListenerConfig {
+    /// Whether a connection's first bytes are needed to choose its chain.
+    pub(crate) fn needs_transport(&self) -> bool {
+        self.chains.iter().any(|chain| chain.matches.transport.is_some())
+    }
+
+    /// Whether the protocols that a client offers are needed to choose its chain.
+    pub(crate) fn needs_alpn(&self) -> bool {
+        self.chains.iter().any(|chain| !chain.matches.alpn.is_empty())
+    }
+
+    /// The first chain that takes a connection; `None` is a transport that was not looked at.
+    pub(crate) fn chain(&self, transport: Option<Transport>, alpn: &[&[u8]]) -> Option<&Arc<Chain>> {
+        self.chains.iter().find(|chain| {
+            let wanted = &chain.matches;
+            let has_alpn = || wanted.alpn.iter().any(|name| alpn.contains(&name.as_bytes()));
+            (wanted.transport.is_none() || wanted.transport == transport)
+                && (wanted.alpn.is_empty() || has_alpn())
+        })
+    }
+}
+
+// === impl Chain ===
+
+impl Chain {
+    /// Whether a connection that took `self` may live on under `other`: same place, same proof asked for.
+    pub(crate) fn is_followed_by(&self, other: &Self) -> bool {
+        let asked = |chain: &Self| chain.tls.as_ref().map(|tls| tls.source.clone());
+        self.name == other.name
+            && self.matches == other.matches
+            && asked(self) == asked(other)
+            && matches!(
+                (&self.filter, &other.filter),
+                (Filter::Http(_), Filter::Http(_)) | (Filter::Tcp(_), Filter::Tcp(_))
+            )
+    }
+}
+
+// === impl ClusterConfig ===
+
+impl ClusterConfig {
+    /// How an endpoint is reached: the first transport that takes its mark; plaintext only where config names no
+    /// transport at all.
+    pub(crate) fn reach(&self, endpoint: &proxy::Endpoint) -> Reach {
+        if self.transports.is_empty() {
+            return Reach::Plaintext;
+        }
+        let takes =
+            |mark: &Option<Arc<str>>| mark.is_none() || *mark == endpoint.transport;
+        let found = self.transports.iter().find(|(mark, _)| takes(mark));
+        found.map_or(Reach::Nowhere, |(_, reach)| reach.clone())
+    }
+
+    /// Whether connections opened under `self` serve `other`, too.
+    pub(crate) fn is_same_upstream(&self, other: &Self) -> bool {
+        self.cluster.protocol == other.cluster.protocol
+            && self.cluster.transports == other.cluster.transports
+            && self.cluster.service == other.cluster.service
+            && Arc::ptr_eq(&self.endpoints, &other.endpoints)
+    }
+}

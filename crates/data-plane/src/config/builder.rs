@@ -1,0 +1,417 @@
+//! Takes resources in, one by one: checks, binds, and keeps the last good version of each.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use meshwork_identity::{ClientCertificate, IdentitySource};
+use meshwork_model::proxy::{
+    Cluster, Discovery, DownstreamTls, Endpoints, FilterChain, HttpConnection, HttpFilter, Kind, Listener,
+    NetworkFilter, Resource, RouteAction, RouteSource, RouteTable, ServiceName, Transport, UpstreamTls,
+};
+use meshwork_xds::{Rejection, Update};
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use super::{
+    Chain, ClientTls, ClusterConfig, EndpointSet, Filter, HttpChain, ListenerConfig, RuntimeConfig, ServerTls,
+};
+use crate::listener::Sockets;
+use crate::upstream::Reach;
+
+/// The secret that stands for the workload's own SVID.
+const OWN_SVID: &str = "default";
+/// The secret that stands for the mesh's trust bundle.
+const TRUST_BUNDLE: &str = "ROOTCA";
+
+/// The last good version of every resource.
+pub(crate) struct Builder {
+    identity: Option<Arc<IdentitySource>>,
+    workers: usize,
+    listeners: BTreeMap<Arc<str>, Accepted>,
+    tables: BTreeMap<Arc<str>, Arc<RouteTable>>,
+    clusters: BTreeMap<Arc<str>, Arc<ClusterConfig>>,
+    groups: HashMap<Group, Arc<ArcSwap<EndpointSet>>>,
+    /// Sockets bound ahead of their listeners.
+    reserved: HashMap<SocketAddr, Arc<Sockets>>,
+    versions: BTreeMap<(Kind, String), String>,
+    version: u64,
+}
+
+/// A listener that passed, with what was made for it.
+struct Accepted {
+    listener: Listener,
+    tls: Vec<Option<Arc<tokio_rustls::rustls::ServerConfig>>>,
+    sockets: Arc<Sockets>,
+    /// As it last ran: it stays so while the routes that a new version names are on their way.
+    running: Option<Arc<ListenerConfig>>,
+}
+
+/// Whose endpoints.
+#[derive(PartialEq, Eq, Hash)]
+enum Group {
+    /// Part of the cluster of this name.
+    Cluster(Arc<str>),
+    /// Delivered under this name.
+    Eds(Arc<str>),
+}
+
+/// Sockets whose listeners are gone, for others to take over within the same update.
+type Released = HashMap<SocketAddr, Arc<Sockets>>;
+
+impl Builder {
+    pub(crate) fn new(identity: Option<Arc<IdentitySource>>, workers: usize) -> Self {
+        Self {
+            identity,
+            workers,
+            listeners: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            clusters: BTreeMap::new(),
+            groups: HashMap::new(),
+            reserved: HashMap::new(),
+            versions: BTreeMap::new(),
+            version: 0,
+        }
+    }
+
+    /// Binds an address for a listener that is still to come; gives the port that the kernel chose.
+    pub(crate) fn reserve(&mut self, address: SocketAddr) -> std::io::Result<SocketAddr> {
+        let sockets = Arc::new(Sockets::bind(address, self.workers)?);
+        let address = sockets.address();
+        self.reserved.insert(address, sockets);
+        Ok(address)
+    }
+
+    /// The address that a listener is bound to.
+    pub(crate) fn address(&self, listener: &str) -> Option<SocketAddr> {
+        Some(self.listeners.get(listener)?.sockets.address())
+    }
+
+    /// Kind, name and version of every resource.
+    pub(crate) fn resources(&self) -> impl Iterator<Item = (Kind, &str, &str)> {
+        self.versions.iter().map(|((kind, name), version)| (*kind, name.as_str(), version.as_str()))
+    }
+
+    /// Takes an update in. Gives what is refused, and the config to run if anything but endpoints changed.
+    pub(crate) fn apply(&mut self, update: Update) -> (Vec<Rejection>, Option<Arc<RuntimeConfig>>) {
+        let mut rejections = Vec::new();
+        let mut released = Released::new();
+        let mut is_changed = false;
+        for (kind, name) in &update.removed {
+            is_changed |= *kind != Kind::Endpoints;
+            self.remove(*kind, name, &mut released);
+        }
+        let mut upserts = update.upserts;
+        upserts.sort_by_key(Resource::kind);
+        for resource in upserts {
+            let (kind, name) = (resource.kind(), resource.name().to_owned());
+            is_changed |= kind != Kind::Endpoints;
+            match self.upsert(resource, &mut released) {
+                Ok(()) => {
+                    let version = update.versions.get(&(kind, name.clone())).cloned().unwrap_or_default();
+                    self.versions.insert((kind, name), version);
+                }
+                Err(why) => rejections.push(Rejection { kind, name, why }),
+            }
+        }
+        (rejections, is_changed.then(|| self.build()))
+    }
+
+    fn remove(&mut self, kind: Kind, name: &str, released: &mut Released) {
+        self.versions.remove(&(kind, name.to_owned()));
+        match kind {
+            Kind::Listener => {
+                if let Some(gone) = self.listeners.remove(name) {
+                    released.insert(gone.sockets.address(), gone.sockets);
+                }
+            }
+            Kind::Routes => drop(self.tables.remove(name)),
+            Kind::Cluster => {
+                self.clusters.remove(name);
+                self.groups.remove(&Group::Cluster(name.into()));
+            }
+            Kind::Endpoints => self.group(Group::Eds(name.into())).store(Arc::default()),
+        }
+    }
+
+    fn upsert(&mut self, resource: Resource, released: &mut Released) -> Result<(), String> {
+        match resource {
+            Resource::Cluster(cluster) => self.upsert_cluster(cluster),
+            Resource::Endpoints(endpoints) => {
+                self.upsert_endpoints(endpoints);
+                Ok(())
+            }
+            Resource::Listener(listener) => self.upsert_listener(listener, released),
+            Resource::Routes(table) => {
+                check_routes(&table)?;
+                self.tables.insert(Arc::clone(&table.name), Arc::new(table));
+                Ok(())
+            }
+        }
+    }
+
+    // --- clusters and endpoints ---
+
+    fn upsert_endpoints(&mut self, endpoints: Endpoints) {
+        let group = self.group(Group::Eds(endpoints.cluster));
+        group.store(Arc::new(EndpointSet { endpoints: endpoints.endpoints }));
+    }
+
+    fn group(&mut self, group: Group) -> Arc<ArcSwap<EndpointSet>> {
+        Arc::clone(self.groups.entry(group).or_default())
+    }
+
+    fn upsert_cluster(&mut self, cluster: Cluster) -> Result<(), String> {
+        if self.clusters.get(&cluster.name).is_some_and(|old| old.cluster == cluster) {
+            return Ok(());
+        }
+        let mut transports = Vec::new();
+        for (at, transport) in cluster.transports.iter().enumerate() {
+            let reach = match &transport.tls {
+                None => Reach::Plaintext,
+                Some(tls) => Reach::Tls(
+                    self.client_tls(tls).map_err(|why| format!("transport_socket_matches[{at}]: {why}"))?,
+                ),
+            };
+            transports.push((transport.transport.clone(), reach));
+        }
+        let endpoints = match &cluster.discovery {
+            Discovery::Eds(name) => self.group(Group::Eds(Arc::clone(name))),
+            Discovery::Static(endpoints) => {
+                let group = self.group(Group::Cluster(Arc::clone(&cluster.name)));
+                group.store(Arc::new(EndpointSet { endpoints: endpoints.endpoints.clone() }));
+                group
+            }
+        };
+        let name = Arc::clone(&cluster.name);
+        self.clusters.insert(name, Arc::new(ClusterConfig { cluster, endpoints, transports }));
+        Ok(())
+    }
+
+    fn client_tls(&self, tls: &UpstreamTls) -> Result<Arc<ClientTls>, String> {
+        let identity = self.identity.as_ref().ok_or(NO_IDENTITY)?;
+        check_secrets(tls.certificate.as_deref(), Some(&tls.validation))?;
+        if tls.certificate.is_none() {
+            return Err("TLS without a client certificate is not supported; name the secret `default`".into());
+        }
+        if tls.identities.is_empty() {
+            return Err("no identity is expected of the server; list at least one URI SAN".into());
+        }
+        let server_name = match &*tls.sni {
+            "" => None,
+            sni => Some(ServerName::try_from(sni.to_owned()).map_err(|_| format!("sni {sni:?} is not a name"))?),
+        };
+        let config = identity.client_config(&tls.identities, &protocols(&tls.alpn));
+        Ok(Arc::new(ClientTls { config, server_name }))
+    }
+
+    // --- listeners ---
+
+    fn upsert_listener(&mut self, listener: Listener, released: &mut Released) -> Result<(), String> {
+        check_chains(&listener)?;
+        let mut tls = Vec::new();
+        for (at, chain) in listener.chains.iter().enumerate() {
+            let made = chain.tls.as_ref().map(|tls| self.server_tls(tls)).transpose();
+            tls.push(made.map_err(|why| format!("filter_chains[{at}].transport_socket: {why}"))?);
+        }
+        let sockets = self.bind(&listener, released)?;
+        let running = self.listeners.remove(&listener.name).and_then(|old| old.running);
+        // What runs stays only on the sockets that it has.
+        let running = running.filter(|running| Arc::ptr_eq(&running.sockets, &sockets));
+        let name = Arc::clone(&listener.name);
+        self.listeners.insert(name, Accepted { listener, tls, sockets, running });
+        Ok(())
+    }
+
+    fn server_tls(&self, tls: &DownstreamTls) -> Result<Arc<tokio_rustls::rustls::ServerConfig>, String> {
+        let identity = self.identity.as_ref().ok_or(NO_IDENTITY)?;
+        check_secrets(Some(&tls.certificate), tls.validation.as_deref())?;
+        let client = match (&tls.validation, tls.require_client_certificate) {
+            (Some(_), true) => ClientCertificate::Required,
+            (Some(_), false) => ClientCertificate::Optional,
+            (None, true) => return Err("a client certificate is required, but nothing to judge it by".into()),
+            (None, false) => ClientCertificate::None,
+        };
+        if !tls.allowed.is_empty() && client != ClientCertificate::Required {
+            return Err("client identities are listed, but no client certificate is required".into());
+        }
+        Ok(identity.server_config(&protocols(&tls.alpn), client))
+    }
+
+    fn bind(&self, listener: &Listener, released: &mut Released) -> Result<Arc<Sockets>, String> {
+        let address = listener.address.ok_or("it has no address; API listeners are for gRPC clients")?;
+        if let Some(old) = self.listeners.get(&listener.name)
+            && (old.listener.address == Some(address) || old.sockets.address() == address)
+        {
+            return Ok(Arc::clone(&old.sockets));
+        }
+        let taken = self.listeners.values().find(|other| other.sockets.address() == address);
+        if let Some(other) = taken {
+            return Err(format!("address {address} is that of the listener {}", other.listener.name));
+        }
+        if let Some(sockets) = self.reserved.get(&address) {
+            return Ok(Arc::clone(sockets));
+        }
+        if let Some(sockets) = released.remove(&address) {
+            return Ok(sockets);
+        }
+        let bound = Sockets::bind(address, self.workers);
+        bound.map(Arc::new).map_err(|error| format!("cannot listen on {address}: {error}"))
+    }
+
+    // --- the whole ---
+
+    fn build(&mut self) -> Arc<RuntimeConfig> {
+        self.version += 1;
+        let used: BTreeSet<&Arc<str>> = self
+            .clusters
+            .values()
+            .filter_map(|c| if let Discovery::Eds(name) = &c.cluster.discovery { Some(name) } else { None })
+            .collect();
+        // A group that is neither used nor filled says nothing.
+        self.groups.retain(|group, set| match group {
+            Group::Cluster(name) => self.clusters.contains_key(name),
+            Group::Eds(name) => used.contains(name) || !set.load().endpoints.is_empty(),
+        });
+        let (tables, clusters) = (&self.tables, &self.clusters);
+        let mut listeners = HashMap::new();
+        for accepted in self.listeners.values_mut() {
+            if let Some(config) = accepted.build(tables, clusters) {
+                accepted.running = Some(Arc::new(config));
+            }
+            if let Some(running) = &accepted.running {
+                listeners.insert(accepted.sockets.address(), Arc::clone(running));
+            }
+        }
+        Arc::new(RuntimeConfig {
+            version: self.version,
+            version_text: self.version.to_string().into(),
+            listeners,
+            clusters: self.clusters.clone(),
+        })
+    }
+}
+
+const NO_IDENTITY: &str = "TLS needs an identity, and this proxy was started without one";
+
+impl Accepted {
+    /// `None` while routes that it names have not come.
+    fn build(
+        &self,
+        tables: &BTreeMap<Arc<str>, Arc<RouteTable>>,
+        clusters: &BTreeMap<Arc<str>, Arc<ClusterConfig>>,
+    ) -> Option<ListenerConfig> {
+        let mut chains = Vec::new();
+        for (index, (chain, tls)) in self.listener.chains.iter().zip(&self.tls).enumerate() {
+            let filter = match &chain.filter {
+                NetworkFilter::Http(http) => Filter::Http(http_chain(http, tables)?),
+                NetworkFilter::Tcp(tcp) => Filter::Tcp(Arc::clone(tcp)),
+            };
+            chains.push(Arc::new(Chain {
+                name: Arc::clone(&chain.name),
+                index,
+                matches: chain.matches.clone(),
+                tls: chain
+                    .tls
+                    .as_ref()
+                    .zip(tls.as_ref())
+                    .map(|(source, config)| ServerTls { source: source.clone(), config: Arc::clone(config) }),
+                service: service(&filter, clusters),
+                filter,
+            }));
+        }
+        Some(ListenerConfig {
+            name: Arc::clone(&self.listener.name),
+            direction: self.listener.direction,
+            sockets: Arc::clone(&self.sockets),
+            chains,
+        })
+    }
+}
+
+fn http_chain(
+    http: &Arc<HttpConnection>,
+    tables: &BTreeMap<Arc<str>, Arc<RouteTable>>,
+) -> Option<HttpChain> {
+    let routes = match &http.routes {
+        RouteSource::Inline(table) => Arc::clone(table),
+        RouteSource::Named(name) => Arc::clone(tables.get(name)?),
+    };
+    let policies = http.filters.iter().map(|HttpFilter::Rbac(rbac)| Arc::clone(rbac)).collect();
+    Some(HttpChain { config: Arc::clone(http), routes, policies })
+}
+
+/// The service of the first cluster behind a filter that has one.
+fn service(filter: &Filter, clusters: &BTreeMap<Arc<str>, Arc<ClusterConfig>>) -> Option<ServiceName> {
+    let of = |name: &Arc<str>| clusters.get(name)?.cluster.service.clone();
+    match filter {
+        Filter::Tcp(tcp) => of(&tcp.cluster),
+        Filter::Http(http) => http
+            .routes
+            .hosts
+            .iter()
+            .flat_map(|host| &host.routes)
+            .find_map(|route| match &route.action {
+                RouteAction::Forward(forward) => forward.clusters.iter().find_map(|c| of(&c.name)),
+                RouteAction::Direct(_) | RouteAction::Local => None,
+            }),
+    }
+}
+
+fn protocols(alpn: &[Arc<str>]) -> Vec<&[u8]> {
+    alpn.iter().map(|name| name.as_bytes()).collect()
+}
+
+// --- checks ---
+
+fn check_secrets(certificate: Option<&str>, validation: Option<&str>) -> Result<(), String> {
+    for (name, known) in [(certificate, OWN_SVID), (validation, TRUST_BUNDLE)] {
+        if let Some(name) = name
+            && name != known
+        {
+            return Err(format!("the secret {name:?} is not known; only {known:?} stands here"));
+        }
+    }
+    Ok(())
+}
+
+fn check_routes(table: &RouteTable) -> Result<(), String> {
+    for host in &table.hosts {
+        for (at, route) in host.routes.iter().enumerate() {
+            let field = || format!("virtual_hosts[{}].routes[{at}]", host.name);
+            match &route.action {
+                RouteAction::Local => {
+                    return Err(format!("{}: non_forwarding_action is for servers, not for a proxy", field()));
+                }
+                RouteAction::Forward(forward) if forward.clusters.iter().all(|c| c.weight == 0) => {
+                    return Err(format!("{}: no cluster has a weight above 0", field()));
+                }
+                RouteAction::Forward(_) | RouteAction::Direct(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_chains(listener: &Listener) -> Result<(), String> {
+    for (at, chain) in listener.chains.iter().enumerate() {
+        check_chain(chain).map_err(|why| format!("filter_chains[{at}]: {why}"))?;
+    }
+    Ok(())
+}
+
+fn check_chain(chain: &FilterChain) -> Result<(), String> {
+    if !chain.matches.alpn.is_empty() && chain.tls.is_none() {
+        return Err("application_protocols without TLS that the chain ends is not supported".into());
+    }
+    if chain.matches.transport == Some(Transport::Plaintext) && chain.tls.is_some() {
+        return Err("it matches plaintext and ends TLS: no connection can take it".into());
+    }
+    match &chain.filter {
+        NetworkFilter::Http(http) => match &http.routes {
+            RouteSource::Inline(table) => check_routes(table),
+            RouteSource::Named(_) => Ok(()),
+        },
+        NetworkFilter::Tcp(_) => Ok(()),
+    }
+}

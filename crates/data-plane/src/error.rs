@@ -1,0 +1,179 @@
+//! What can go wrong with an exchange or a connection, and the one place that turns it into a [`Reason`], a status
+//! and words for people.
+
+use std::borrow::Cow;
+use std::io;
+use std::sync::Arc;
+
+use meshwork_http1::ParseError;
+use meshwork_model::reason::Reason;
+
+/// A failure of an exchange or a connection.
+#[derive(Debug)]
+pub(crate) struct ProxyError {
+    /// What failed.
+    pub(crate) kind: Kind,
+    /// Whether the request may be sent again.
+    pub(crate) retry: Retry,
+}
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The one who called us.
+    Downstream,
+    /// The one whom we called.
+    Upstream,
+    /// Config or limits of this proxy.
+    Local,
+}
+
+/// Whether a request that failed may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// It may have had an effect.
+    Never,
+    /// The connection had gone stale: only if the request can be repeated (idempotent, and without a body).
+    IfRepeatable,
+    /// It never reached the application.
+    Safe,
+}
+
+/// What failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Kind {
+    /// The downstream's bytes break a rule of HTTP/1.1.
+    #[error("{0}")]
+    BadRequest(ParseError),
+    /// The request is refused for what it says.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// The request asks for something that the proxy does not do.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// The downstream was too slow.
+    #[error("the request was not complete in time")]
+    RequestTimeout,
+    /// The downstream left.
+    #[error("the client closed its connection")]
+    DownstreamGone,
+    /// The downstream's connection broke.
+    #[error("the client's connection broke: {0}")]
+    DownstreamBroken(Cow<'static, str>),
+    /// No route takes the request.
+    #[error("no route takes the request")]
+    NoRoute,
+    /// The cluster is unknown.
+    #[error("the cluster {0} is not known")]
+    NoCluster(Arc<str>),
+    /// The cluster is empty.
+    #[error("the cluster {0} has no endpoint")]
+    NoEndpoint(Arc<str>),
+    /// Policy refused.
+    #[error("policy refused it ({})", .0.as_deref().unwrap_or("no rule allows it"))]
+    Denied(Option<Arc<str>>),
+    /// No connection could be opened.
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    /// No connection could be opened in time.
+    #[error("connecting took longer than the cluster's connect time-out")]
+    ConnectTimeout,
+    /// The TLS handshake with the endpoint failed, or nothing says how to reach it.
+    #[error("the endpoint did not prove its identity: {0}")]
+    Identity(String),
+    /// The upstream closed or broke the connection.
+    #[error("the upstream's connection broke: {0}")]
+    UpstreamBroken(Cow<'static, str>),
+    /// The upstream's bytes break a rule of HTTP.
+    #[error("the upstream's answer is not valid: {0}")]
+    BadResponse(Cow<'static, str>),
+    /// The upstream was too slow.
+    #[error("the upstream did not answer in time")]
+    Timeout,
+    /// A limit of this proxy.
+    #[error("a limit is reached: {0}")]
+    Overload(&'static str),
+}
+
+impl ProxyError {
+    /// A failure after which the request is not sent again.
+    pub(crate) fn fatal(kind: Kind) -> Self {
+        Self { kind, retry: Retry::Never }
+    }
+
+    /// A failure before the request reached anything.
+    pub(crate) fn unsent(kind: Kind) -> Self {
+        Self { kind, retry: Retry::Safe }
+    }
+
+    /// The downstream's connection failed.
+    pub(crate) fn downstream(error: &io::Error) -> Self {
+        Self::fatal(match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                Kind::DownstreamGone
+            }
+            _ => Kind::DownstreamBroken(error.to_string().into()),
+        })
+    }
+
+    /// The upstream's connection failed.
+    pub(crate) fn upstream(error: &io::Error) -> Self {
+        Self::fatal(Kind::UpstreamBroken(error.to_string().into()))
+    }
+
+    /// Whose fault it is.
+    pub(crate) fn side(&self) -> Side {
+        match self.kind {
+            Kind::BadRequest(_)
+            | Kind::Refused(_)
+            | Kind::Unsupported(_)
+            | Kind::RequestTimeout
+            | Kind::DownstreamGone
+            | Kind::DownstreamBroken(_) => Side::Downstream,
+            Kind::NoRoute | Kind::NoCluster(_) | Kind::NoEndpoint(_) | Kind::Denied(_) | Kind::Overload(_) => {
+                Side::Local
+            }
+            Kind::Connect(_)
+            | Kind::ConnectTimeout
+            | Kind::Identity(_)
+            | Kind::UpstreamBroken(_)
+            | Kind::BadResponse(_)
+            | Kind::Timeout => Side::Upstream,
+        }
+    }
+
+    /// The reason that is reported for it.
+    pub(crate) fn reason(&self) -> Reason {
+        match &self.kind {
+            Kind::BadRequest(error) if error.status() == 431 => Reason::HeadTooLarge,
+            Kind::BadRequest(_) | Kind::Refused(_) => Reason::BadRequest,
+            Kind::Unsupported(_) => Reason::Unsupported,
+            Kind::RequestTimeout => Reason::RequestTimeout,
+            Kind::DownstreamGone | Kind::DownstreamBroken(_) => Reason::DownstreamGone,
+            Kind::NoRoute => Reason::NoRoute,
+            Kind::NoCluster(_) => Reason::NoCluster,
+            Kind::NoEndpoint(_) => Reason::NoEndpoint,
+            Kind::Denied(_) => Reason::Denied,
+            Kind::Connect(_) | Kind::ConnectTimeout => Reason::ConnectFailed,
+            Kind::Identity(_) => Reason::UpstreamIdentity,
+            Kind::UpstreamBroken(_) => Reason::UpstreamReset,
+            Kind::BadResponse(_) => Reason::BadResponse,
+            Kind::Timeout => Reason::Timeout,
+            Kind::Overload(_) => Reason::Overload,
+        }
+    }
+
+    /// The status of the answer that is given for it.
+    pub(crate) fn status(&self) -> u16 {
+        match &self.kind {
+            Kind::BadRequest(error) => error.status(),
+            _ => self.reason().words().status,
+        }
+    }
+}
+
+/// The text of an answer that the proxy gives itself: `MW0201 what. fix.`
+pub(crate) fn words_for_people(reason: Reason) -> String {
+    let words = reason.words();
+    format!("{} {} {}\n", words.code, words.what, words.fix)
+}

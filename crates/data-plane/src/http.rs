@@ -1,0 +1,13 @@
+//! HTTP: one exchange in [`exchange`], its forwarding in [`forward`], and the codecs on both sides of it.
+//!
+//! [`codec`] alone sees the types of `http1` and `h2`; everything else reads `RequestHead`, `ResponseHead` and the
+//! frames of [`body`].
+
+pub(crate) mod body;
+pub(crate) mod codec;
+pub(crate) mod exchange;
+mod fields;
+mod forward;
+mod path;
+mod respond;
+pub(crate) mod serve;

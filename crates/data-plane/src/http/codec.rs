@@ -1,0 +1,177 @@
+//! Both sides of an exchange, whatever is spoken on them.
+//!
+//! [`Downstream`] and [`Upstream`] share five verbs ([`Side`]), by which bodies move. Only [`h1`] and [`h2`] see the types
+//! of their engines.
+
+pub(crate) mod h1;
+pub(crate) mod h2;
+
+use std::task::{Context, Poll};
+
+use meshwork_model::head::{RequestHead, ResponseHead};
+
+use super::body::{Frame, Length, Shape};
+use crate::error::{Kind, ProxyError};
+
+/// The side that called us, for one exchange.
+pub(crate) enum Downstream<'c> {
+    /// An HTTP/1 connection.
+    H1(&'c mut h1::ServerConnection),
+    /// A stream of an HTTP/2 connection.
+    H2(Box<h2::ServerStream>),
+}
+
+/// The side that we call, for one exchange.
+pub(crate) enum Upstream {
+    /// An HTTP/1 connection.
+    H1(Box<h1::ClientConnection>),
+    /// A stream of an HTTP/2 connection.
+    H2(Box<h2::ClientStream>),
+}
+
+/// A head that an upstream sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// An interim response (1xx); another head follows.
+    Interim,
+    /// The response.
+    Final(Shape),
+    /// 101: from now on the connection carries bytes of another protocol.
+    Switched,
+}
+
+macro_rules! either {
+    ($self:ident, $side:ident => $call:expr) => {
+        match $self {
+            Self::H1($side) => $call,
+            Self::H2($side) => $call,
+        }
+    };
+}
+
+/// One side of an exchange: a body that comes, and a body that goes.
+pub(crate) trait Side {
+    /// The next frame that the peer sends; `None` at the end of the body.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, ProxyError>>;
+
+    /// Ready when there is room for a frame.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>>;
+
+    /// Takes a frame to send; only after [`Self::poll_ready`].
+    fn send(&mut self, frame: Frame) -> Result<(), ProxyError>;
+
+    /// Ends the body that is sent; nothing where trailers did already.
+    fn finish(&mut self) -> Result<(), ProxyError>;
+
+    /// Ready when all that was taken has been handed to the kernel, or to the connection's driver.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>>;
+}
+
+macro_rules! side {
+    ($type:ty) => {
+        impl Side for $type {
+            fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, ProxyError>> {
+                either!(self, side => side.poll_frame(cx))
+            }
+
+            fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+                either!(self, side => side.poll_ready(cx))
+            }
+
+            fn send(&mut self, frame: Frame) -> Result<(), ProxyError> {
+                either!(self, side => side.send(frame))
+            }
+
+            fn finish(&mut self) -> Result<(), ProxyError> {
+                either!(self, side => side.finish())
+            }
+
+            fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+                either!(self, side => side.poll_flush(cx))
+            }
+        }
+    };
+}
+
+side!(Downstream<'_>);
+side!(Upstream);
+
+impl Downstream<'_> {
+    /// Ready when the client has left. Only after the end of the request's body.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
+        either!(self, side => side.poll_gone(cx))
+    }
+
+    /// Whether the end of the request's body has been read.
+    pub(crate) fn is_request_ended(&self) -> bool {
+        either!(self, side => side.is_request_ended())
+    }
+
+    /// Sends an interim response.
+    pub(crate) fn send_interim(&mut self, head: &ResponseHead) -> Result<(), ProxyError> {
+        either!(self, side => side.send_interim(head))
+    }
+
+    /// Sends the response's head.
+    pub(crate) fn send_head(&mut self, head: &ResponseHead, shape: Shape) -> Result<(), ProxyError> {
+        either!(self, side => side.send_head(head, shape))
+    }
+
+    /// Whether the response's head has been sent.
+    pub(crate) fn is_answered(&self) -> bool {
+        either!(self, side => side.is_answered())
+    }
+
+    /// The rest of the request will not be read: the connection, or stream, ends with the answer.
+    pub(crate) fn abandon_request(&mut self) {
+        either!(self, side => side.abandon_request());
+    }
+
+    /// Breaks the response off, so that the client can see that it is not complete.
+    pub(crate) fn abort(&mut self) {
+        either!(self, side => side.abort());
+    }
+
+    /// The protocols that the client asks to switch to.
+    pub(crate) fn upgrade(&self) -> Option<&[u8]> {
+        match self {
+            Self::H1(connection) => connection.upgrade(),
+            Self::H2(_) => None,
+        }
+    }
+
+    /// The version, for the access log.
+    pub(crate) fn protocol(&self) -> &'static str {
+        match self {
+            Self::H1(connection) => connection.protocol(),
+            Self::H2(_) => "HTTP/2",
+        }
+    }
+}
+
+impl Upstream {
+    /// Sends the request's head.
+    pub(crate) fn send_head(
+        &mut self,
+        head: &RequestHead,
+        length: Length,
+        upgrade: Option<&[u8]>,
+    ) -> Result<(), ProxyError> {
+        match self {
+            Self::H1(connection) => connection.send_head(head, length, upgrade),
+            Self::H2(_) if upgrade.is_some() => {
+                Err(ProxyError::fatal(Kind::Unsupported("the service is called over HTTP/2, which has no upgrade")))
+            }
+            Self::H2(stream) => stream.send_head(head, length),
+        }
+    }
+
+    /// The next head that the upstream sends.
+    pub(crate) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut ResponseHead,
+    ) -> Poll<Result<Answer, ProxyError>> {
+        either!(self, side => side.poll_head(cx, head))
+    }
+}

@@ -1,0 +1,205 @@
+//! The side that we call.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, BytesMut};
+use meshwork_http1 as http1;
+use meshwork_http1::{Framing, RequestKind, RequestLine};
+use meshwork_model::head::{RequestHead, ResponseHead};
+use tokio::io::AsyncWrite;
+
+use super::wire::{self, Wire};
+use super::{Broken, Incoming, Outgoing, copy_fields, engine_limits, length_of};
+use crate::error::{Kind, ProxyError, Retry};
+use crate::http::body::{Frame, Length, Shape};
+use crate::http::codec::Answer;
+use crate::transport::Transport;
+
+/// An HTTP/1 connection to an endpoint, with at most one exchange at a time.
+pub(crate) struct ClientConnection {
+    wire: Wire,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    kind: RequestKind,
+    /// Requests sent on it, this one included.
+    requests: u64,
+    /// Whether any byte of the answer has arrived.
+    answering: bool,
+    keep_alive: bool,
+    /// Whether the request asks to switch to another protocol: only then may the endpoint.
+    may_switch: bool,
+    switched: bool,
+}
+
+impl ClientConnection {
+    pub(crate) fn new(transport: Transport) -> Self {
+        Self {
+            wire: Wire::new(transport, BytesMut::new()),
+            incoming: Incoming::none(),
+            outgoing: Outgoing::none(),
+            kind: RequestKind::Other,
+            requests: 0,
+            answering: false,
+            keep_alive: true,
+            may_switch: false,
+            switched: false,
+        }
+    }
+
+    /// Whether another request may follow: both messages are whole, and nothing came uncalled for.
+    pub(crate) fn is_reusable(&self) -> bool {
+        self.keep_alive
+            && !self.switched
+            && self.incoming.ended
+            && self.outgoing.ended
+            && self.wire.inbox.is_empty()
+            && self.wire.outbox.is_empty()
+    }
+
+    /// Whether an idle connection is still good: open, and silent. Costs no system call unless something happened.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.wire.poll_fill(&mut cx).is_pending()
+    }
+
+    /// Prepares for waiting in the pool.
+    pub(crate) fn rest(&mut self) {
+        self.wire.rest();
+    }
+
+    pub(crate) fn send_head(
+        &mut self,
+        head: &RequestHead,
+        length: Length,
+        upgrade: Option<&[u8]>,
+    ) -> Result<(), ProxyError> {
+        let line =
+            RequestLine { method: head.method(), target: head.path_and_query(), authority: head.authority() };
+        let framing = match length {
+            // Source: RFC 9110 §8.6: a method that expects content says that there is none.
+            Length::None if matches!(head.method(), b"POST" | b"PUT" | b"PATCH") => Framing::Length(0),
+            Length::None => Framing::None,
+            Length::Known(bytes) => Framing::Length(bytes),
+            Length::Unknown => Framing::Chunked,
+        };
+        let connection = upgrade.map_or(http1::Connection::KeepAlive, http1::Connection::Upgrade);
+        http1::write_request_head(self.wire.outbox.text(), &line, head.fields.iter(), framing, connection)
+            .map_err(|_| ProxyError::fatal(Kind::Refused("the request cannot be sent over HTTP/1.1")))?;
+        self.wire.outbox.restart_count();
+        self.kind = if head.method() == b"HEAD" { RequestKind::Head } else { RequestKind::Other };
+        self.outgoing = Outgoing::new(framing);
+        self.incoming = Incoming::none();
+        self.requests += 1;
+        self.answering = false;
+        self.keep_alive = true;
+        self.may_switch = upgrade.is_some();
+        Ok(())
+    }
+
+    pub(crate) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut ResponseHead,
+    ) -> Poll<Result<Answer, ProxyError>> {
+        loop {
+            if !self.wire.inbox.is_empty() {
+                self.answering = true;
+                if let Some(answer) = self.parse(head)? {
+                    return Poll::Ready(Ok(answer));
+                }
+            }
+            let read = ready!(self.wire.poll_fill(cx)).map_err(|e| self.broken(&e))?;
+            if read == 0 {
+                return Poll::Ready(Err(self.broken(&io::ErrorKind::UnexpectedEof.into())));
+            }
+        }
+    }
+
+    fn parse(&mut self, head: &mut ResponseHead) -> Result<Option<Answer>, ProxyError> {
+        let inbox = &self.wire.inbox;
+        let parsed = wire::with_spans(|spans| {
+            let response = http1::parse_response(inbox, spans, &engine_limits(), self.kind)?;
+            Ok(response.inspect(|response| {
+                head.clear();
+                head.status = response.status;
+                copy_fields(inbox, spans, &mut head.fields);
+            }))
+        });
+        let parsed = parsed.map_err(|e: http1::ParseError| {
+            ProxyError::fatal(Kind::BadResponse(e.text().into()))
+        })?;
+        let Some(response) = parsed else { return Ok(None) };
+        self.wire.inbox.advance(response.head_len);
+        Ok(Some(match response.status {
+            101 if self.may_switch => self.switch(),
+            101 => return Err(ProxyError::fatal(Kind::BadResponse("an upgrade that nobody asked for".into()))),
+            100..200 => Answer::Interim,
+            _ => {
+                self.keep_alive = response.keep_alive;
+                self.incoming = Incoming::new(response.body);
+                Answer::Final(Shape {
+                    declared: length_of(response.declared),
+                    empty: response.body == Framing::None,
+                })
+            }
+        }))
+    }
+
+    fn switch(&mut self) -> Answer {
+        self.incoming = Incoming::new(Framing::UntilClose);
+        self.outgoing = Outgoing::new(Framing::UntilClose);
+        self.switched = true;
+        Answer::Switched
+    }
+
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, ProxyError>> {
+        self.incoming.poll_frame(&mut self.wire, cx).map_err(|broken| match broken {
+            Broken::Io(error) => ProxyError::upstream(&error),
+            Broken::Rule(http1::ParseError::Truncated) => {
+                ProxyError::upstream(&io::ErrorKind::UnexpectedEof.into())
+            }
+            Broken::Rule(rule) => ProxyError::fatal(Kind::BadResponse(rule.text().into())),
+        })
+    }
+
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        self.wire.poll_room(cx).map_err(|e| self.broken(&e))
+    }
+
+    pub(crate) fn send(&mut self, frame: Frame) -> Result<(), ProxyError> {
+        self.outgoing.send(&mut self.wire, frame).map_err(|e| ProxyError::downstream(&e.into()))
+    }
+
+    pub(crate) fn finish(&mut self) -> Result<(), ProxyError> {
+        self.outgoing.end(&mut self.wire, None).map_err(|e| ProxyError::downstream(&e.into()))
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        ready!(self.wire.poll_flush(cx)).map_err(|e| self.broken(&e))?;
+        if self.switched && self.outgoing.ended {
+            ready!(Pin::new(&mut self.wire.transport).poll_shutdown(cx)).map_err(|e| self.broken(&e))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says goodbye; for connections that leave the pool.
+    pub(crate) async fn close(mut self) {
+        let _ = poll_fn(|cx| Pin::new(&mut self.wire.transport).poll_shutdown(cx)).await;
+    }
+
+    /// What a failure means for another try: nothing written is safe; a connection that served before and now says
+    /// nothing at all had gone stale.
+    fn broken(&self, error: &io::Error) -> ProxyError {
+        let retry = if self.wire.outbox.written() == 0 {
+            Retry::Safe
+        } else if self.requests > 1 && !self.answering {
+            Retry::IfRepeatable
+        } else {
+            Retry::Never
+        };
+        ProxyError { retry, ..ProxyError::upstream(error) }
+    }
+}

@@ -1,0 +1,167 @@
+//! The side that called us.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use ::h2::Reason;
+use ::h2::server::{Builder, Connection, SendResponse};
+use bytes::Bytes;
+use meshwork_model::head::{RequestHead, ResponseHead};
+
+use super::{Incoming, Outgoing, heads};
+use crate::error::{Kind, ProxyError};
+use crate::http::body::{Frame, Length, Shape};
+use crate::limits;
+use crate::transport::Rewound;
+
+/// An HTTP/2 connection of a client.
+pub(crate) struct ServerConnection {
+    connection: Connection<Rewound, Bytes>,
+}
+
+/// A request of it.
+pub(crate) struct ServerStream {
+    incoming: Incoming,
+    respond: SendResponse<Bytes>,
+    outgoing: Option<Outgoing>,
+    is_cut: bool,
+}
+
+impl ServerConnection {
+    /// Exchanges settings with the client.
+    ///
+    /// # Errors
+    /// The client does not speak HTTP/2.
+    pub(crate) async fn begin(transport: Rewound) -> Result<Self, ProxyError> {
+        let mut builder = Builder::new();
+        builder
+            .max_concurrent_streams(limits::H2_STREAMS)
+            .max_header_list_size(u32::try_from(limits::HEAD_BYTES).unwrap_or(u32::MAX))
+            .initial_window_size(limits::H2_STREAM_WINDOW)
+            .initial_connection_window_size(limits::H2_CONNECTION_WINDOW)
+            .max_pending_accept_reset_streams(limits::H2_PENDING_RESETS)
+            .max_local_error_reset_streams(Some(limits::H2_ERROR_RESETS))
+            .max_send_buffer_size(limits::H2_SEND_BUFFER);
+        let connection = builder.handshake(transport).await.map_err(|e| downstream(&e))?;
+        Ok(Self { connection })
+    }
+
+    /// The next request, its head in `head`; drives all streams meanwhile. `None` when the connection has ended. A
+    /// request that cannot be served comes with its error, to be answered.
+    pub(crate) fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut RequestHead,
+    ) -> Poll<Option<Result<(ServerStream, Result<Length, ProxyError>), ProxyError>>> {
+        self.connection.poll_accept(cx).map(|next| {
+            let (request, respond) = match next? {
+                Ok(next) => next,
+                Err(error) => return Some(Err(downstream(&error))),
+            };
+            let (parts, body) = request.into_parts();
+            let length = heads::read_request(&parts, body.is_end_stream(), head);
+            let incoming = Incoming::new(body);
+            Some(Ok((ServerStream { incoming, respond, outgoing: None, is_cut: false }, length)))
+        })
+    }
+
+    /// Tells the client to open no more streams; those there are run to their end.
+    pub(crate) fn end_gracefully(&mut self) {
+        self.connection.graceful_shutdown();
+    }
+
+}
+
+impl ServerStream {
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, ProxyError>> {
+        self.incoming.poll_frame(cx).map_err(|e| downstream(&e))
+    }
+
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
+        let reset = match &mut self.outgoing {
+            Some(outgoing) => outgoing.stream.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        };
+        reset.map(|_| ProxyError::fatal(Kind::DownstreamGone))
+    }
+
+    pub(crate) fn is_request_ended(&self) -> bool {
+        self.incoming.ended
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.outgoing.is_some() || self.is_cut
+    }
+
+    pub(crate) fn abandon_request(&mut self) {
+        // Dropping the stream with its answer sent resets it with NO_ERROR or CANCEL, as RFC 9113 §8.1 asks.
+    }
+
+    pub(crate) fn abort(&mut self) {
+        self.is_cut = true;
+        match &mut self.outgoing {
+            Some(outgoing) => outgoing.stream.send_reset(Reason::INTERNAL_ERROR),
+            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+
+    pub(crate) fn send_interim(&mut self, head: &ResponseHead) -> Result<(), ProxyError> {
+        let response = heads::write_response(head, Length::None)?;
+        self.respond.send_informational(response).map_err(|e| downstream(&e))
+    }
+
+    pub(crate) fn send_head(&mut self, head: &ResponseHead, shape: Shape) -> Result<(), ProxyError> {
+        let response = heads::write_response(head, shape.declared)?;
+        let is_ended = shape.empty || shape.declared == Length::Known(0);
+        let stream = self.respond.send_response(response, is_ended).map_err(|e| downstream(&e))?;
+        self.outgoing = Some(Outgoing::new(stream, is_ended));
+        Ok(())
+    }
+
+    fn outgoing(&mut self) -> Result<&mut Outgoing, ProxyError> {
+        self.outgoing.as_mut().ok_or_else(|| ProxyError::fatal(Kind::DownstreamGone))
+    }
+
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        match &mut self.outgoing {
+            Some(outgoing) => outgoing.poll_ready(cx).map_err(|e| downstream(&e)),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    pub(crate) fn send(&mut self, frame: Frame) -> Result<(), ProxyError> {
+        self.outgoing()?.send(frame);
+        Ok(())
+    }
+
+    pub(crate) fn finish(&mut self) -> Result<(), ProxyError> {
+        self.outgoing()?.finish();
+        Ok(())
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        match &mut self.outgoing {
+            Some(outgoing) => outgoing.poll_flush(cx).map_err(|e| downstream(&e)),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+fn downstream(error: &::h2::Error) -> ProxyError {
+    match error.io_error_kind() {
+        Some(io::ErrorKind::InvalidData) | None if !error.is_reset() => {
+            ProxyError::fatal(Kind::DownstreamBroken(error.to_string().into()))
+        }
+        _ => ProxyError::fatal(Kind::DownstreamGone),
+    }
+}
+
+trait IoErrorKind {
+    fn io_error_kind(&self) -> Option<io::ErrorKind>;
+}
+
+impl IoErrorKind for ::h2::Error {
+    fn io_error_kind(&self) -> Option<io::ErrorKind> {
+        self.get_io().map(io::Error::kind)
+    }
+}

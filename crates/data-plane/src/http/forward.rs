@@ -1,0 +1,346 @@
+//! Forwarding: picks an endpoint, sends the request, and moves both bodies until the response is complete.
+//!
+//! One task carries both sides. [`poll_move`] advances one direction as far as it goes; what was taken from one side
+//! leaves on the other before anybody waits, so that nothing is held back but what back-pressure demands.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use meshwork_model::head::{Fields, RequestHead};
+use meshwork_model::proxy::{self, HttpConnection};
+use meshwork_model::route;
+use meshwork_telemetry::Protocol;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::body::{Frame, Length, Shape};
+use super::codec::{Answer, Downstream, Side, Upstream};
+use super::exchange::Scratch;
+use super::fields;
+use crate::connection::Peer;
+use crate::error::{self, Kind, ProxyError, Retry};
+use crate::limits::{CONNECT_TRIES, INTERIM_RESPONSES, STALE_RETRIES, STREAM_IDLE};
+use crate::policy::Authorized;
+use crate::record::{OpenConnection, Record};
+use crate::upstream::{Lease, Picked, WorkerCluster};
+use crate::worker::Worker;
+
+/// A request that may be forwarded, and what it is forwarded with.
+pub(super) struct Call<'c, 'x> {
+    pub(super) worker: &'c Rc<Worker>,
+    pub(super) peer: &'c Peer,
+    pub(super) action: &'c proxy::Forward,
+    pub(super) authorized: Authorized<'c>,
+    pub(super) downstream: &'c mut Downstream<'x>,
+    pub(super) scratch: &'c mut Scratch,
+    pub(super) record: &'c mut Record,
+    /// How far the request's body is.
+    pub(super) flow: Flow,
+}
+
+/// How far one direction is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Flow {
+    /// Frames may come.
+    Open,
+    /// All were taken; the last ones are leaving.
+    Leaving,
+    /// All have left.
+    Ended,
+    /// The other side takes no more.
+    Cut,
+}
+
+/// Another try, or the error that ends it.
+enum Failed {
+    Again { fresh: bool, failed: Option<Picked> },
+    Over(ProxyError),
+}
+
+impl Flow {
+    /// Of a body of this length.
+    pub(super) fn of(length: Length) -> Self {
+        if length.is_empty() { Self::Leaving } else { Self::Open }
+    }
+}
+
+impl Call<'_, '_> {
+    /// Sends the request to an endpoint and waits for the response's head.
+    ///
+    /// What never reached the application is tried again, on another endpoint where there is one.
+    ///
+    /// # Errors
+    /// The last try's.
+    pub(super) async fn forward(&mut self, length: Length) -> Result<(Lease, Answer), ProxyError> {
+        let name = &route::select_cluster(self.action, self.worker.random()).name;
+        let unknown = || ProxyError::fatal(Kind::NoCluster(name.clone()));
+        let cluster = self.worker.cluster(name).ok_or_else(unknown)?;
+        self.record.to_cluster(&cluster);
+        let connects = self.action.connect_retries.min(CONNECT_TRIES);
+        let (mut connects_left, mut stale_left) = (connects, STALE_RETRIES);
+        let (mut fresh, mut failed) = (false, None);
+        loop {
+            let picked = self.pick(&cluster, failed.as_ref())?;
+            match self.attempt(picked, length, fresh, &mut connects_left, &mut stale_left).await {
+                Ok(answered) => return Ok(answered),
+                Err(Failed::Over(error)) => return Err(error),
+                Err(Failed::Again { fresh: f, failed: g }) => (fresh, failed) = (f, g),
+            }
+        }
+    }
+
+    fn pick(&mut self, cluster: &Rc<WorkerCluster>, failed: Option<&Picked>) -> Result<Picked, ProxyError> {
+        let failed = failed.map(|picked| &**picked.endpoint());
+        let picked = cluster.pick(failed, self.worker.random()).ok_or_else(|| {
+            ProxyError::fatal(Kind::NoEndpoint(cluster.config().cluster.name.clone()))
+        })?;
+        self.record.to_endpoint(&picked);
+        Ok(picked)
+    }
+
+    async fn attempt(
+        &mut self,
+        picked: Picked,
+        length: Length,
+        fresh: bool,
+        connects_left: &mut u32,
+        stale_left: &mut u32,
+    ) -> Result<(Lease, Answer), Failed> {
+        let mut lease = self.connect(picked, fresh, connects_left).await?;
+        match self.ask(&mut lease.upstream, length).await {
+            Ok(answer) => Ok((lease, answer)),
+            Err(error) if *stale_left > 0 && self.may_ask_again(&lease, &error, length) => {
+                *stale_left -= 1;
+                self.flow = Flow::of(length);
+                Err(Failed::Again { fresh: true, failed: None })
+            }
+            Err(error) => Err(Failed::Over(error)),
+        }
+    }
+
+    /// Takes a connection, unless the client leaves meanwhile.
+    async fn connect(
+        &mut self,
+        picked: Picked,
+        fresh: bool,
+        connects_left: &mut u32,
+    ) -> Result<Lease, Failed> {
+        let (worker, peer) = (self.worker, self.peer);
+        let is_grpc = self.authorized.head().is_grpc();
+        let protocol = if is_grpc { Protocol::Grpc } else { Protocol::Http };
+        let opened = |picked: &Picked| OpenConnection::opened(worker, peer, picked, protocol);
+        let mut taking = pin!(Lease::take(picked, fresh, opened));
+        let taken = poll_fn(|cx| match taking.as_mut().poll(cx) {
+            Poll::Ready(taken) => Poll::Ready(Ok(taken)),
+            Poll::Pending if self.downstream.is_request_ended() => self.downstream.poll_gone(cx).map(Err),
+            Poll::Pending => Poll::Pending,
+        });
+        match taken.await {
+            Ok(Ok(lease)) => Ok(lease),
+            Ok(Err((error, picked))) if error.retry == Retry::Safe && *connects_left > 0 => {
+                *connects_left -= 1;
+                debug!(endpoint = %picked.endpoint().config.address, error = %error.kind, "tries another");
+                Err(Failed::Again { fresh, failed: Some(picked) })
+            }
+            Ok(Err((error, _))) | Err(error) => Err(Failed::Over(error)),
+        }
+    }
+
+    /// A request may go out twice only if it has had no effect for sure, or may have it twice; and only while all of it
+    /// is still here.
+    fn may_ask_again(&self, lease: &Lease, error: &ProxyError, length: Length) -> bool {
+        match error.retry {
+            Retry::Safe => length.is_empty() || self.flow == Flow::Open && self.record.bytes_in == 0,
+            Retry::IfRepeatable => {
+                lease.is_reused && length.is_empty() && is_idempotent(self.authorized.head())
+            }
+            Retry::Never => false,
+        }
+    }
+
+    /// Sends the request and waits for the head of the response, passing interim ones on.
+    async fn ask(&mut self, upstream: &mut Upstream, length: Length) -> Result<Answer, ProxyError> {
+        let upgrade = self.downstream.upgrade().filter(|protocols| is_websocket(protocols));
+        let upgrade = upgrade.filter(|_| length.is_empty());
+        upstream.send_head(self.authorized.head(), length, upgrade)?;
+        let mut interim_left = INTERIM_RESPONSES;
+        let mut was_open = true;
+        self.wait_idle();
+        poll_fn(|cx| {
+            self.poll_request(cx, upstream)?;
+            if was_open && self.flow == Flow::Ended {
+                was_open = false;
+                self.await_response();
+            }
+            loop {
+                let Poll::Ready(answer) = upstream.poll_head(cx, &mut self.scratch.response) else { break };
+                match answer? {
+                    Answer::Interim if interim_left > 0 => {
+                        interim_left -= 1;
+                        self.downstream.send_interim(&self.scratch.response)?;
+                        // What does not leave now leaves with what follows.
+                        let _ = self.downstream.poll_flush(cx)?;
+                    }
+                    Answer::Interim => {
+                        let what = "too many interim responses";
+                        return Poll::Ready(Err(ProxyError::fatal(Kind::BadResponse(what.into()))));
+                    }
+                    answer => return Poll::Ready(Ok(answer)),
+                }
+            }
+            self.poll_interrupted(cx).map(Err)
+        })
+        .await
+    }
+
+    /// Sends the response, head and body.
+    ///
+    /// # Errors
+    /// Either side broke off; the client sees that the response is not complete.
+    pub(super) async fn respond(
+        &mut self,
+        config: &HttpConnection,
+        mut lease: Lease,
+        answer: Answer,
+    ) -> Result<(), ProxyError> {
+        let response = &mut self.scratch.response;
+        fields::prepare_response(response, config);
+        self.record.status = response.status;
+        self.record.grpc_status = grpc_status(&response.fields);
+        let (shape, is_switched) = match answer {
+            Answer::Final(shape) => (shape, false),
+            Answer::Interim | Answer::Switched => (Shape { declared: Length::Unknown, empty: false }, true),
+        };
+        self.downstream.send_head(response, shape)?;
+        if is_switched {
+            self.flow = Flow::Open;
+            self.wait_idle();
+        }
+        let mut back = if shape.empty { Flow::Leaving } else { Flow::Open };
+        poll_fn(|cx| self.poll_exchange(cx, &mut lease.upstream, &mut back, is_switched)).await?;
+        if self.flow != Flow::Ended {
+            // The response came before the request's end: nobody wants the rest of it.
+            self.downstream.abandon_request();
+        }
+        lease.release();
+        Ok(())
+    }
+
+    /// Moves both directions; ready when the response is complete (of a switched protocol: both directions).
+    fn poll_exchange(
+        &mut self,
+        cx: &mut Context<'_>,
+        upstream: &mut Upstream,
+        back: &mut Flow,
+        is_switched: bool,
+    ) -> Poll<Result<(), ProxyError>> {
+        let before = self.record.bytes_in + self.record.bytes_out;
+        let record = &mut *self.record;
+        let moved = poll_move(cx, upstream, self.downstream, back, |frame| match frame {
+            Frame::Data(data) => record.bytes_out += data.len() as u64,
+            Frame::Trailers(trailers) => record.grpc_status = grpc_status(trailers).or(record.grpc_status),
+        })?;
+        if moved.is_ready() && !is_switched {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_request(cx, upstream)?;
+        if moved.is_ready() && matches!(self.flow, Flow::Ended | Flow::Cut) {
+            return Poll::Ready(Ok(()));
+        }
+        if self.action.timeout.is_none() && before != self.record.bytes_in + self.record.bytes_out {
+            self.wait_idle();
+        }
+        self.poll_interrupted(cx).map(Err)
+    }
+
+    /// Moves the request's body. That the upstream takes no more of it is not the end: its response may be on its way.
+    fn poll_request(&mut self, cx: &mut Context<'_>, upstream: &mut Upstream) -> Result<(), ProxyError> {
+        let record = &mut *self.record;
+        let moved = poll_move(cx, self.downstream, upstream, &mut self.flow, |frame| {
+            if let Frame::Data(data) = frame {
+                record.bytes_in += data.len() as u64;
+            }
+        });
+        match moved {
+            Poll::Ready(Err(error)) if error.side() == error::Side::Upstream => self.flow = Flow::Cut,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        Ok(())
+    }
+
+    /// Ready when the client has left, or a deadline has passed.
+    fn poll_interrupted(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
+        if self.downstream.is_request_ended()
+            && let Poll::Ready(gone) = self.downstream.poll_gone(cx)
+        {
+            return Poll::Ready(gone);
+        }
+        ready!(self.scratch.timer.poll_expired(cx));
+        Poll::Ready(ProxyError::fatal(Kind::Timeout))
+    }
+
+    /// The route's time-out counts from the request's end to the response's.
+    fn await_response(&mut self) {
+        if let Some(limit) = self.action.timeout {
+            // A request without a body ended when it began, which saves a look at the clock.
+            let end = if self.record.bytes_in == 0 { self.record.started } else { Instant::now() };
+            self.scratch.timer.set(Some(end + limit));
+        }
+    }
+
+    /// Without it, or before, it is enough that something moves now and then.
+    fn wait_idle(&mut self) {
+        self.scratch.timer.set(Some(Instant::now() + STREAM_IDLE));
+    }
+}
+
+/// Moves one direction as far as it goes; ready when all of it has left.
+///
+/// What was taken is handed on before anybody waits for more.
+fn poll_move<F: Side, T: Side>(
+    cx: &mut Context<'_>,
+    from: &mut F,
+    to: &mut T,
+    flow: &mut Flow,
+    mut note: impl FnMut(&Frame),
+) -> Poll<Result<(), ProxyError>> {
+    while *flow == Flow::Open {
+        ready!(to.poll_ready(cx))?;
+        match from.poll_frame(cx)? {
+            Poll::Ready(Some(frame)) => {
+                note(&frame);
+                to.send(frame)?;
+            }
+            Poll::Ready(None) => {
+                to.finish()?;
+                *flow = Flow::Leaving;
+            }
+            Poll::Pending => {
+                ready!(to.poll_flush(cx))?;
+                return Poll::Pending;
+            }
+        }
+    }
+    if *flow == Flow::Leaving {
+        ready!(to.poll_flush(cx))?;
+        *flow = Flow::Ended;
+    }
+    Poll::Ready(Ok(()))
+}
+
+fn grpc_status(fields: &Fields) -> Option<u8> {
+    std::str::from_utf8(fields.find(b"grpc-status")?).ok()?.parse().ok()
+}
+
+/// Source: RFC 9110 §9.2.2.
+fn is_idempotent(head: &RequestHead) -> bool {
+    matches!(head.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
+}
+
+/// Whether the client asks for a WebSocket, the one upgrade that is carried; `h2c` above all is not.
+fn is_websocket(protocols: &[u8]) -> bool {
+    protocols.trim_ascii().eq_ignore_ascii_case(b"websocket")
+}

@@ -1,0 +1,250 @@
+//! An HTTP connection: finds out which version is spoken, and runs one exchange per request.
+//!
+//! HTTP/1: one after the other, in the connection's own task. HTTP/2: a task per stream beside the task that drives
+//! the connection.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use meshwork_model::head::RequestHead;
+use meshwork_model::proxy::Codec;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::{JoinSet, spawn_local};
+use tokio::time::Instant;
+
+use super::body::Length;
+use super::codec::{Downstream, h1, h2};
+use super::exchange::{Exchange, Scratch};
+use crate::config::{Chain, Filter, HttpChain};
+use crate::connection::{Peer, Seat};
+use crate::error::{Kind, ProxyError};
+use crate::limits::{CONNECTION_IDLE, HEAD_READ};
+use crate::timer::Timer;
+use crate::transport::{Rewound, Transport};
+
+/// What an HTTP/2 client sends first. Source: RFC 9113 §3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Serves an HTTP connection to its end; `alpn` is the protocol that the handshake agreed on.
+///
+/// # Errors
+/// The connection broke, or the client does not speak HTTP.
+pub(crate) async fn serve(
+    mut seat: Seat,
+    peer: Rc<Peer>,
+    mut transport: Transport,
+    alpn: Option<&[u8]>,
+) -> Result<(), ProxyError> {
+    let mut inbox = BytesMut::new();
+    let is_h2 = match (http(&seat.chain).config.codec, alpn) {
+        (Codec::Http1, _) => false,
+        (Codec::Http2, _) | (Codec::Auto, Some(b"h2")) => true,
+        (Codec::Auto, Some(_)) => false,
+        (Codec::Auto, None) => match begins_with_preface(&mut seat, &mut transport, &mut inbox).await? {
+            Some(is_h2) => is_h2,
+            None => return Ok(()),
+        },
+    };
+    if is_h2 {
+        Box::pin(serve_h2(seat, peer, Rewound::new(inbox, transport))).await
+    } else {
+        serve_h1(seat, &peer, h1::ServerConnection::new(transport, inbox)).await
+    }
+}
+
+/// The HTTP part of a chain that was chosen for HTTP.
+fn http(chain: &Chain) -> &HttpChain {
+    match &chain.filter {
+        Filter::Http(http) => http,
+        Filter::Tcp(_) => unreachable!("a seat moves along between chains of one kind only"),
+    }
+}
+
+fn idle_timeout(chain: &Chain) -> Duration {
+    http(chain).config.idle_timeout.unwrap_or(CONNECTION_IDLE)
+}
+
+/// Reads until it is clear whether the client speaks HTTP/2; `None`: the connection is over.
+async fn begins_with_preface(
+    seat: &mut Seat,
+    transport: &mut Transport,
+    inbox: &mut BytesMut,
+) -> Result<Option<bool>, ProxyError> {
+    let mut timer = Timer::default();
+    timer.set(Some(Instant::now() + idle_timeout(&seat.chain)));
+    let mut bytes = [0; PREFACE.len()];
+    let mut read = 0;
+    loop {
+        let more = poll_fn(|cx| {
+            if read == 0 && (seat.must_end() || timer.poll_expired(cx).is_ready()) {
+                return Poll::Ready(Ok(0));
+            }
+            if timer.poll_expired(cx).is_ready() {
+                return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
+            }
+            poll_read(transport, cx, &mut bytes[read..])
+        });
+        let more = more.await.map_err(|e| ProxyError::downstream(&e))?;
+        if read == 0 {
+            timer.set(Some(Instant::now() + HEAD_READ));
+        }
+        read += more;
+        let is_prefix = PREFACE.starts_with(&bytes[..read]);
+        if more == 0 && read == 0 {
+            return Ok(None);
+        }
+        if more == 0 || !is_prefix || read == PREFACE.len() {
+            inbox.extend_from_slice(&bytes[..read]);
+            return Ok(Some(is_prefix && read == PREFACE.len()));
+        }
+    }
+}
+
+fn poll_read(
+    transport: &mut Transport,
+    cx: &mut Context<'_>,
+    bytes: &mut [u8],
+) -> Poll<std::io::Result<usize>> {
+    let mut buffer = ReadBuf::new(bytes);
+    Pin::new(transport).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
+}
+
+// === HTTP/1 ===
+
+async fn serve_h1(
+    mut seat: Seat,
+    peer: &Peer,
+    mut connection: h1::ServerConnection,
+) -> Result<(), ProxyError> {
+    let mut request = RequestHead::default();
+    let mut scratch = Scratch::default();
+    loop {
+        let next = next_request(&mut seat, &mut connection, &mut request, &mut scratch.timer).await;
+        if seat.must_end() {
+            connection.close_after_answer();
+        }
+        let error = match next {
+            Ok(None) => break,
+            Ok(Some(length)) => Ok(length),
+            // Nothing can be said to one who is not there.
+            Err(ProxyError { kind: Kind::DownstreamGone | Kind::DownstreamBroken(_), .. }) => return Ok(()),
+            Err(error) => {
+                request.clear();
+                connection.close_after_answer();
+                Err(error)
+            }
+        };
+        let exchange = Exchange::new(
+            &seat.worker,
+            peer,
+            &seat.chain,
+            http(&seat.chain),
+            Downstream::H1(&mut connection),
+            &mut request,
+            &mut scratch,
+        );
+        match error {
+            Ok(length) => exchange.run(length).await,
+            Err(error) => Box::pin(exchange.fail(error)).await,
+        }
+        if !connection.is_reusable() {
+            break;
+        }
+        connection.rest();
+    }
+    Box::pin(connection.close()).await;
+    Ok(())
+}
+
+/// Waits for a request; `None` when the connection is over: the client left, or nothing came for too long, or it
+/// has to end.
+async fn next_request(
+    seat: &mut Seat,
+    connection: &mut h1::ServerConnection,
+    head: &mut RequestHead,
+    timer: &mut Timer,
+) -> Result<Option<Length>, ProxyError> {
+    timer.set(Some(Instant::now() + idle_timeout(&seat.chain)));
+    let mut has_begun = false;
+    poll_fn(|cx| {
+        if let Poll::Ready(next) = connection.poll_request(cx, head) {
+            return Poll::Ready(next);
+        }
+        if connection.has_begun() && !has_begun {
+            has_begun = true;
+            timer.set(Some(Instant::now() + HEAD_READ));
+        }
+        if timer.poll_expired(cx).is_ready() {
+            let late = ProxyError::fatal(Kind::RequestTimeout);
+            return Poll::Ready(if has_begun { Err(late) } else { Ok(None) });
+        }
+        if !has_begun && seat.must_end() { Poll::Ready(Ok(None)) } else { Poll::Pending }
+    })
+    .await
+}
+
+// === HTTP/2 ===
+
+async fn serve_h2(mut seat: Seat, peer: Rc<Peer>, transport: Rewound) -> Result<(), ProxyError> {
+    let beginning = tokio::time::timeout(HEAD_READ, h2::ServerConnection::begin(transport)).await;
+    let mut connection = beginning.map_err(|_| ProxyError::fatal(Kind::RequestTimeout))??;
+    // Aborts what is left of the streams when the connection ends.
+    let mut streams = JoinSet::new();
+    let mut timer = Timer::default();
+    let mut is_ending = false;
+    loop {
+        timer.set(Some(Instant::now() + idle_timeout(&seat.chain)));
+        let mut head = RequestHead::default();
+        let next = poll_fn(|cx| {
+            while let Poll::Ready(Some(_)) = streams.poll_join_next(cx) {}
+            let is_late = timer.poll_expired(cx).is_ready();
+            if !is_ending && (seat.must_end() || is_late && streams.is_empty()) {
+                is_ending = true;
+                connection.end_gracefully();
+            } else if is_late {
+                timer.set(Some(Instant::now() + idle_timeout(&seat.chain)));
+                let _ = timer.poll_expired(cx);
+            }
+            connection.poll_request(cx, &mut head)
+        });
+        let (stream, length) = match next.await {
+            None => break,
+            Some(request) => request?,
+        };
+        let chain = Arc::clone(&seat.chain);
+        let stream = serve_stream(Rc::clone(&seat.worker), Rc::clone(&peer), chain, stream, head, length);
+        streams.spawn_local(stream);
+    }
+    // The connection is over for new requests; what its streams still have to write was driven above.
+    drop(spawn_local(async move { while streams.join_next().await.is_some() {} }));
+    Ok(())
+}
+
+async fn serve_stream(
+    worker: Rc<crate::worker::Worker>,
+    peer: Rc<Peer>,
+    chain: Arc<Chain>,
+    stream: h2::ServerStream,
+    mut head: RequestHead,
+    length: Result<Length, ProxyError>,
+) {
+    let mut scratch = Scratch::default();
+    let exchange = Exchange::new(
+        &worker,
+        &peer,
+        &chain,
+        http(&chain),
+        Downstream::H2(Box::new(stream)),
+        &mut head,
+        &mut scratch,
+    );
+    match length {
+        Ok(length) => exchange.run(length).await,
+        Err(error) => exchange.fail(error).await,
+    }
+}

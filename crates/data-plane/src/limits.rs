@@ -1,0 +1,89 @@
+//! Every bound of the data plane, in one place, each with its reason.
+//!
+//! Nothing here is unbounded: a queue, buffer, cache, retry or wait that is not listed here is a mistake.
+
+use std::time::Duration;
+
+/// Bytes of a message head, and of a trailer section. Source: Envoy `max_request_headers_kb`, 60 KiB.
+pub(crate) const HEAD_BYTES: usize = 60 * 1024;
+/// Field lines of a head. Source: Envoy `max_headers_count`, 100.
+pub(crate) const FIELDS: usize = 100;
+/// From the first byte of a request head to its last, so that slow heads hold no connection for long.
+pub(crate) const HEAD_READ: Duration = Duration::from_secs(10);
+/// Interim responses (1xx) that one exchange passes on; more is an origin gone wrong.
+pub(crate) const INTERIM_RESPONSES: u32 = 16;
+
+/// From accept to the end of the TLS handshake, detection of the protocol included.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
+/// TLS handshakes at the same time per worker: a handshake costs about a quarter of a millisecond of CPU, so that
+/// more only delay each other.
+pub(crate) const HANDSHAKES_PER_WORKER: usize = 128;
+/// Connections per listener and worker. An idle one costs some KiB; past it new ones are closed at once.
+pub(crate) const CONNECTIONS_PER_LISTENER: usize = 8192;
+/// Pending connections per listening socket that the kernel keeps.
+pub(crate) const ACCEPT_BACKLOG: i32 = 1024;
+/// How long accepting pauses after the kernel has refused a descriptor.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A keep-alive connection without a request. Source: Envoy `idle_timeout`, 1 h.
+pub(crate) const CONNECTION_IDLE: Duration = Duration::from_hours(1);
+/// An exchange or TCP connection on which no byte moves. Source: Envoy `tcp_proxy.idle_timeout`, 1 h.
+pub(crate) const STREAM_IDLE: Duration = Duration::from_hours(1);
+/// How long what is left of a request is read and dropped after its answer, so that the answer is not lost to a
+/// reset. Source: RFC 9112 §9.6.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+/// How much of it, at most.
+pub(crate) const LINGER_BYTES: usize = 256 * 1024;
+
+/// Bytes that one read asks for, and that one side of an exchange holds back for the other.
+pub(crate) const READ_BYTES: usize = 32 * 1024;
+/// A frame up to this size is copied behind the head, to leave in one write; a larger one is written in place.
+pub(crate) const COALESCE_BYTES: usize = 4 * 1024;
+/// Bytes of further requests that a client may send ahead before it has its answer.
+pub(crate) const PIPELINE_BYTES: usize = 64 * 1024;
+/// Buffer capacity that an idle connection keeps; a larger buffer is given back.
+pub(crate) const IDLE_BUFFER_BYTES: usize = 4 * 1024;
+/// Buffer of each direction of a TCP proxy connection.
+pub(crate) const TCP_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Idle HTTP/1.1 connections kept per worker and endpoint.
+pub(crate) const POOL_IDLE_PER_ENDPOINT: usize = 128;
+/// How long an idle upstream connection is kept. Shorter than what most servers allow, so that races are rare.
+pub(crate) const POOL_IDLE: Duration = Duration::from_secs(60);
+/// How often idle upstream connections are looked through.
+pub(crate) const POOL_SWEEP: Duration = Duration::from_secs(5);
+/// How long an upstream connection is silent before the kernel probes it, and between probes.
+pub(crate) const PROBE_AFTER: Duration = Duration::from_secs(15);
+/// How long sent bytes may stay unacknowledged before an upstream connection counts as broken.
+pub(crate) const PEER_SILENCE: Duration = Duration::from_secs(30);
+/// How often a request may meet a pooled connection that had gone stale before it is sent on a new one.
+pub(crate) const STALE_RETRIES: u32 = 1;
+/// Tries of one request on all endpoints together, whatever the route asks for.
+pub(crate) const CONNECT_TRIES: u32 = 10;
+
+/// Endpoints that a TCP connection is tried on; none of them has got a byte yet.
+pub(crate) const TCP_CONNECT_TRIES: u32 = 3;
+
+/// Streams at the same time per HTTP/2 connection, either side. Source: RFC 9113 §6.5.2 recommends at least 100.
+pub(crate) const H2_STREAMS: u32 = 100;
+/// Flow-control window of a stream: what one side may send before the other has taken it.
+pub(crate) const H2_STREAM_WINDOW: u32 = 256 * 1024;
+/// Flow-control window of a connection, shared by its streams.
+pub(crate) const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Streams that a peer may reset before we have taken them. Source: CVE-2023-44487 (rapid reset).
+pub(crate) const H2_PENDING_RESETS: usize = 20;
+/// Streams that we reset because of a peer's mistakes before the connection is closed.
+pub(crate) const H2_ERROR_RESETS: usize = 64;
+/// HTTP/2 connections per worker and endpoint.
+pub(crate) const H2_CONNECTIONS_PER_ENDPOINT: usize = 16;
+/// Bytes that a stream may hold for sending before it waits.
+pub(crate) const H2_SEND_BUFFER: usize = 64 * 1024;
+
+/// How long `apply` waits for the workers to take a new config over; a worker that is slower takes it later.
+pub(crate) const APPLY_WAIT: Duration = Duration::from_secs(2);
+/// Connections to the admin interface at the same time.
+pub(crate) const ADMIN_CONNECTIONS: usize = 32;
+/// One request to the admin interface, from accept to the last byte of its answer.
+pub(crate) const ADMIN_REQUEST: Duration = Duration::from_secs(10);
+/// Bytes of a request to the admin interface.
+pub(crate) const ADMIN_HEAD_BYTES: usize = 8 * 1024;

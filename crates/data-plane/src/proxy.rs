@@ -1,0 +1,232 @@
+//! The handle that everything outside holds: start, apply, drain.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use meshwork_identity::IdentitySource;
+use meshwork_model::proxy::{Kind, Workload};
+use meshwork_model::spiffe::SpiffeId;
+use meshwork_telemetry::access_log::Lane;
+use meshwork_telemetry::{AccessLog, Registry, Shard};
+use meshwork_xds::{Rejection, Update};
+use tokio::runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::admin;
+use crate::config::Builder;
+use crate::drain::{Applied, Orders, Phase};
+use crate::limits::APPLY_WAIT;
+use crate::worker::Worker;
+
+/// How a proxy is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads that serve; 0 is taken for 1.
+    pub workers: usize,
+    /// Whom it serves.
+    pub node: NodeLabels,
+    /// Where the admin interface listens; `None` for nowhere. Port 0 asks the kernel.
+    pub admin: Option<SocketAddr>,
+    /// Where the access log goes, besides those that the config asks for.
+    pub access_log: AccessLog,
+}
+
+/// Whom a proxy serves; what it calls itself in metrics.
+#[derive(Clone, Debug, Default)]
+pub struct NodeLabels {
+    /// The workload; empty where there is none.
+    pub workload: Workload,
+    /// Its identity.
+    pub identity: Option<SpiffeId>,
+}
+
+/// Why a proxy does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The kernel gives no thread or no descriptors.
+    #[error("cannot start a worker: {0}")]
+    Worker(io::Error),
+    /// The admin interface's address cannot be bound.
+    #[error("cannot listen for admin on {0}: {1}")]
+    Admin(SocketAddr, io::Error),
+}
+
+/// A running proxy. Dropping it ends everything at once; [`Proxy::drain`] before that ends it gently.
+pub struct Proxy {
+    state: Arc<State>,
+    threads: Vec<JoinHandle<()>>,
+    /// Ends when the last worker has.
+    running: tokio::sync::Mutex<mpsc::Receiver<()>>,
+    admin: Option<admin::Server>,
+}
+
+/// What the handle and the admin interface share.
+pub(crate) struct State {
+    builder: Mutex<Builder>,
+    orders: watch::Sender<Orders>,
+    applied: Arc<Applied>,
+    /// Metrics of this process.
+    pub(crate) registry: Arc<Registry>,
+}
+
+/// How long a proxy that ends waits for what it has begun, unless somebody knows better.
+pub const DRAIN: Duration = Duration::from_secs(10);
+
+/// How many workers suit this machine: one per core that we may use, two at most. A sidecar shares its machine with the
+/// application; more threads would cost memory before they bring anything.
+pub fn default_workers() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(2)
+}
+
+// === impl Options ===
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            workers: default_workers(),
+            node: NodeLabels::default(),
+            admin: None,
+            access_log: AccessLog::off(),
+        }
+    }
+}
+
+// === impl Proxy ===
+
+impl Proxy {
+    /// Starts the workers and the admin interface; it serves nothing until [`Proxy::apply`].
+    ///
+    /// # Errors
+    /// The kernel's word on threads, addresses and files.
+    pub fn start(
+        options: Options,
+        identity: Option<Arc<IdentitySource>>,
+        registry: Arc<Registry>,
+    ) -> Result<Self, StartError> {
+        let workers = options.workers.max(1);
+        let applied = Applied::new(workers);
+        let (orders, _) = watch::channel(Orders::default());
+        let builder = Mutex::new(Builder::new(identity, workers));
+        let state = Arc::new(State { builder, orders, applied, registry });
+        let admin = options.admin.map(|address| {
+            admin::Server::start(address, Arc::clone(&state)).map_err(|e| StartError::Admin(address, e))
+        });
+        let (running, ended) = mpsc::channel(1);
+        let mut proxy =
+            Self { state, threads: Vec::new(), running: ended.into(), admin: admin.transpose()? };
+        let node = Arc::new(options.node);
+        for index in 0..workers {
+            let thread = proxy.spawn(index, options.access_log.lane(), Arc::clone(&node), running.clone());
+            proxy.threads.push(thread.map_err(StartError::Worker)?);
+        }
+        Ok(proxy)
+    }
+
+    fn spawn(
+        &self,
+        index: usize,
+        lane: Lane,
+        node: Arc<NodeLabels>,
+        running: mpsc::Sender<()>,
+    ) -> io::Result<JoinHandle<()>> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let shard: Arc<Shard> = self.state.registry.shard();
+        let orders = self.state.orders.subscribe();
+        let applied = Arc::clone(&self.state.applied);
+        thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let tasks = LocalSet::new();
+            tasks.block_on(&runtime, Worker::new(index, shard, lane, node).run(orders, applied));
+            drop(tasks);
+            drop(running);
+        })
+    }
+
+    /// Binds an address ahead of the listener that will use it, so that a port which the kernel chooses (0) is known
+    /// before there is config. Connections wait until the listener comes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn bind(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+        self.state.builder().reserve(address)
+    }
+
+    /// Takes an update over, resource by resource; what is refused keeps its last good version. When it returns, the
+    /// workers run what was accepted. Blocks for the time that takes, milliseconds.
+    pub fn apply(&self, update: Update) -> Vec<Rejection> {
+        let (rejections, config) = self.state.builder().apply(update);
+        if let Some(config) = config {
+            let version = config.version;
+            self.state.orders.send_modify(|orders| orders.config = config);
+            if !self.state.applied.wait(version, APPLY_WAIT) {
+                warn!(version, "a worker is busy; it takes the config over later");
+            }
+        }
+        rejections
+    }
+
+    /// Whether it runs some config, and does not drain.
+    pub fn ready(&self) -> bool {
+        self.state.is_ready()
+    }
+
+    /// The address that a listener is bound to, its port as the kernel chose it.
+    pub fn listener_address(&self, name: &str) -> Option<SocketAddr> {
+        self.state.builder().address(name)
+    }
+
+    /// Where the admin interface listens.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(admin::Server::address)
+    }
+
+    /// Ends gently: accepts nothing more, closes what is idle, lets exchanges finish until the deadline; then ends what
+    /// is left.
+    ///
+    /// # Cancel safety
+    /// Draining goes on when the future is dropped; only the deadline is lost.
+    pub async fn drain(&self, deadline: Duration) {
+        self.state.orders.send_modify(|orders| orders.phase = orders.phase.max(Phase::Draining));
+        let mut running = self.running.lock().await;
+        let _ = timeout(deadline, running.recv()).await;
+        self.state.orders.send_modify(|orders| orders.phase = Phase::Stopped);
+        let _ = timeout(APPLY_WAIT, running.recv()).await;
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.state.orders.send_modify(|orders| orders.phase = Phase::Stopped);
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has ended, too.
+            let _ = thread.join();
+        }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn builder(&self) -> MutexGuard<'_, Builder> {
+        self.builder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        let orders = self.orders.borrow();
+        orders.phase == Phase::Running && orders.config.version > 0
+    }
+
+    /// Reads kind, name and version of every resource, and the number of the config that runs.
+    pub(crate) fn with_resources<T>(
+        &self,
+        read: impl FnOnce(u64, &mut dyn Iterator<Item = (Kind, &str, &str)>) -> T,
+    ) -> T {
+        let version = self.orders.borrow().config.version;
+        read(version, &mut self.builder().resources())
+    }
+}

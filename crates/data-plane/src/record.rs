@@ -1,0 +1,254 @@
+//! What an exchange or connection leaves behind, written exactly once, also when it is dropped in the middle.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use meshwork_model::head::RequestHead;
+use meshwork_model::proxy::{Direction, ServiceName, Workload};
+use meshwork_model::reason::Reason;
+use meshwork_model::spiffe::SpiffeId;
+use meshwork_telemetry::{EdgeId, EdgeKey, Entry, Protocol, Reporter, Request, Shard};
+use tokio::time::Instant;
+
+use crate::connection::Peer;
+use crate::upstream::{Endpoint, Picked, Reach, WorkerCluster};
+use crate::worker::Worker;
+
+/// What is known of an exchange so far. Its owner writes it when it is dropped.
+pub(crate) struct Record {
+    /// When the request's head was complete.
+    pub(crate) started: Instant,
+    /// Status that was sent; 0 where none was.
+    pub(crate) status: u16,
+    /// gRPC status that was sent.
+    pub(crate) grpc_status: Option<u8>,
+    /// Why the mesh decided it.
+    pub(crate) reason: Option<Reason>,
+    /// Bytes of the request's body.
+    pub(crate) bytes_in: u64,
+    /// Bytes of the response's body.
+    pub(crate) bytes_out: u64,
+    /// The route's name.
+    pub(crate) route: Option<Arc<str>>,
+    cluster: Option<Rc<WorkerCluster>>,
+    endpoint: Option<Rc<Endpoint>>,
+    clock: Option<SystemTime>,
+}
+
+/// Counts a connection between two proxies as open.
+pub(crate) struct OpenConnection {
+    counted: Option<(Arc<Shard>, EdgeId)>,
+}
+
+impl Record {
+    pub(crate) fn begin(worker: &Worker) -> Self {
+        Self {
+            started: Instant::now(),
+            status: 0,
+            grpc_status: None,
+            reason: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            route: None,
+            cluster: None,
+            endpoint: None,
+            clock: worker.lane.enabled().then(SystemTime::now),
+        }
+    }
+
+    /// The cluster that the request goes to.
+    pub(crate) fn to_cluster(&mut self, cluster: &Rc<WorkerCluster>) {
+        self.cluster = Some(Rc::clone(cluster));
+        self.endpoint = None;
+    }
+
+    /// The endpoint that it goes to.
+    pub(crate) fn to_endpoint(&mut self, picked: &Picked) {
+        self.endpoint = Some(Rc::clone(picked.endpoint()));
+    }
+
+    /// Writes the record of a request. Called once.
+    pub(crate) fn write_request(
+        &self,
+        worker: &Worker,
+        peer: &Peer,
+        service: Option<&ServiceName>,
+        head: &RequestHead,
+        protocol: &str,
+    ) {
+        let is_grpc = head.is_grpc();
+        let duration = self.started.elapsed();
+        let edge = self.edge(worker, peer, service, if is_grpc { Protocol::Grpc } else { Protocol::Http });
+        worker.shard.record_request(
+            edge,
+            &Request {
+                status: self.status,
+                grpc_status: self.grpc_status.filter(|_| is_grpc),
+                duration,
+                bytes_in: self.bytes_in,
+                bytes_out: self.bytes_out,
+                reason: self.reason,
+            },
+        );
+        if let Some(start) = self.clock {
+            let entry = Entry {
+                start,
+                duration,
+                protocol,
+                method: head.method(),
+                authority: head.authority(),
+                path: head.path_and_query(),
+                request_id: head.fields.find(b"x-request-id").unwrap_or_default(),
+                ..Entry::default()
+            };
+            self.write_line(worker, peer, entry);
+        }
+    }
+
+    /// Writes the record of a connection of bytes. Called once.
+    pub(crate) fn write_connection(&self, worker: &Worker, peer: &Peer, edge: EdgeId) {
+        let duration = self.started.elapsed();
+        worker.shard.tcp_closed(edge, duration, self.reason);
+        if let Some(start) = self.clock {
+            let entry = Entry { start, duration, protocol: "TCP", ..Entry::default() };
+            self.write_line(worker, peer, entry);
+        }
+    }
+
+    fn write_line(&self, worker: &Worker, peer: &Peer, entry: Entry<'_>) {
+        let config = self.cluster.as_ref().map(|cluster| cluster.config());
+        let version = worker.config_version();
+        worker.lane.write(&Entry {
+            direction: if peer.direction == Direction::Inbound { "inbound" } else { "outbound" },
+            status: self.status,
+            grpc_status: self.grpc_status,
+            reason: self.reason,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            downstream: Some(peer.address),
+            downstream_peer: peer.id.as_ref().map_or("", SpiffeId::as_str),
+            route: self.route.as_deref().unwrap_or_default(),
+            cluster: config.as_ref().map_or("", |config| &config.cluster.name),
+            upstream: self.upstream_address(),
+            upstream_peer: self.endpoint.as_ref().map_or("", |endpoint| principal(endpoint)),
+            config_version: &version,
+            ..entry
+        });
+    }
+
+    fn upstream_address(&self) -> Option<SocketAddr> {
+        self.endpoint.as_ref().map(|endpoint| endpoint.config.address)
+    }
+
+    /// The edge that is reported: at a workload's inbound side that from the peer, else that to the endpoint.
+    pub(crate) fn edge(
+        &self,
+        worker: &Worker,
+        peer: &Peer,
+        service: Option<&ServiceName>,
+        protocol: Protocol,
+    ) -> EdgeId {
+        if peer.direction == Direction::Inbound {
+            return peer.edges.edge(protocol, || worker.shard.edge(&inbound(worker, peer, service, protocol)));
+        }
+        let (edges, endpoint) = match (&self.endpoint, &self.cluster) {
+            (Some(endpoint), _) => (&endpoint.edges, Some(&**endpoint)),
+            (None, Some(cluster)) => (&cluster.edges, None),
+            (None, None) => (&worker.unrouted, None),
+        };
+        edges.edge(protocol, || {
+            worker.shard.edge(&outbound(worker, self.cluster.as_deref(), endpoint, protocol))
+        })
+    }
+}
+
+impl OpenConnection {
+    /// Counts a connection that the peer opened to us, if both ends are proxies.
+    pub(crate) fn accepted(
+        worker: &Worker,
+        peer: &Peer,
+        service: Option<&ServiceName>,
+        protocol: Protocol,
+    ) -> Self {
+        // What an application opens to its own proxy is not between proxies.
+        if peer.direction != Direction::Inbound {
+            return Self { counted: None };
+        }
+        let edge =
+            peer.edges.edge(protocol, || worker.shard.edge(&inbound(worker, peer, service, protocol)));
+        Self::count(worker, edge)
+    }
+
+    /// Counts a connection that we opened to an endpoint for `peer`, if both ends are proxies.
+    pub(crate) fn opened(worker: &Worker, peer: &Peer, picked: &Picked, protocol: Protocol) -> Self {
+        if peer.direction == Direction::Inbound {
+            return Self { counted: None };
+        }
+        let endpoint = picked.endpoint();
+        let edge = endpoint.edges.edge(protocol, || {
+            worker.shard.edge(&outbound(worker, Some(picked.cluster()), Some(endpoint), protocol))
+        });
+        Self::count(worker, edge)
+    }
+
+    fn count(worker: &Worker, edge: EdgeId) -> Self {
+        worker.shard.connection_opened(edge);
+        Self { counted: Some((Arc::clone(&worker.shard), edge)) }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        if let Some((shard, edge)) = &self.counted {
+            shard.connection_closed(*edge);
+        }
+    }
+}
+
+fn outbound(
+    worker: &Worker,
+    cluster: Option<&WorkerCluster>,
+    endpoint: Option<&Endpoint>,
+    protocol: Protocol,
+) -> EdgeKey {
+    EdgeKey {
+        reporter: Reporter::Source,
+        source: worker.node.workload.clone(),
+        source_principal: own_principal(worker),
+        service: cluster.and_then(|cluster| cluster.config().cluster.service.clone()),
+        destination: endpoint.and_then(|e| e.config.workload.clone()).unwrap_or_default(),
+        destination_principal: endpoint.map_or_else(Arc::default, |e| principal(e).into()),
+        protocol,
+        mtls: endpoint.is_some_and(|e| matches!(e.reach, Reach::Tls(_))),
+    }
+}
+
+fn inbound(worker: &Worker, peer: &Peer, service: Option<&ServiceName>, protocol: Protocol) -> EdgeKey {
+    let own = &worker.node.workload;
+    let own_service = || ServiceName { name: own.app.clone(), namespace: own.namespace.clone() };
+    let namespace = peer.id.as_ref().and_then(|id| Some(id.namespace_and_account()?.0.into()));
+    EdgeKey {
+        reporter: Reporter::Destination,
+        source: Workload { namespace: namespace.unwrap_or_default(), ..Workload::default() },
+        source_principal: peer.id.as_ref().map_or_else(Arc::default, |id| id.as_str().into()),
+        service: Some(service.cloned().unwrap_or_else(own_service)),
+        destination: own.clone(),
+        destination_principal: if peer.is_tls { own_principal(worker) } else { Arc::default() },
+        protocol,
+        mtls: peer.id.is_some(),
+    }
+}
+
+fn own_principal(worker: &Worker) -> Arc<str> {
+    worker.node.identity.as_ref().map_or_else(Arc::default, |id| id.as_str().into())
+}
+
+/// The identity that an endpoint proves: its mark, where it is reached by mTLS.
+fn principal(endpoint: &Endpoint) -> &str {
+    match endpoint.reach {
+        Reach::Tls(_) => endpoint.config.transport.as_deref().unwrap_or_default(),
+        Reach::Plaintext | Reach::Nowhere => "",
+    }
+}

@@ -1,0 +1,143 @@
+//! A connection's bytes: plain, or wrapped in TLS. The only place besides `identity` that sees rustls streams.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::{client, server};
+
+/// A connected stream of bytes.
+pub(crate) enum Transport {
+    /// Plaintext.
+    Plain(TcpStream),
+    /// TLS that we ended.
+    Server(Box<server::TlsStream<TcpStream>>),
+    /// TLS that we began.
+    Client(Box<client::TlsStream<TcpStream>>),
+}
+
+/// A transport of which some bytes were already read.
+pub(crate) struct Rewound {
+    head: BytesMut,
+    transport: Transport,
+}
+
+macro_rules! on_stream {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Transport::Plain($stream) => { let $stream = Pin::new($stream); $call }
+            Transport::Server($stream) => { let $stream = Pin::new(&mut **$stream); $call }
+            Transport::Client($stream) => { let $stream = Pin::new(&mut **$stream); $call }
+        }
+    };
+}
+
+impl Transport {
+    /// Whether the bytes are encrypted.
+    pub(crate) fn is_tls(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+
+    /// Ends with a reset instead of a clean end when it is dropped, so that the peer sees that something is missing.
+    pub(crate) fn reset_on_close(&self) {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Server(stream) => stream.get_ref().0,
+            Self::Client(stream) => stream.get_ref().0,
+        };
+        // A socket that is broken already resets by itself.
+        let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => stream.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        on_stream!(self, stream => stream.poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => stream.poll_shutdown(cx))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        on_stream!(self, stream => stream.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Server(stream) => stream.is_write_vectored(),
+            Self::Client(stream) => stream.is_write_vectored(),
+        }
+    }
+}
+
+// === impl Rewound ===
+
+impl Rewound {
+    /// Puts `head` back in front of what the transport still has.
+    pub(crate) fn new(head: BytesMut, transport: Transport) -> Self {
+        Self { head, transport }
+    }
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.head.is_empty() {
+            return Pin::new(&mut this.transport).poll_read(cx, buf);
+        }
+        let taken = this.head.len().min(buf.remaining());
+        buf.put_slice(&this.head[..taken]);
+        this.head.advance(taken);
+        if this.head.is_empty() {
+            this.head = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().transport).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().transport).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().transport).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().transport).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+}

@@ -1,0 +1,11 @@
+//! Whom we call: picks an endpoint, connects to it, and keeps connections for the next request.
+//!
+//! All of it belongs to one worker: no lock, no atomic but the pointer to a cluster's endpoints.
+
+mod cluster;
+mod connect;
+mod pool;
+
+pub(crate) use cluster::{Edges, Endpoint, Picked, Reach, WorkerCluster};
+pub(crate) use connect::connect;
+pub(crate) use pool::{Lease, Pool};

@@ -1,0 +1,195 @@
+//! One worker's view of a cluster: balancer state and an [`Endpoint`] per address, each with its pool.
+//!
+//! Endpoints are read through the cluster's own atomic pointer: when it has moved, the next pick takes over what is
+//! new, and what stays keeps its connections and counts.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use meshwork_model::balance;
+use meshwork_model::proxy;
+use meshwork_telemetry::EdgeId;
+
+use super::Pool;
+use crate::config::{ClientTls, ClusterConfig, EndpointSet};
+
+/// One worker's view of a cluster.
+pub(crate) struct WorkerCluster {
+    config: RefCell<Arc<ClusterConfig>>,
+    balance: RefCell<Balance>,
+    /// Edges of requests that found no endpoint, by protocol.
+    pub(crate) edges: Edges,
+}
+
+struct Balance {
+    set: Arc<EndpointSet>,
+    state: balance::Worker,
+    endpoints: Vec<Rc<Endpoint>>,
+}
+
+/// An endpoint with its connections.
+pub(crate) struct Endpoint {
+    /// What config says of it.
+    pub(crate) config: proxy::Endpoint,
+    /// How it is reached.
+    pub(crate) reach: Reach,
+    /// Connections to it.
+    pub(crate) pool: Pool,
+    /// Edges to it, by protocol.
+    pub(crate) edges: Edges,
+    active: Cell<u32>,
+    /// Its index in the balancer's state, while it has one.
+    index: Cell<Option<usize>>,
+}
+
+/// The numbers of an edge for each of the three protocols, once they are known.
+#[derive(Default)]
+pub(crate) struct Edges([Cell<Option<EdgeId>>; 3]);
+
+/// How an endpoint is reached.
+#[derive(Clone)]
+pub(crate) enum Reach {
+    /// In plaintext, as config says.
+    Plaintext,
+    /// By mTLS.
+    Tls(Arc<ClientTls>),
+    /// Not at all: none of the cluster's transports takes it.
+    Nowhere,
+}
+
+/// An endpoint that was picked; its load counts until this is dropped.
+pub(crate) struct Picked {
+    cluster: Rc<WorkerCluster>,
+    endpoint: Rc<Endpoint>,
+}
+
+impl WorkerCluster {
+    pub(crate) fn new(config: Arc<ClusterConfig>) -> Rc<Self> {
+        let balance =
+            Balance { set: Arc::default(), state: balance::Worker::default(), endpoints: Vec::new() };
+        Rc::new(Self {
+            config: RefCell::new(config),
+            balance: RefCell::new(balance),
+            edges: Edges::default(),
+        })
+    }
+
+    /// The config that it runs.
+    pub(crate) fn config(&self) -> Arc<ClusterConfig> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// Takes a new config over; `false` where what changed makes the present connections unfit.
+    pub(crate) fn take_over(&self, config: &Arc<ClusterConfig>) -> bool {
+        let mut mine = self.config.borrow_mut();
+        let fits = mine.is_same_upstream(config);
+        if fits {
+            *mine = Arc::clone(config);
+        }
+        fits
+    }
+
+    /// Picks an endpoint, another than `failed` where there is one; `None` where there is none.
+    pub(crate) fn pick(self: &Rc<Self>, failed: Option<&Endpoint>, random: u64) -> Option<Picked> {
+        let config = self.config.borrow();
+        let mut balance = self.balance.borrow_mut();
+        balance.refresh(&config);
+        let failed = failed.and_then(|endpoint| endpoint.index.get());
+        let index = balance::pick(config.cluster.balancing, &mut balance.state, failed, random)?;
+        let endpoint = Rc::clone(balance.endpoints.get(index)?);
+        endpoint.active.set(endpoint.active.get() + 1);
+        balance.state.active[index] = endpoint.active.get();
+        Some(Picked { cluster: Rc::clone(self), endpoint })
+    }
+
+    /// Closes connections that were idle for too long.
+    pub(crate) fn sweep(&self) {
+        self.balance.borrow().endpoints.iter().for_each(|endpoint| endpoint.pool.sweep());
+    }
+
+    fn release(&self, endpoint: &Endpoint) {
+        endpoint.active.set(endpoint.active.get() - 1);
+        if let Some(index) = endpoint.index.get() {
+            self.balance.borrow_mut().state.active[index] = endpoint.active.get();
+        }
+    }
+}
+
+impl Balance {
+    /// Takes new endpoints over, if there are any.
+    fn refresh(&mut self, config: &ClusterConfig) {
+        let current = config.endpoints.load();
+        if !Arc::ptr_eq(&current, &self.set) {
+            self.replace(Arc::clone(&current), config);
+        }
+    }
+
+    fn replace(&mut self, set: Arc<EndpointSet>, config: &ClusterConfig) {
+        let mut known: HashMap<SocketAddr, Rc<Endpoint>> =
+            self.endpoints.drain(..).map(|e| (e.config.address, e)).collect();
+        self.endpoints = set
+            .endpoints
+            .iter()
+            .map(|endpoint| match known.remove(&endpoint.address) {
+                Some(kept) if kept.config == *endpoint => kept,
+                _ => Endpoint::new(endpoint, config),
+            })
+            .collect();
+        known.values().for_each(|gone| gone.index.set(None));
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
+            endpoint.index.set(Some(index));
+        }
+        self.state.active = self.endpoints.iter().map(|e| e.active.get()).collect();
+        self.set = set;
+    }
+}
+
+impl Endpoint {
+    fn new(endpoint: &proxy::Endpoint, config: &ClusterConfig) -> Rc<Self> {
+        Rc::new(Self {
+            config: endpoint.clone(),
+            reach: config.reach(endpoint),
+            pool: Pool::default(),
+            edges: Edges::default(),
+            active: Cell::new(0),
+            index: Cell::new(None),
+        })
+    }
+}
+
+impl Edges {
+    /// The edge of a protocol, made once.
+    pub(crate) fn edge(
+        &self,
+        protocol: meshwork_telemetry::Protocol,
+        make: impl FnOnce() -> EdgeId,
+    ) -> EdgeId {
+        let cell = &self.0[protocol as usize];
+        cell.get().unwrap_or_else(|| {
+            let edge = make();
+            cell.set(Some(edge));
+            edge
+        })
+    }
+}
+
+impl Picked {
+    /// The endpoint.
+    pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// The cluster that it was picked from.
+    pub(crate) fn cluster(&self) -> &Rc<WorkerCluster> {
+        &self.cluster
+    }
+}
+
+impl Drop for Picked {
+    fn drop(&mut self) {
+        self.cluster.release(&self.endpoint);
+    }
+}

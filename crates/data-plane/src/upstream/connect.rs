@@ -1,0 +1,80 @@
+//! Opens connections to endpoints: TCP, then mTLS where the endpoint is reached so. Never plaintext after a
+//! handshake that failed.
+
+use std::io;
+use std::time::Duration;
+
+use meshwork_model::proxy::UpstreamProtocol;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::{IpAddr, ServerName};
+
+use super::{Endpoint, Reach};
+use crate::config::{ClientTls, ClusterConfig};
+use crate::error::{Kind, ProxyError};
+use crate::limits::{PEER_SILENCE, PROBE_AFTER};
+use crate::transport::Transport;
+
+/// Connects to an endpoint, within the cluster's connect time-out.
+///
+/// # Errors
+/// Always one that is safe to try again elsewhere: nothing was sent yet.
+pub(crate) async fn connect(cluster: &ClusterConfig, endpoint: &Endpoint) -> Result<Transport, ProxyError> {
+    let opening = async {
+        match &endpoint.reach {
+            Reach::Plaintext => Ok(Transport::Plain(open(endpoint).await?)),
+            Reach::Tls(tls) => shake_hands(cluster, tls, endpoint).await,
+            Reach::Nowhere => Err(ProxyError::unsent(Kind::Identity(format!(
+                "the cluster has no transport for {:?}",
+                endpoint.config.transport.as_deref().unwrap_or_default()
+            )))),
+        }
+    };
+    let limit: Duration = cluster.cluster.connect_timeout;
+    timeout(limit, opening).await.unwrap_or_else(|_| Err(ProxyError::unsent(Kind::ConnectTimeout)))
+}
+
+async fn open(endpoint: &Endpoint) -> Result<TcpStream, ProxyError> {
+    let opened = TcpStream::connect(endpoint.config.address).await.and_then(tune);
+    opened.map_err(|error| ProxyError::unsent(Kind::Connect(error)))
+}
+
+/// Small messages leave at once; a peer that vanished without a word is noticed.
+fn tune(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_AFTER))?;
+    socket.set_tcp_user_timeout(Some(PEER_SILENCE))?;
+    Ok(stream)
+}
+
+async fn shake_hands(
+    cluster: &ClusterConfig,
+    tls: &ClientTls,
+    endpoint: &Endpoint,
+) -> Result<Transport, ProxyError> {
+    let stream = open(endpoint).await?;
+    let name = match &tls.server_name {
+        Some(name) => name.clone(),
+        None => ServerName::IpAddress(IpAddr::from(endpoint.config.address.ip())),
+    };
+    let connector = TlsConnector::from(tls.config.clone());
+    let stream = connector.connect(name, stream).await.map_err(|e| ProxyError::unsent(handshake(e)))?;
+    let spoken = stream.get_ref().1.alpn_protocol();
+    if cluster.cluster.protocol == UpstreamProtocol::Http2 && spoken != Some(b"h2") {
+        let what = "it does not speak HTTP/2 (ALPN)".into();
+        return Err(ProxyError::unsent(Kind::Identity(what)));
+    }
+    Ok(Transport::Client(Box::new(stream)))
+}
+
+/// A handshake that fails by TLS is a matter of identity; one that breaks off, of the connection.
+fn handshake(error: io::Error) -> Kind {
+    if error.get_ref().is_some_and(|inner| inner.is::<tokio_rustls::rustls::Error>()) {
+        Kind::Identity(error.to_string())
+    } else {
+        Kind::Connect(error)
+    }
+}

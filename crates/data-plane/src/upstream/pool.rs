@@ -1,0 +1,197 @@
+//! Connections to one endpoint, kept for the next request; one worker's own.
+//!
+//! HTTP/1: idle connections, the last used first, so that the surplus grows old and is closed. HTTP/2: connections
+//! with streams in them, another one when those are full; one is opened at a time.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+
+use meshwork_model::proxy::UpstreamProtocol;
+use tokio::sync::Mutex;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::{Picked, connect};
+use crate::config::ClusterConfig;
+use crate::error::{Kind, ProxyError};
+use crate::http::codec::{Upstream, h1, h2};
+use crate::limits::{H2_CONNECTIONS_PER_ENDPOINT, POOL_IDLE, POOL_IDLE_PER_ENDPOINT};
+use crate::record::OpenConnection;
+
+/// Connections to one endpoint.
+#[derive(Default)]
+pub(crate) struct Pool {
+    idle: RefCell<Vec<Idle>>,
+    multiplexed: RefCell<Vec<Multiplexed>>,
+    /// Held while an HTTP/2 connection is opened, so that a burst of requests opens one and not many.
+    opening: Mutex<()>,
+    /// Attempts that failed: those who waited for one fail with it instead of each trying anew.
+    failures: Cell<u64>,
+}
+
+struct Idle {
+    connection: Box<h1::ClientConnection>,
+    open: OpenConnection,
+    since: Instant,
+}
+
+struct Multiplexed {
+    connection: h2::ClientConnection,
+    used: Instant,
+}
+
+/// An upstream for one exchange, and where it goes back to.
+pub(crate) struct Lease {
+    /// The upstream.
+    pub(crate) upstream: Upstream,
+    /// The endpoint behind it.
+    pub(crate) picked: Picked,
+    /// Whether it served before: it may have gone stale.
+    pub(crate) is_reused: bool,
+    /// Counts an HTTP/1 connection as open.
+    open: Option<OpenConnection>,
+}
+
+impl Lease {
+    /// Takes a connection to the picked endpoint, a new one if `fresh`.
+    ///
+    /// # Errors
+    /// No connection could be opened; nothing was sent.
+    pub(crate) async fn take(
+        picked: Picked,
+        fresh: bool,
+        opened: impl Fn(&Picked) -> OpenConnection,
+    ) -> Result<Self, (ProxyError, Picked)> {
+        let config = picked.cluster().config();
+        let taken = match config.cluster.protocol {
+            UpstreamProtocol::Http1 => picked.endpoint().pool.take_h1(&picked, &config, fresh, opened).await,
+            UpstreamProtocol::Http2 => picked.endpoint().pool.take_h2(&picked, &config, opened).await,
+        };
+        match taken {
+            Ok((upstream, open, is_reused)) => Ok(Self { upstream, picked, is_reused, open }),
+            Err(error) => Err((error, picked)),
+        }
+    }
+
+    /// Gives the connection back, if another request may follow on it; else it is closed.
+    pub(crate) fn release(self) {
+        if let (Upstream::H1(mut connection), Some(open)) = (self.upstream, self.open)
+            && connection.is_reusable()
+        {
+            connection.rest();
+            self.picked.endpoint().pool.put(Idle { connection, open, since: Instant::now() });
+        }
+    }
+}
+
+type Taken = (Upstream, Option<OpenConnection>, bool);
+
+impl Pool {
+    async fn take_h1(
+        &self,
+        picked: &Picked,
+        config: &ClusterConfig,
+        fresh: bool,
+        opened: impl Fn(&Picked) -> OpenConnection,
+    ) -> Result<Taken, ProxyError> {
+        if !fresh && let Some(idle) = self.pop() {
+            return Ok((Upstream::H1(idle.connection), Some(idle.open), true));
+        }
+        // Rare beside the requests that find a connection: apart, so that those do not carry its memory.
+        let transport = Box::pin(connect(config, picked.endpoint())).await?;
+        Ok((Upstream::H1(Box::new(h1::ClientConnection::new(transport))), Some(opened(picked)), false))
+    }
+
+    fn pop(&self) -> Option<Idle> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(mut last) = idle.pop() {
+            if last.connection.is_alive() {
+                return Some(last);
+            }
+        }
+        None
+    }
+
+    fn put(&self, connection: Idle) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < POOL_IDLE_PER_ENDPOINT {
+            idle.push(connection);
+        }
+    }
+
+    async fn take_h2(
+        &self,
+        picked: &Picked,
+        config: &ClusterConfig,
+        opened: impl Fn(&Picked) -> OpenConnection,
+    ) -> Result<Taken, ProxyError> {
+        if let Some(stream) = self.open_stream() {
+            return ready(stream, true).await;
+        }
+        let failures = self.failures.get();
+        let _opening = self.opening.lock().await;
+        if let Some(stream) = self.open_stream() {
+            return ready(stream, true).await;
+        }
+        if self.failures.get() != failures {
+            let refused = std::io::ErrorKind::ConnectionRefused.into();
+            return Err(ProxyError::unsent(Kind::Connect(refused)));
+        }
+        if self.multiplexed.borrow().len() >= H2_CONNECTIONS_PER_ENDPOINT {
+            return Err(ProxyError::unsent(Kind::Overload("HTTP/2 connections to the endpoint")));
+        }
+        let stream = Box::pin(self.open_h2(picked, config, opened)).await;
+        let stream = stream.inspect_err(|_| self.failures.set(self.failures.get() + 1))?;
+        ready(stream, false).await
+    }
+
+    async fn open_h2(
+        &self,
+        picked: &Picked,
+        config: &ClusterConfig,
+        opened: impl Fn(&Picked) -> OpenConnection,
+    ) -> Result<h2::ClientStream, ProxyError> {
+        let transport = connect(config, picked.endpoint()).await?;
+        let h2::Connected { connection, driver } = h2::ClientConnection::begin(transport).await?;
+        let open = opened(picked);
+        spawn_local(async move {
+            driver.await;
+            drop(open);
+        });
+        let stream = connection.open();
+        self.multiplexed.borrow_mut().push(Multiplexed { connection, used: Instant::now() });
+        Ok(stream)
+    }
+
+    fn open_stream(&self) -> Option<h2::ClientStream> {
+        let mut all = self.multiplexed.borrow_mut();
+        all.retain_mut(|m| m.connection.is_open());
+        let with_room = all.iter_mut().find_map(|m| m.connection.has_room().then_some(m))?;
+        with_room.used = Instant::now();
+        Some(with_room.connection.open())
+    }
+
+    /// Closes what was idle for too long, or was closed by the endpoint.
+    pub(crate) fn sweep(&self) {
+        let now = Instant::now();
+        let is_fresh = |since: Instant| now.duration_since(since) < POOL_IDLE;
+        let mut kept = Vec::new();
+        for mut idle in self.idle.take() {
+            if is_fresh(idle.since) && idle.connection.is_alive() {
+                kept.push(idle);
+            } else {
+                spawn_local(idle.connection.close());
+            }
+        }
+        self.idle.replace(kept);
+        self.multiplexed
+            .borrow_mut()
+            .retain_mut(|m| m.connection.is_open() && (!m.connection.is_idle() || is_fresh(m.used)));
+    }
+}
+
+/// Waits until the connection takes the stream.
+async fn ready(mut stream: h2::ClientStream, is_reused: bool) -> Result<Taken, ProxyError> {
+    poll_fn(|cx| stream.poll_room(cx)).await?;
+    Ok((Upstream::H2(Box::new(stream)), None, is_reused))
+}

@@ -1,0 +1,11 @@
+//! A whole proxy on loopback, between a client and an origin that the tests write byte by byte.
+//!
+//! [`harness`] builds configs from model types and runs both ends. Nothing here sleeps; liveness has generous deadlines.
+
+mod config;
+mod harness;
+mod http1;
+mod http2;
+mod mtls;
+mod records;
+mod tcp;

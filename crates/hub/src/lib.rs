@@ -1,0 +1,94 @@
+//! Receives OTLP metrics from the mesh's proxies, keeps a bounded window of them in memory, and answers which
+//! workload calls which service, how much and how well.
+//!
+//! - [`Hub::service`] is the gRPC service that the proxies push to; any OTLP exporter may, and metrics that the
+//!   hub does not know are taken and ignored.
+//! - [`Hub::edges`] is the answer: one [`Edge`] per caller, service and called workload.
+//! - `window` is the core: pure, without a clock; every call is told what time it is.
+//!
+//! Names of metrics and attributes are those of the table in [`meshwork_telemetry::names`].
+//!
+//! **What the figures mean.** An edge is told by the caller's proxy (`reporter="source"`). What only the called
+//! workload's proxy tells (its caller is outside the mesh, or reports no metrics) is told from there; and
+//! refusals by policy are added from there, because a caller sees a 403 and cannot know whose it is.
+//! Totals are the proxies' own, since each began, and go on across a proxy's restart.
+//! Rates are over about [`RATE_WINDOW`], shares and quantiles over the hub's whole window, and over everything
+//! known where the window holds no request.
+//!
+//! **What it does not do.** State is in memory only: when the control plane restarts, the totals come back with
+//! the proxies' next push (what earlier runs of a restarted proxy had counted does not), the window starts empty.
+//! It believes what a reporter says of itself; whoever serves it decides who may report.
+
+mod decode;
+mod edge;
+mod flow;
+mod window;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
+use tonic::{Request, Response, Status};
+
+pub use edge::Edge;
+use window::Window;
+pub use window::{FORGET_AFTER, MAX_FLOWS, MAX_INSTANCES, MAX_OUTCOMES, RATE_WINDOW};
+
+/// Where the mesh's telemetry arrives.
+pub struct Hub {
+    clock: Box<dyn Fn() -> Instant + Send + Sync>,
+    window: Mutex<Window>,
+}
+
+/// The gRPC service of a hub, to be added to a server's routes.
+pub type HubService = MetricsServiceServer<Receiver>;
+
+/// The hub as an OTLP receiver.
+pub struct Receiver(Arc<Hub>);
+
+impl Hub {
+    /// Makes an empty hub that looks back over `window` (a minute is customary). `clock` tells when a push
+    /// arrives: `Instant::now`.
+    pub fn new(window: Duration, clock: impl Fn() -> Instant + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { clock: Box::new(clock), window: Mutex::new(Window::new(window)) })
+    }
+
+    /// The gRPC service that takes OTLP metrics.
+    pub fn service(self: &Arc<Self>) -> HubService {
+        MetricsServiceServer::new(Receiver(self.clone()))
+    }
+
+    /// Takes in one push, and says how many of its points had no room.
+    pub fn ingest(&self, export: &ExportMetricsServiceRequest) -> u64 {
+        let now = (self.clock)();
+        self.window.lock().unwrap_or_else(PoisonError::into_inner).ingest(export, now)
+    }
+
+    /// Every edge on which there was a request, ordered by caller, service and called workload.
+    pub fn edges(&self, now: Instant) -> Vec<Edge> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner).edges(now)
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        let rejected = self.0.ingest(request.get_ref());
+        let partial_success = (rejected > 0).then(|| ExportMetricsPartialSuccess {
+            rejected_data_points: i64::try_from(rejected).unwrap_or(i64::MAX),
+            error_message: "the hub is at its limit of reporters, edges or outcomes".into(),
+        });
+        Ok(Response::new(ExportMetricsServiceResponse { partial_success }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

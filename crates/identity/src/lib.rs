@@ -1,0 +1,35 @@
+//! SPIFFE identities, certificates, the embedded CA and the TLS configurations made of them.
+//!
+//! This crate owns private keys and everything that decides who a peer is. Keys have neither `Debug` nor
+//! `Clone` nor serde, and are wiped from memory when dropped. TLS is rustls with the aws-lc-rs provider,
+//! always passed explicitly, and TLS 1.3 only.
+//!
+//! - [`CertificateAuthority`] signs X.509-SVIDs; the control plane holds it.
+//! - [`IdentitySource`] holds a process's current [`Svid`] and [`Bundle`] and makes TLS configurations that
+//!   read them anew at each handshake: a renewed certificate acts without rebuilding anything.
+//! - [`peer_id`] tells who the other end of a finished handshake is.
+//! - [`istio_ca`] is the wire format in which certificates are asked for.
+//! - [`files`] writes what must stay private.
+//!
+//! Source: SPIFFE X.509-SVID and SPIFFE Trust Domain and Bundle specifications.
+
+mod authority;
+mod bundle;
+mod error;
+pub mod files;
+pub mod istio_ca;
+mod key;
+mod pem;
+mod source;
+mod svid;
+
+#[cfg(test)]
+mod forge;
+
+pub use authority::{AlternativeName, CertificateAuthority, DEFAULT_LIFETIME, request_key_fingerprint};
+pub use bundle::Bundle;
+pub use error::IdentityError;
+pub use key::Key;
+pub use meshwork_model::spiffe::SpiffeId;
+pub use source::{ClientCertificate, IdentitySource, bootstrap_client_config};
+pub use svid::{Svid, peer_id};

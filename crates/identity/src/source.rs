@@ -1,0 +1,248 @@
+//! What a process proves itself with, and the TLS configurations that read it at each handshake.
+//!
+//! The agent writes ([`IdentitySource::replace_svid`], [`IdentitySource::replace_bundle`]); each handshake reads,
+//! through one atomic pointer. Configurations are shared among callers that ask for the same, so that sessions
+//! can be resumed across rebuilt clusters and listeners.
+
+mod sessions;
+mod verify;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use meshwork_model::spiffe::SpiffeId;
+use rustls::client::{Resumption, Tls12Resumption};
+use rustls::crypto::CryptoProvider;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use tokio::sync::watch;
+
+use crate::{Bundle, IdentityError, Svid};
+use sessions::{ClientSessions, ServerSessions};
+use verify::{CurrentSvid, PeerOfClient, PeerOfServer, Trust};
+
+/// Between ourselves nothing older: 1.3 hides certificates and has no weak choices.
+static VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+/// One ticket: a client that opens connections gets a fresh one on each.
+const TICKETS: usize = 1;
+
+/// Whether a server asks its clients for a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ClientCertificate {
+    /// A client without a valid certificate is refused.
+    Required,
+    /// A client may have none; one that it shows must be valid.
+    Optional,
+    /// None is asked for.
+    None,
+}
+
+/// The current SVID and trust bundle of a process.
+///
+/// The identity and the trust domain never change; certificates and roots do, under traffic.
+pub struct IdentitySource {
+    id: SpiffeId,
+    current: ArcSwap<Current>,
+    changes: watch::Sender<u64>,
+    servers: Mutex<Shared<ServerKey, ServerConfig>>,
+    clients: Mutex<Shared<ClientKey, ClientConfig>>,
+}
+
+/// One consistent state. `generation` grows with every change.
+struct Current {
+    svid: Arc<Svid>,
+    bundle: Arc<Bundle>,
+    generation: u64,
+}
+
+type Protocols = Vec<Vec<u8>>;
+type ServerKey = (Protocols, ClientCertificate);
+type ClientKey = (Vec<SpiffeId>, Protocols);
+/// Weak: a configuration lives as long as somebody uses it. That bounds the map, too.
+type Shared<K, C> = HashMap<K, Weak<C>>;
+
+impl IdentitySource {
+    /// Begins with an SVID and the bundle that it belongs to.
+    ///
+    /// # Errors
+    /// The SVID is not signed under the bundle, or not valid now.
+    pub fn new(svid: Svid, bundle: Bundle) -> Result<Arc<Self>, IdentityError> {
+        svid.check_under(&bundle)?;
+        let id = svid.id().clone();
+        let current = Current { svid: Arc::new(svid), bundle: Arc::new(bundle), generation: 0 };
+        Ok(Arc::new(Self {
+            id,
+            current: ArcSwap::from_pointee(current),
+            changes: watch::Sender::new(0),
+            servers: Mutex::default(),
+            clients: Mutex::default(),
+        }))
+    }
+
+    /// Who this process is.
+    pub fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    /// When the current certificate's time ends.
+    pub fn expires_at(&self) -> SystemTime {
+        self.svid().not_after()
+    }
+
+    /// The current SVID.
+    pub fn svid(&self) -> Arc<Svid> {
+        self.current.load().svid.clone()
+    }
+
+    /// The current trust bundle.
+    pub fn bundle(&self) -> Arc<Bundle> {
+        self.current.load().bundle.clone()
+    }
+
+    /// Tells of every change of SVID or bundle from now on; the value is a growing number without meaning.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Puts a renewed SVID in place; handshakes from now on show it.
+    ///
+    /// # Errors
+    /// It is somebody else's, or not signed under the current bundle, or not valid now. Then nothing changes.
+    pub fn replace_svid(&self, svid: Svid) -> Result<(), IdentityError> {
+        if *svid.id() != self.id {
+            let (found, expected) = (svid.id().to_string(), self.id.to_string());
+            return Err(IdentityError::Unexpected { found, expected });
+        }
+        svid.check_under(&self.bundle())?;
+        let svid = Arc::new(svid);
+        self.replace(|current| Current { svid: svid.clone(), bundle: current.bundle.clone(), ..*current });
+        Ok(())
+    }
+
+    /// Puts a new bundle in place; handshakes from now on are judged by it.
+    ///
+    /// # Errors
+    /// It is another trust domain's. Then nothing changes.
+    pub fn replace_bundle(&self, bundle: Bundle) -> Result<(), IdentityError> {
+        if bundle.trust_domain() != self.id.trust_domain() {
+            let (id, trust_domain) = (self.id.to_string(), bundle.trust_domain().to_owned());
+            return Err(IdentityError::TrustDomain { id, trust_domain });
+        }
+        let bundle = Arc::new(bundle);
+        self.replace(|current| Current { bundle: bundle.clone(), svid: current.svid.clone(), ..*current });
+        Ok(())
+    }
+
+    fn replace(&self, next: impl Fn(&Current) -> Current) {
+        self.current.rcu(|current| Current { generation: current.generation + 1, ..next(current) });
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// A server's configuration that resolves the current SVID and bundle at each handshake.
+    ///
+    /// `alpn` is in the server's order of preference. The client's identity is [`crate::peer_id`] of the
+    /// connection's peer certificates, on resumed sessions, too.
+    pub fn server_config(self: &Arc<Self>, alpn: &[&[u8]], client: ClientCertificate) -> Arc<ServerConfig> {
+        let protocols = owned(alpn);
+        share(&self.servers, (protocols.clone(), client), || self.make_server_config(protocols, client))
+    }
+
+    /// A client's configuration that shows the current SVID and accepts a server that is one of `expected`.
+    ///
+    /// With nobody expected every handshake fails: an empty list never means "anybody".
+    pub fn client_config(self: &Arc<Self>, expected: &[SpiffeId], alpn: &[&[u8]]) -> Arc<ClientConfig> {
+        let mut expected = expected.to_vec();
+        expected.sort();
+        expected.dedup();
+        let protocols = owned(alpn);
+        share(&self.clients, (expected.clone(), protocols.clone()), || {
+            self.make_client_config(expected, protocols)
+        })
+    }
+
+    fn make_server_config(self: &Arc<Self>, protocols: Protocols, client: ClientCertificate) -> ServerConfig {
+        let verifier = match client {
+            ClientCertificate::None => WebPkiClientVerifier::no_client_auth(),
+            asked => Arc::new(PeerOfServer::new(self.clone(), asked == ClientCertificate::Required)),
+        };
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(VERSIONS)
+            .expect("the provider has TLS 1.3")
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(CurrentSvid(self.clone())));
+        config.alpn_protocols = protocols;
+        config.session_storage = Arc::new(ServerSessions::new(self.clone()));
+        config.send_tls13_tickets = TICKETS;
+        config
+    }
+
+    fn make_client_config(self: &Arc<Self>, expected: Vec<SpiffeId>, protocols: Protocols) -> ClientConfig {
+        let verifier = PeerOfClient::new(Trust::Current(self.clone()), expected);
+        let mut config =
+            client_builder(verifier).with_client_cert_resolver(Arc::new(CurrentSvid(self.clone())));
+        config.alpn_protocols = protocols;
+        config.resumption = Resumption::store(Arc::new(ClientSessions::new(self.clone())))
+            .tls12_resumption(Tls12Resumption::Disabled);
+        config
+    }
+
+    /// Identifies the certificates that a session was made under.
+    fn generation(&self) -> u64 {
+        self.current.load().generation
+    }
+}
+
+impl fmt::Debug for IdentitySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdentitySource").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A client's configuration for the time before it has an SVID: it shows none, and accepts `expected` alone.
+pub fn bootstrap_client_config(bundle: &Bundle, expected: &SpiffeId) -> Arc<ClientConfig> {
+    let verifier = PeerOfClient::new(Trust::Fixed(bundle.clone()), vec![expected.clone()]);
+    let mut config = client_builder(verifier).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+fn client_builder(
+    verifier: PeerOfClient,
+) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+    ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)
+        .expect("the provider has TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+}
+
+/// The one provider of cryptography, never the process-wide default.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: std::sync::LazyLock<Arc<CryptoProvider>> =
+        std::sync::LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    PROVIDER.clone()
+}
+
+fn owned(alpn: &[&[u8]]) -> Protocols {
+    alpn.iter().map(|protocol| protocol.to_vec()).collect()
+}
+
+fn share<K: Hash + Eq, C>(shared: &Mutex<Shared<K, C>>, key: K, make: impl FnOnce() -> C) -> Arc<C> {
+    // Whoever panicked while holding it left a whole map.
+    let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(config) = shared.get(&key).and_then(Weak::upgrade) {
+        return config;
+    }
+    shared.retain(|_, config| config.strong_count() > 0);
+    let config = Arc::new(make());
+    shared.insert(key, Arc::downgrade(&config));
+    config
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! Handshakes in memory, with good certificates and with every kind of bad one.
+
+use std::time::SystemTime;
+
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
+use rustls::HandshakeKind;
+
+use super::*;
+use crate::forge::{DAY, Forge, Forged, Met, id, meet, params};
+use crate::peer_id;
+
+const WEB: &str = "spiffe://mesh.local/ns/shop/sa/web";
+const CART: &str = "spiffe://mesh.local/ns/shop/sa/cart";
+
+fn server_id(met: &Met) -> String {
+    let stream = met.client.as_ref().expect("the client agreed");
+    peer_id(stream.get_ref().1.peer_certificates().unwrap_or_default()).expect("a peer").to_string()
+}
+
+fn client_id(met: &Met) -> Result<String, String> {
+    let stream = met.server.as_ref().expect("the server agreed");
+    let peer = peer_id(stream.get_ref().1.peer_certificates().unwrap_or_default());
+    peer.map(|id| id.to_string()).map_err(|error| error.to_string())
+}
+
+fn kind(met: &Met) -> HandshakeKind {
+    let stream = met.client.as_ref().expect("the client agreed");
+    stream.get_ref().1.handshake_kind().expect("a finished handshake")
+}
+
+/// A client that shows whatever it has, and expects `CART`.
+fn forged_client(forge: &Forge, forged: &Forged) -> Arc<ClientConfig> {
+    let verifier = PeerOfClient::new(Trust::Fixed(forge.bundle()), vec![id(CART)]);
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(
+        forged.key.with_pair(|p| Ok(p.serialize_der())).expect("a key"),
+    );
+    let config = client_builder(verifier).with_client_auth_cert(forged.chain.clone(), key.into());
+    Arc::new(config.expect("a configuration"))
+}
+
+/// A server that shows whatever it has.
+fn forged_server(forged: &Forged) -> Arc<ServerConfig> {
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(
+        forged.key.with_pair(|p| Ok(p.serialize_der())).expect("a key"),
+    );
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)
+        .expect("TLS 1.3")
+        .with_no_client_auth()
+        .with_single_cert(forged.chain.clone(), key.into());
+    Arc::new(config.expect("a configuration"))
+}
+
+fn changed(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let mut params = params(&[WEB]);
+    change(&mut params);
+    params
+}
+
+/// Both ends must refuse a peer with this certificate, in these words.
+async fn check_refused(what: &str, forge: &Forge, forged: &Forged, words: &str) {
+    let source = forge.source(CART);
+    let says = |outcome: Option<std::io::Error>| outcome.map(|error| error.to_string()).unwrap_or_default();
+    let met =
+        meet(forged_client(forge, forged), source.server_config(&[], ClientCertificate::Required)).await;
+    let error = says(met.server.err());
+    assert!(error.contains(words), "{what}, as a client: {error:?}");
+    assert!(met.client.is_err(), "{what}, as a client");
+    let met = meet(source.client_config(&[id(WEB), id(CART)], &[]), forged_server(forged)).await;
+    let error = says(met.client.err());
+    assert!(error.contains(words), "{what}, as a server: {error:?}");
+}
+
+#[tokio::test]
+async fn certificates_that_break_a_must_are_refused_on_both_ends() {
+    let forge = Forge::new("mesh.local");
+    let past = SystemTime::now() - DAY;
+    let to_come = SystemTime::now() + DAY;
+    let usages = |usages: &[KeyUsagePurpose]| {
+        let usages = usages.to_vec();
+        changed(|p| p.key_usages = usages)
+    };
+    let cases: [(&str, CertificateParams, &str); 15] = [
+        ("two URIs", params(&[WEB, CART]), "exactly one URI name, this certificate has 2"),
+        ("the same URI twice", params(&[WEB, WEB]), "exactly one URI name, this certificate has 2"),
+        ("no names", params(&[]), "exactly one URI name, this certificate has 0"),
+        (
+            "a DNS name alone",
+            changed(|p| p.subject_alt_names = vec![SanType::DnsName("web".try_into().expect("a name"))]),
+            "exactly one URI name, this certificate has 0",
+        ),
+        ("no path", params(&["spiffe://mesh.local"]), "is not a workload's SPIFFE ID"),
+        ("an empty path", params(&["spiffe://mesh.local/"]), "is not a workload's SPIFFE ID"),
+        ("another scheme", params(&["https://mesh.local/ns/shop/sa/web"]), "is not a workload's SPIFFE ID"),
+        ("another trust domain", params(&["spiffe://evil.local/ns/shop/sa/web"]), "trust domain mesh.local"),
+        (
+            "an authority",
+            changed(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+            "CaUsedAsEndEntity",
+        ),
+        ("expired", changed(|p| p.not_after = past.into()), "expired"),
+        ("not yet valid", changed(|p| p.not_before = to_come.into()), "not valid yet"),
+        ("no key usage", usages(&[]), "must be digitalSignature"),
+        ("no digitalSignature", usages(&[KeyUsagePurpose::KeyAgreement]), "must be digitalSignature"),
+        (
+            "keyCertSign",
+            usages(&[KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign]),
+            "must be digitalSignature",
+        ),
+        (
+            "cRLSign",
+            usages(&[KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign]),
+            "must be digitalSignature",
+        ),
+    ];
+    for (what, params, words) in cases {
+        check_refused(what, &forge, &forge.sign(&params), words).await;
+    }
+    let purpose = changed(|p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning]);
+    check_refused("another purpose", &forge, &forge.sign(&purpose), "extended key usage").await;
+    let foreign = Forge::new("mesh.local").sign(&params(&[WEB]));
+    check_refused("a foreign root", &forge, &foreign, "invalid peer certificate").await;
+}
+
+#[tokio::test]
+async fn both_ends_know_each_other() {
+    let forge = Forge::new("mesh.local");
+    let (web, cart) = (forge.source(WEB), forge.source(CART));
+    let client = web.client_config(&[id(CART)], &[b"h2"]);
+    let met = meet(client, cart.server_config(&[b"h2", b"http/1.1"], ClientCertificate::Required)).await;
+    assert_eq!(server_id(&met), CART);
+    assert_eq!(client_id(&met).as_deref(), Ok(WEB));
+    let stream = met.client.expect("agreed");
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+    assert_eq!(stream.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_expected_is_refused() {
+    let forge = Forge::new("mesh.local");
+    let (web, cart) = (forge.source(WEB), forge.source(CART));
+    let check = async |expected: &[SpiffeId], words: &str| {
+        let client = web.client_config(expected, &[]);
+        let met = meet(client, cart.server_config(&[], ClientCertificate::Required)).await;
+        let error = met.client.expect_err("refused").to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    check(
+        &[id(WEB)],
+        "the certificate is that of spiffe://mesh.local/ns/shop/sa/cart, expected spiffe://mesh.local/ns/shop/sa/web",
+    )
+    .await;
+    check(&[], "expected nobody").await;
+    let client = bootstrap_client_config(&forge.bundle(), &id(WEB));
+    let met = meet(client, cart.server_config(&[b"h2"], ClientCertificate::Optional)).await;
+    assert!(met.client.is_err());
+}
+
+#[tokio::test]
+async fn a_client_without_certificate_is_let_in_where_it_is_optional() {
+    let forge = Forge::new("mesh.local");
+    let cart = forge.source(CART);
+    let check = async |mode: ClientCertificate, expected: Result<&str, &str>| {
+        let client = bootstrap_client_config(&forge.bundle(), &id(CART));
+        let met = meet(client, cart.server_config(&[b"h2"], mode)).await;
+        match expected {
+            Ok(peer) => assert_eq!(client_id(&met), Err(peer.to_owned()), "{mode:?}"),
+            Err(words) => {
+                let error = met.server.expect_err("refused").to_string();
+                assert!(error.contains(words), "{mode:?}: {error}");
+            }
+        }
+    };
+    check(ClientCertificate::Optional, Ok("the peer showed no certificate")).await;
+    check(ClientCertificate::None, Ok("the peer showed no certificate")).await;
+    check(ClientCertificate::Required, Err("no certificates")).await;
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_by_the_next_handshake() {
+    let forge = Forge::new("mesh.local");
+    let (web, cart) = (forge.source(WEB), forge.source(CART));
+    let client = web.client_config(&[id(CART)], &[]);
+    let server = cart.server_config(&[], ClientCertificate::Required);
+    let shown = async || {
+        let met = meet(client.clone(), server.clone()).await;
+        let of_server = met.client.expect("agreed").get_ref().1.peer_certificates().expect("some")[0].clone();
+        let of_client = met.server.expect("agreed").get_ref().1.peer_certificates().expect("some")[0].clone();
+        (of_client, of_server)
+    };
+    let first = shown().await;
+    cart.replace_svid(forge.svid(CART)).expect("replaced");
+    let second = shown().await;
+    assert_eq!(first.0, second.0);
+    assert_ne!(first.1, second.1);
+    web.replace_svid(forge.svid(WEB)).expect("replaced");
+    let third = shown().await;
+    assert_ne!(second.0, third.0);
+    assert_eq!(second.1, third.1);
+}
+
+#[tokio::test]
+async fn a_resumed_session_still_knows_both_peers() {
+    let forge = Forge::new("mesh.local");
+    let (web, cart) = (forge.source(WEB), forge.source(CART));
+    let client = web.client_config(&[id(CART)], &[]);
+    let server = cart.server_config(&[], ClientCertificate::Required);
+    for expected in [false, true, true] {
+        let met = meet(client.clone(), server.clone()).await;
+        assert_eq!(kind(&met) == HandshakeKind::Resumed, expected);
+        assert_eq!((server_id(&met).as_str(), client_id(&met).as_deref()), (CART, Ok(WEB)));
+    }
+}
+
+#[tokio::test]
+async fn sessions_end_when_certificates_or_roots_change() {
+    let forge = Forge::new("mesh.local");
+    let check = async |what: &str, change: &dyn Fn(&IdentitySource, &IdentitySource)| {
+        let (web, cart) = (forge.source(WEB), forge.source(CART));
+        let client = web.client_config(&[id(CART)], &[]);
+        let server = cart.server_config(&[], ClientCertificate::Required);
+        meet(client.clone(), server.clone()).await;
+        change(&web, &cart);
+        let met = meet(client, server).await;
+        assert_ne!(kind(&met), HandshakeKind::Resumed, "{what}");
+    };
+    check("the client's certificate", &|web, _| web.replace_svid(forge.svid(WEB)).expect("replaced")).await;
+    check("the server's certificate", &|_, cart| cart.replace_svid(forge.svid(CART)).expect("replaced"))
+        .await;
+    check("the client's roots", &|web, _| web.replace_bundle(forge.bundle()).expect("replaced")).await;
+    check("the server's roots", &|_, cart| cart.replace_bundle(forge.bundle()).expect("replaced")).await;
+}
+
+#[tokio::test]
+async fn a_root_that_is_taken_out_is_out_at_the_next_handshake() {
+    let (old, new) = (Forge::new("mesh.local"), Forge::new("mesh.local"));
+    let (web, cart) = (old.source(WEB), old.source(CART));
+    let client = web.client_config(&[id(CART)], &[]);
+    let server = cart.server_config(&[], ClientCertificate::Required);
+    assert!(meet(client.clone(), server.clone()).await.server.is_ok());
+    cart.replace_bundle(new.bundle()).expect("replaced");
+    let error = meet(client, server).await.server.expect_err("refused").to_string();
+    assert!(error.contains("invalid peer certificate"), "{error}");
+}
+
+#[test]
+fn only_ones_own_identity_and_trust_domain_can_be_put_in_place() {
+    let forge = Forge::new("mesh.local");
+    let web = forge.source(WEB);
+    let serial = web.svid().serial();
+    let error = web.replace_svid(forge.svid(CART)).expect_err("refused");
+    assert!(matches!(error, IdentityError::Unexpected { .. }), "{error}");
+    let error = web.replace_svid(Forge::new("mesh.local").svid(WEB)).expect_err("refused");
+    assert!(matches!(error, IdentityError::Certificate(_)), "{error}");
+    let error = web.replace_bundle(Forge::new("other.local").bundle()).expect_err("refused");
+    assert!(matches!(error, IdentityError::TrustDomain { .. }), "{error}");
+    assert_eq!(web.svid().serial(), serial);
+}
+
+#[test]
+fn equal_configurations_are_one_and_end_with_their_last_user() {
+    let web = Forge::new("mesh.local").source(WEB);
+    let first = web.client_config(&[id(CART), id(WEB)], &[b"h2"]);
+    assert!(Arc::ptr_eq(&first, &web.client_config(&[id(WEB), id(CART), id(CART)], &[b"h2"])));
+    assert!(!Arc::ptr_eq(&first, &web.client_config(&[id(CART)], &[b"h2"])));
+    let server = web.server_config(&[], ClientCertificate::Required);
+    assert!(Arc::ptr_eq(&server, &web.server_config(&[], ClientCertificate::Required)));
+    assert!(!Arc::ptr_eq(&server, &web.server_config(&[], ClientCertificate::Optional)));
+    drop((first, server));
+    drop(web.client_config(&[], &[]));
+    assert_eq!(web.clients.lock().expect("unpoisoned").len(), 1);
+    assert_eq!(Arc::strong_count(&web), 1, "configurations that are gone hold nothing");
+}
+
+#[test]
+fn changes_are_told() {
+    let forge = Forge::new("mesh.local");
+    let web = forge.source(WEB);
+    let changes = web.changes();
+    assert!(!changes.has_changed().expect("alive"));
+    web.replace_svid(forge.svid(WEB)).expect("replaced");
+    assert!(changes.has_changed().expect("alive"));
+}

@@ -1,0 +1,128 @@
+//! The commands, one file each.
+
+mod api;
+mod binds;
+mod completions;
+mod control_plane;
+mod demo;
+mod diagram;
+mod edges;
+mod envoy_bootstrap;
+mod explain;
+mod grpc_bootstrap;
+mod output;
+mod problems;
+mod proxy;
+mod runtime;
+mod shop;
+mod sidecar;
+mod token;
+mod validate;
+mod workload;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+
+/// A whole service mesh in one binary: sidecar proxy, control plane, certificates, policy, telemetry, diagram.
+#[derive(Parser)]
+#[command(
+    name = "meshwork",
+    version,
+    propagate_version = true,
+    after_help = "Start here: `meshwork demo` runs a mesh with a sample shop on this machine."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+
+    /// What is logged to standard error: error, warn, info, debug, trace, or per-module filters
+    #[arg(long, global = true, env = "MESHWORK_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    ControlPlane(control_plane::ControlPlane),
+    Token(token::Token),
+    Sidecar(Box<sidecar::Sidecar>),
+    Proxy(proxy::Proxy),
+    EnvoyBootstrap(envoy_bootstrap::EnvoyBootstrap),
+    GrpcBootstrap(grpc_bootstrap::GrpcBootstrap),
+    Diagram(diagram::Diagram),
+    Edges(edges::Edges),
+    Validate(validate::Validate),
+    Explain(explain::Explain),
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Shop(shop::Shop),
+}
+
+/// Parses the arguments and runs the command; `started` is when the process did.
+pub(crate) fn run(started: Instant) -> ExitCode {
+    let arguments = Arguments::parse();
+    runtime::log(&arguments.log);
+    let result = match arguments.command {
+        Command::Demo(command) => command.run(started),
+        Command::ControlPlane(command) => command.run(),
+        Command::Token(command) => command.run(),
+        Command::Sidecar(command) => command.run(),
+        Command::Proxy(command) => command.run(),
+        Command::EnvoyBootstrap(command) => command.run(),
+        Command::GrpcBootstrap(command) => command.run(),
+        Command::Diagram(command) => command.run(),
+        Command::Edges(command) => command.run(),
+        Command::Validate(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Shop(command) => command.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::fail(&error),
+    }
+}
+
+/// Parses a duration with its unit: `500ms`, `20s`, `5m`, `24h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("{text:?} is not a duration; expected a number and ms, s, m or h, such as 20s");
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?;
+    let number: u64 = text[..split].parse().map_err(|_| expected())?;
+    let milliseconds = match &text[split..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(expected()),
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(expected)
+}
+
+/// Parses a label: `app=catalog`.
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as app=catalog")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn commands_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("20s"), Ok(Duration::from_secs(20)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        for bad in ["", "s", "20", "1d", "-1s", "1.5s", "99999999999999999999h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `meshwork demo`.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::output::Format;
+use super::runtime;
+
+/// Run a mesh with a sample shop on this machine, under load
+///
+/// Starts a control plane, the shop's services, a sidecar for each and a load generator, as processes of this
+/// binary on free loopback ports; shows live what flows between them. Ctrl-C ends all of it.
+#[derive(clap::Args)]
+pub(crate) struct Demo {
+    /// How long traffic flows, such as 20s or 5m; until Ctrl-C where it is left out
+    #[arg(long = "for", value_name = "DURATION", value_parser = super::duration)]
+    run_for: Option<Duration>,
+
+    /// Write a report of the run as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+
+    /// Keep config, state and logs in this folder; a temporary one where it is left out
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Requests per second that the load generator sends
+    #[arg(long, default_value_t = meshwork_demo::DEFAULT_RATE)]
+    rate: u32,
+
+    /// What standard output is for: a live table, or the report as JSON
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Format,
+}
+
+impl Demo {
+    pub(crate) fn run(self, started: Instant) -> anyhow::Result<()> {
+        let options = meshwork_demo::Options {
+            started,
+            run_for: self.run_for,
+            report: self.report,
+            directory: self.dir,
+            rate: self.rate,
+            output: match self.output {
+                Format::Text => meshwork_demo::Output::Text,
+                Format::Json => meshwork_demo::Output::Json,
+            },
+        };
+        runtime::on_this_thread(async {
+            match meshwork_demo::run(options).await? {
+                meshwork_demo::Verdict::Passed => Ok(()),
+                meshwork_demo::Verdict::Failed(why) => anyhow::bail!(why),
+            }
+        })
+    }
+}

@@ -1,0 +1,59 @@
+//! `meshwork envoy-bootstrap`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use meshwork_agent::bootstrap;
+
+use super::workload::Workload;
+use super::{output, runtime};
+use crate::signals;
+
+/// Let an Envoy join the mesh as a workload's proxy
+///
+/// Enrols the workload, writes Envoy's bootstrap and its secrets into a folder, prints the bootstrap's path, and keeps
+/// the secrets fresh until it is stopped. Envoy reloads them by itself.
+#[derive(clap::Args)]
+#[command(after_help = "Then: envoy -c DIR/bootstrap.yaml")]
+pub(crate) struct EnvoyBootstrap {
+    #[command(flatten)]
+    workload: Workload,
+
+    /// The folder to write to; it will hold a private key
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Where Envoy's admin interface listens
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000")]
+    admin: SocketAddr,
+
+    /// Write the files and end, without keeping them fresh
+    #[arg(long)]
+    once: bool,
+}
+
+impl EnvoyBootstrap {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        runtime::on_this_thread(async {
+            let enrolled = self.workload.enrol().await?;
+            let bootstrap = bootstrap::EnvoyBootstrap {
+                node: self.workload.node(&enrolled)?,
+                control_plane: enrolled.control_plane,
+                server: enrolled.server.clone(),
+                admin: self.admin,
+            };
+            let path = bootstrap.write(&self.out, &enrolled.identity)?;
+            output::line(path.display());
+            if self.once {
+                return Ok(());
+            }
+            let identity = enrolled.identity.clone();
+            tokio::select! {
+                () = enrolled.keep_fresh() => {}
+                () = bootstrap.keep_fresh(&self.out, &identity) => {}
+                stopped = signals::stop() => stopped?,
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,40 @@
+//! Runtimes and the log.
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+
+/// Sends log lines to standard error, as far as the filter lets them.
+pub(crate) fn log(filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}
+
+/// Runs a future on this thread. Sidecars and small roles need no more: their traffic has threads of its own.
+///
+/// # Errors
+/// The future's, or the kernel refuses the runtime's descriptors.
+pub(crate) fn on_this_thread<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start a runtime")?.block_on(future)
+}
+
+/// Runs a future on a runtime with a thread per core.
+///
+/// # Errors
+/// As [`on_this_thread`].
+pub(crate) fn on_all_cores<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("cannot start a runtime")?.block_on(future)
+}
+
+/// How long a proxy that is asked to end lets its exchanges finish.
+pub(crate) const DRAIN: Duration = Duration::from_secs(10);
+
+/// Worker threads of a proxy: as many as asked, else the cores that this process may use, two at most. More would
+/// split pools and balancing further than most workloads have traffic for.
+pub(crate) fn workers(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from).min(2))
+}

@@ -1,0 +1,139 @@
+//! `meshwork sidecar`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use meshwork_agent::bootstrap::Node;
+use meshwork_agent::{Enrolled, channel};
+use meshwork_data_plane::{self as data_plane, NodeLabels};
+use meshwork_model::proxy::Workload;
+use meshwork_telemetry::{AccessLog, Registry, ResourceAttributes, Sink, push_otlp};
+use meshwork_xds as xds;
+use tokio::sync::oneshot;
+use tonic::transport::Channel;
+
+use super::runtime;
+use super::workload;
+use crate::signals;
+
+/// Run the proxy of a workload
+///
+/// Enrols the workload, takes its config from the control plane and carries its traffic. Without the control plane it
+/// goes on with what it has.
+#[derive(clap::Args)]
+pub(crate) struct Sidecar {
+    #[command(flatten)]
+    workload: workload::Workload,
+
+    /// Where readiness, config and metrics are served; nowhere where it is left out
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+
+    /// Where the access log goes, one JSON line a request: a file, `-` for standard output, or `off`
+    #[arg(long, value_name = "FILE", default_value = "off", value_parser = sink)]
+    access_log: Sink,
+
+    /// Worker threads; the number of cores, two at most, where it is left out
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+
+    /// How often metrics are pushed to the control plane
+    #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "10s")]
+    push_metrics: Duration,
+}
+
+impl Sidecar {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        runtime::on_this_thread(async {
+            let enrolled = self.workload.enrol().await?;
+            let node = self.workload.node(&enrolled)?;
+            self.serve(enrolled, node).await
+        })
+    }
+
+    async fn serve(self, enrolled: Enrolled, mut node: Node) -> anyhow::Result<()> {
+        let registry = Registry::new(SystemTime::now());
+        let options = data_plane::Options {
+            workers: runtime::workers(self.workers),
+            node: labels(&node, &enrolled),
+            admin: self.admin,
+            access_log: AccessLog::open(&self.access_log, &registry).context("cannot open the access log")?,
+        };
+        let identity = Arc::clone(&enrolled.identity);
+        let proxy = data_plane::Proxy::start(options, Some(identity), Arc::clone(&registry))?;
+        bind(&proxy, &mut node)?;
+        let channel = channel(&enrolled.identity, enrolled.control_plane, &enrolled.server);
+        let (ending, ended) = oneshot::channel();
+        let metrics = tokio::spawn(push(&registry, &node, channel.clone(), self.push_metrics, ended));
+        let session = xds::client::Session::new(xds_node(&node));
+        tokio::select! {
+            () = enrolled.keep_fresh() => {}
+            () = xds::grpc::run_client(channel, session, |update| proxy.apply(update)) => {}
+            stopped = signals::stop() => stopped?,
+        }
+        proxy.drain(runtime::DRAIN).await;
+        // The last push tells what the drain still carried.
+        drop(ending);
+        Ok(metrics.await?)
+    }
+}
+
+/// Binds every port of the workload before it is reported: others learn of a port only when it takes connections.
+fn bind(proxy: &data_plane::Proxy, node: &mut Node) -> anyhow::Result<()> {
+    let inbound = node.inbound.iter_mut().map(|port| &mut port.bind);
+    for address in inbound.chain(node.outbound.iter_mut().map(|port| &mut port.bind)) {
+        *address = proxy.bind(*address).with_context(|| format!("cannot listen on {address}"))?;
+    }
+    Ok(())
+}
+
+fn labels(node: &Node, enrolled: &Enrolled) -> NodeLabels {
+    let workload = Workload {
+        name: node.name.as_str().into(),
+        namespace: node.namespace.as_str().into(),
+        app: label(node, "app").into(),
+        version: label(node, "version").into(),
+    };
+    NodeLabels { workload, identity: Some(enrolled.identity.id().clone()) }
+}
+
+/// Pushes metrics until `ended` does, and once more then.
+fn push(
+    registry: &Arc<Registry>,
+    node: &Node,
+    channel: Channel,
+    every: Duration,
+    ended: oneshot::Receiver<()>,
+) -> impl Future<Output = ()> + use<> {
+    let resource = ResourceAttributes {
+        service: label(node, "app"),
+        namespace: node.namespace.clone(),
+        instance: node.name.clone(),
+    };
+    push_otlp(Arc::clone(registry), resource, channel, every, async { drop(ended.await) })
+}
+
+fn xds_node(node: &Node) -> xds::Node {
+    xds::Node {
+        id: node.id(),
+        cluster: node.cluster(),
+        user_agent: "meshwork".to_owned(),
+        user_agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        metadata: node.metadata(),
+    }
+}
+
+fn label(node: &Node, key: &str) -> String {
+    node.labels.get(key).cloned().unwrap_or_default()
+}
+
+fn sink(text: &str) -> Result<Sink, String> {
+    Ok(match text {
+        "" => return Err("expected a file, `-` for standard output, or `off`".to_owned()),
+        "off" => Sink::Off,
+        "-" => Sink::Stdout,
+        file => Sink::File(file.into()),
+    })
+}

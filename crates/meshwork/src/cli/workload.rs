@@ -1,0 +1,100 @@
+//! The arguments of everything that enrols a workload: sidecars and foreign data planes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use meshwork_agent::bootstrap::Node;
+use meshwork_agent::{Enrolled, Enrolment, enrol};
+
+use super::binds::{InboundArgument, OutboundArgument};
+
+/// Who a workload is, how it proves that, and where its ports are.
+#[derive(clap::Args)]
+pub(crate) struct Workload {
+    /// Where the control plane listens for proxies
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15012")]
+    control_plane: SocketAddr,
+
+    /// The mesh's trust bundle (PEM); the control plane names its file when it starts
+    #[arg(long, value_name = "FILE")]
+    trust_bundle: PathBuf,
+
+    /// The folder that keeps this workload's key and certificate; one per workload
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+
+    /// The workload's name, the same as in its join token
+    #[arg(long, value_name = "NAME")]
+    workload: String,
+
+    /// A file with a join token; needed the first time only
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// A port that the workload serves, as PORT=BIND>APPLICATION: services' target port, where the proxy listens for
+    /// it, where the application listens; may be repeated
+    #[arg(long = "inbound", value_name = "PORT=BIND>APP")]
+    inbound: Vec<InboundArgument>,
+
+    /// A service port that the workload calls, as SERVICE.NAMESPACE:PORT=BIND: where the proxy listens for the
+    /// application; may be repeated
+    #[arg(long = "outbound", value_name = "SERVICE.NS:PORT=BIND")]
+    outbound: Vec<OutboundArgument>,
+
+    /// A label of the workload for its telemetry, as KEY=VALUE (app, version); discovery goes by the join token's;
+    /// may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = super::label)]
+    labels: Vec<(String, String)>,
+
+    /// How long certificates should live, such as 24h; the control plane decides where it is left out
+    #[arg(long, value_name = "DURATION", value_parser = super::duration)]
+    svid_lifetime: Option<Duration>,
+}
+
+impl Workload {
+    /// Enrols: with the certificate on disk where it is valid, else with the token.
+    ///
+    /// # Errors
+    /// The token file cannot be read, or the enrolment failed.
+    pub(crate) async fn enrol(&self) -> anyhow::Result<Enrolled> {
+        let enrolment = Enrolment {
+            control_plane: self.control_plane,
+            trust_bundle: self.trust_bundle.clone(),
+            token: self.token()?,
+            state: self.state.clone(),
+            lifetime: self.svid_lifetime,
+        };
+        Ok(enrol(&enrolment).await?)
+    }
+
+    /// The workload as it describes itself to the control plane, once it knows who it is.
+    ///
+    /// # Errors
+    /// The identity has not the mesh's form.
+    pub(crate) fn node(&self, enrolled: &Enrolled) -> anyhow::Result<Node> {
+        let id = enrolled.identity.id();
+        let (namespace, service_account) = id
+            .namespace_and_account()
+            .with_context(|| format!("{id} is not of the form spiffe://<trust-domain>/ns/<namespace>/sa/<account>"))?;
+        Ok(Node {
+            name: self.workload.clone(),
+            namespace: namespace.to_owned(),
+            service_account: service_account.to_owned(),
+            labels: self.labels.iter().cloned().collect(),
+            inbound: self.inbound.iter().map(|a| a.0.clone()).collect(),
+            outbound: self.outbound.iter().map(|a| a.0.clone()).collect(),
+        })
+    }
+
+    fn token(&self) -> anyhow::Result<Option<String>> {
+        let Some(path) = &self.token_file else { return Ok(None) };
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            // A token is spent once; a workload that has its certificate starts without it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read the token in {}", path.display())),
+        }
+    }
+}

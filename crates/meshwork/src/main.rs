@@ -1,0 +1,15 @@
+//! The Meshwork binary: a whole service mesh, one command a role.
+//!
+//! This crate wires the rooms together: arguments, runtimes, signals. What the roles do stands in the other crates.
+
+mod cli;
+mod signals;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    meshwork_demo::lifeline::watch();
+    cli::run(started)
+}

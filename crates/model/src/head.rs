@@ -1,0 +1,217 @@
+//! A message head: one buffer, and offsets into it.
+//!
+//! The codecs fill a head once per message, from HTTP/1.1 or HTTP/2; routing, policy, filters and records read
+//! it, and a filter changes it by appending to the buffer and moving offsets. A head is reused from message to
+//! message, so that in the steady state it allocates nothing. Field names are lowercase.
+
+/// A range of a head's buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    start: u32,
+    len: u32,
+}
+
+/// A header section: field lines in order, names lowercase.
+#[derive(Clone, Debug, Default)]
+pub struct Fields {
+    text: Vec<u8>,
+    lines: Vec<(Span, Span)>,
+}
+
+/// A request's head after its codec: pseudo-headers apart, `host` folded into the authority.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHead {
+    /// Field lines without pseudo-headers and without `host`.
+    pub fields: Fields,
+    method: Span,
+    authority: Span,
+    path: Span,
+    /// Whether the request's scheme is `https`.
+    pub https: bool,
+}
+
+/// A response's head.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseHead {
+    /// Status code, 100 to 999.
+    pub status: u16,
+    /// Field lines without pseudo-headers.
+    pub fields: Fields,
+}
+
+// === impl Fields ===
+
+impl Fields {
+    /// Empties the section; the memory is kept.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.lines.clear();
+    }
+
+    /// Appends a field line; the name is stored in lowercase.
+    pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        let name = self.write(name);
+        self.text[name.range()].make_ascii_lowercase();
+        let value = self.write(value);
+        self.lines.push((name, value));
+    }
+
+    /// The first value of a field; `name` is lowercase.
+    pub fn find(&self, name: &[u8]) -> Option<&[u8]> {
+        self.all(name).next()
+    }
+
+    /// Every value of a field, in order; `name` is lowercase.
+    pub fn all<'s, 'n>(&'s self, name: &'n [u8]) -> impl Iterator<Item = &'s [u8]> + use<'s, 'n> {
+        self.lines.iter().filter(move |(n, _)| self.read(*n) == name).map(|(_, v)| self.read(*v))
+    }
+
+    /// Sets a field to one value, in place of all that it had; `name` is lowercase.
+    pub fn set(&mut self, name: &[u8], value: &[u8]) {
+        self.remove(name);
+        self.push(name, value);
+    }
+
+    /// Removes a field; `name` is lowercase.
+    pub fn remove(&mut self, name: &[u8]) {
+        let text = &self.text;
+        self.lines.retain(|(n, _)| &text[n.range()] != name);
+    }
+
+    /// Keeps the field lines for which `keep(name, value)` is true.
+    pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
+        let text = &self.text;
+        self.lines.retain(|(n, v)| keep(&text[n.range()], &text[v.range()]));
+    }
+
+    /// Every field line as name and value, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines.iter().map(|(n, v)| (self.read(*n), self.read(*v)))
+    }
+
+    /// How many field lines there are.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether there is no field line.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Span {
+        let span = Span { start: offset(self.text.len()), len: offset(bytes.len()) };
+        self.text.extend_from_slice(bytes);
+        span
+    }
+
+    fn read(&self, span: Span) -> &[u8] {
+        &self.text[span.range()]
+    }
+}
+
+impl Span {
+    fn range(self) -> std::ops::Range<usize> {
+        self.start as usize..(self.start + self.len) as usize
+    }
+}
+
+/// Heads are bounded by the codecs far below 4 GiB; one that is not is cut to nothing rather than wrapped.
+fn offset(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(0)
+}
+
+// === impl RequestHead ===
+
+impl RequestHead {
+    /// Empties the head; the memory is kept.
+    pub fn clear(&mut self) {
+        self.fields.clear();
+        (self.method, self.authority, self.path) = <_>::default();
+        self.https = false;
+    }
+
+    /// The method, as sent.
+    pub fn method(&self) -> &[u8] {
+        self.fields.read(self.method)
+    }
+
+    /// Host and port as the client named them (`:authority`, or `host`); empty where it named none.
+    pub fn authority(&self) -> &[u8] {
+        self.fields.read(self.authority)
+    }
+
+    /// Path and query in origin form (`/a/b?c`), `*`, or empty for CONNECT.
+    pub fn path_and_query(&self) -> &[u8] {
+        self.fields.read(self.path)
+    }
+
+    /// The path without its query.
+    pub fn path(&self) -> &[u8] {
+        let whole = self.path_and_query();
+        &whole[..whole.iter().position(|b| *b == b'?').unwrap_or(whole.len())]
+    }
+
+    /// Sets the method.
+    pub fn set_method(&mut self, method: &[u8]) {
+        self.method = self.fields.write(method);
+    }
+
+    /// Sets the authority.
+    pub fn set_authority(&mut self, authority: &[u8]) {
+        self.authority = self.fields.write(authority);
+    }
+
+    /// Sets path and query.
+    pub fn set_path_and_query(&mut self, path: &[u8]) {
+        self.path = self.fields.write(path);
+    }
+
+    /// Whether the request is a gRPC call, by its content type. Source: gRPC over HTTP/2, "Content-Type".
+    pub fn is_grpc(&self) -> bool {
+        self.fields.find(b"content-type").is_some_and(|v| {
+            v.strip_prefix(b"application/grpc")
+                .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+        })
+    }
+}
+
+// === impl ResponseHead ===
+
+impl ResponseHead {
+    /// Empties the head; the memory is kept.
+    pub fn clear(&mut self) {
+        self.status = 0;
+        self.fields.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_keep_order_and_fold_case() {
+        let mut fields = Fields::default();
+        fields.push(b"X-A", b"1");
+        fields.push(b"b", b"2");
+        fields.push(b"x-a", b"3");
+        assert_eq!(fields.all(b"x-a").collect::<Vec<_>>(), [b"1", b"3"]);
+        fields.set(b"x-a", b"4");
+        assert_eq!(fields.iter().collect::<Vec<_>>(), [(&b"b"[..], &b"2"[..]), (b"x-a", b"4")]);
+        fields.remove(b"b");
+        assert_eq!(fields.len(), 1);
+    }
+
+    #[test]
+    fn a_head_is_reused_without_leaking_the_last_message() {
+        let mut head = RequestHead::default();
+        head.set_method(b"POST");
+        head.set_path_and_query(b"/a?b");
+        head.fields.push(b"content-type", b"application/grpc+proto");
+        assert!(head.is_grpc());
+        assert_eq!(head.path(), b"/a");
+        head.clear();
+        assert_eq!((head.method(), head.path(), head.fields.len()), (&b""[..], &b""[..], 0));
+    }
+}

@@ -1,0 +1,21 @@
+//! What a mesh is made of, and the pure decisions on it.
+//!
+//! - [`mesh`]: what people write (services, routes, policies), after ingest has checked it.
+//! - [`proxy`]: what a data plane runs (listeners, routes, clusters, endpoints, policies), in the xDS sense.
+//! - [`head`]: a message head as one buffer and offsets; the codecs fill it, everything else reads it.
+//! - [`route`], [`policy`], [`balance`]: `select`, `authorize` and `pick`, each a pure function of config,
+//!   worker state and randomness. The proxy, `explain` and the tests call the same ones.
+//! - [`problem`]: what is wrong with a piece of config, and where.
+//! - [`reason`]: the one list of reasons for which the mesh answers in a service's place.
+//!
+//! This crate does no I/O and has no async, no clock, no protobuf and no serde.
+
+pub mod balance;
+pub mod head;
+pub mod mesh;
+pub mod policy;
+pub mod problem;
+pub mod proxy;
+pub mod reason;
+pub mod route;
+pub mod spiffe;

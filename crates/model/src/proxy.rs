@@ -1,0 +1,79 @@
+//! What a data plane runs: immutable config in the xDS sense, whoever wrote it.
+//!
+//! `control-plane` makes these from the mesh, `xds` carries them as Envoy's protobufs, and `data-plane` runs
+//! them. Names of other resources are kept as texts; the data plane resolves them when it builds its runtime.
+
+mod cluster;
+mod endpoint;
+mod listener;
+mod policy;
+mod route;
+
+pub use cluster::{
+    Balancing, Cluster, Discovery, ServiceName, TransportMatch, UpstreamProtocol, UpstreamTls,
+};
+pub use endpoint::{Endpoint, Endpoints, Workload};
+pub use listener::{
+    AccessLog, ChainMatch, Codec, Direction, DownstreamTls, FilterChain, HttpConnection, HttpFilter,
+    Listener, NetworkFilter, PathNormalization, RouteSource, TcpProxy, Transport,
+};
+pub use policy::{Action, Permission, Principal, Rbac, Rule, StringMatch};
+pub use route::{
+    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,
+    RouteTable, VirtualHost, WeightedCluster,
+};
+
+/// One resource of the data plane.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resource {
+    /// A listening socket and what happens behind it.
+    Listener(Listener),
+    /// A route table.
+    Routes(RouteTable),
+    /// A group of endpoints and how to reach it.
+    Cluster(Cluster),
+    /// The endpoints of a cluster.
+    Endpoints(Endpoints),
+}
+
+/// The kind of a [`Resource`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Clusters (CDS).
+    Cluster,
+    /// Endpoints (EDS).
+    Endpoints,
+    /// Listeners (LDS).
+    Listener,
+    /// Route tables (RDS).
+    Routes,
+}
+
+impl Kind {
+    /// Every kind, in the order in which an update makes before it breaks: clusters, endpoints, listeners, routes.
+    ///
+    /// Source: xDS protocol, "Eventual consistency considerations".
+    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes];
+}
+
+impl Resource {
+    /// The resource's kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Listener(_) => Kind::Listener,
+            Self::Routes(_) => Kind::Routes,
+            Self::Cluster(_) => Kind::Cluster,
+            Self::Endpoints(_) => Kind::Endpoints,
+        }
+    }
+
+    /// The resource's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Listener(r) => &r.name,
+            Self::Routes(r) => &r.name,
+            Self::Cluster(r) => &r.name,
+            Self::Endpoints(r) => &r.cluster,
+        }
+    }
+}

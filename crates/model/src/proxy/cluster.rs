@@ -1,0 +1,96 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Endpoints;
+use crate::spiffe::SpiffeId;
+
+/// A group of endpoints and how to reach it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// Unique name, `outbound|80||catalog.shop.svc.cluster.local` in a mesh.
+    pub name: Arc<str>,
+    /// The service that it stands for, in a mesh. Carried as Istio's cluster metadata.
+    pub service: Option<ServiceName>,
+    /// Where its endpoints come from.
+    pub discovery: Discovery,
+    /// How one is picked.
+    pub balancing: Balancing,
+    /// How long opening a connection may take, handshake included.
+    pub connect_timeout: Duration,
+    /// What is spoken on it.
+    pub protocol: UpstreamProtocol,
+    /// Tried in order against an endpoint's `transport`; the first that matches is how it is reached. An
+    /// endpoint that matches none is reached in plaintext only where this list is empty, else not at all.
+    pub transports: Vec<TransportMatch>,
+}
+
+/// A service's name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceName {
+    /// `catalog`
+    pub name: Arc<str>,
+    /// `shop`
+    pub namespace: Arc<str>,
+}
+
+impl ServiceName {
+    /// The full name, `catalog.shop.svc.cluster.local`.
+    pub fn host(&self) -> String {
+        format!("{}.{}.svc.cluster.local", self.name, self.namespace)
+    }
+}
+
+/// Where endpoints come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Discovery {
+    /// Part of the cluster.
+    Static(Endpoints),
+    /// Delivered on their own (EDS), under this name.
+    Eds(Arc<str>),
+}
+
+/// How an endpoint is picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Balancing {
+    /// In turn.
+    RoundRobin,
+    /// By chance.
+    Random,
+    /// The less loaded of two taken by chance (P2C).
+    LeastRequest,
+}
+
+/// What is spoken with the endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1, or bytes.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// How endpoints with a given mark are reached. Source: Envoy `Cluster.TransportSocketMatch`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransportMatch {
+    /// Name, for logs and dumps.
+    pub name: Arc<str>,
+    /// The endpoint's `transport` that it takes; `None` takes any.
+    pub transport: Option<Arc<str>>,
+    /// TLS; `None` is plaintext.
+    pub tls: Option<UpstreamTls>,
+}
+
+/// The client side of mTLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Name of the secret with certificate and key (`default`); `None` sends no certificate.
+    pub certificate: Option<Arc<str>>,
+    /// Name of the secret with the trust bundle (`ROOTCA`).
+    pub validation: Arc<str>,
+    /// The identities of which the server must prove one; never empty.
+    pub identities: Vec<SpiffeId>,
+    /// ALPN protocols in order of preference.
+    pub alpn: Vec<Arc<str>>,
+    /// Server name that is sent; empty sends none.
+    pub sni: Arc<str>,
+}

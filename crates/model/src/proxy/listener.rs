@@ -1,0 +1,170 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Rbac, RouteTable};
+use crate::spiffe::SpiffeId;
+
+/// A listening socket and the filter chains behind it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Unique name.
+    pub name: Arc<str>,
+    /// Where it listens; port 0 asks the kernel. `None` for an API listener (proxyless gRPC clients), which has
+    /// no socket.
+    pub address: Option<SocketAddr>,
+    /// Which side of a workload it serves.
+    pub direction: Direction,
+    /// Tried in order; the first whose match holds takes the connection, and none closes it.
+    pub chains: Vec<FilterChain>,
+}
+
+/// Which side of a workload a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Connections from others to this workload.
+    Inbound,
+    /// Connections from this workload to others.
+    Outbound,
+    /// A plain proxy's listener.
+    Unspecified,
+}
+
+/// What is done with a connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FilterChain {
+    /// Name, for logs and dumps.
+    pub name: Arc<str>,
+    /// Which connections take this chain.
+    pub matches: ChainMatch,
+    /// TLS, where the chain ends it.
+    pub tls: Option<DownstreamTls>,
+    /// The last network filter, which consumes the connection.
+    pub filter: NetworkFilter,
+}
+
+/// Which connections take a chain. Empty lists match everything.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ChainMatch {
+    /// TLS or plaintext; `None` matches both.
+    pub transport: Option<Transport>,
+    /// ALPN protocols that the client offers; one in common matches.
+    pub alpn: Vec<Arc<str>>,
+}
+
+/// The transport of a connection, as detected from its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Not TLS.
+    Plaintext,
+    /// TLS.
+    Tls,
+}
+
+/// The server side of mTLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DownstreamTls {
+    /// Name of the secret with certificate and key; `default` is the workload's own SVID.
+    pub certificate: Arc<str>,
+    /// Name of the secret with the trust bundle (`ROOTCA`); `None` asks for no client certificate.
+    pub validation: Option<Arc<str>>,
+    /// Whether a client without a certificate is refused.
+    pub require_client_certificate: bool,
+    /// ALPN protocols in order of preference.
+    pub alpn: Vec<Arc<str>>,
+    /// Client identities that are let in; empty lets in all of the trust bundle.
+    pub allowed: Vec<SpiffeId>,
+}
+
+/// The last network filter of a chain.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NetworkFilter {
+    /// HTTP.
+    Http(Arc<HttpConnection>),
+    /// Bytes to one cluster.
+    Tcp(Arc<TcpProxy>),
+}
+
+/// What is done with the requests of an HTTP connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpConnection {
+    /// Prefix of statistics.
+    pub stat_prefix: Arc<str>,
+    /// Which HTTP versions are spoken.
+    pub codec: Codec,
+    /// Where the routes come from.
+    pub routes: RouteSource,
+    /// Filters in the one order of phases; the router is implied at the end.
+    pub filters: Vec<HttpFilter>,
+    /// How paths are normalised before they are judged and forwarded.
+    pub paths: PathNormalization,
+    /// Whether a request gets an `x-request-id` where it has none.
+    pub generate_request_id: bool,
+    /// The `server` field that is set on responses; `None` leaves the origin's.
+    pub server_name: Option<Arc<str>>,
+    /// How long a connection may be idle between requests; `None` for the data plane's default.
+    pub idle_timeout: Option<Duration>,
+    /// Access logs that the config itself asks for.
+    pub access_logs: Vec<AccessLog>,
+}
+
+/// An access log sink of the config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// JSON lines to a file.
+    File(Arc<str>),
+    /// JSON lines to standard output.
+    Stdout,
+}
+
+/// Which HTTP versions a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// By ALPN, or by the first bytes.
+    Auto,
+    /// HTTP/1.1 (and 1.0).
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// Where a connection's routes come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RouteSource {
+    /// Part of the listener.
+    Inline(Arc<RouteTable>),
+    /// Named, and delivered on its own (RDS).
+    Named(Arc<str>),
+}
+
+/// A filter before the router.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HttpFilter {
+    /// Authorization by identity, method and path.
+    Rbac(Arc<Rbac>),
+}
+
+/// How paths are normalised. Source: RFC 3986 §6, Envoy `normalize_path`, `merge_slashes`,
+/// `path_with_escaped_slashes_action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct PathNormalization {
+    /// Resolves `.` and `..`, decodes unreserved percent escapes, folds escape case, `\` to `/`.
+    pub rfc3986: bool,
+    /// Folds runs of `/` into one.
+    pub merge_slashes: bool,
+    /// Refuses `%2F` and `%5C` with 400.
+    pub reject_escaped_slashes: bool,
+}
+
+/// Bytes to one cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TcpProxy {
+    /// Prefix of statistics.
+    pub stat_prefix: Arc<str>,
+    /// The cluster.
+    pub cluster: Arc<str>,
+    /// Authorization by identity and port, in order.
+    pub rbac: Vec<Arc<Rbac>>,
+    /// How long no byte may move in either direction; `None` for the data plane's default.
+    pub idle_timeout: Option<Duration>,
+}

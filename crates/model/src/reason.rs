@@ -1,0 +1,123 @@
+//! The one list of reasons for which the mesh answers in a service's place, or ends a connection.
+//!
+//! Each has a stable code, the flag that Envoy's access log uses for the same event (so that people's
+//! dashboards keep working), and words: what happened, and what to do.
+
+/// Why the mesh, not the application, decided a request's fate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Reason {
+    /// The downstream's bytes are not a valid HTTP message.
+    BadRequest,
+    /// The request head is larger than the limit.
+    HeadTooLarge,
+    /// The request asks for something that the proxy does not do (CONNECT, an upgrade it cannot carry).
+    Unsupported,
+    /// No virtual host or route matches the request.
+    NoRoute,
+    /// The route names a cluster that the proxy does not have.
+    NoCluster,
+    /// The cluster has no endpoint.
+    NoEndpoint,
+    /// Policy refused the request.
+    Denied,
+    /// No connection to the endpoint could be opened.
+    ConnectFailed,
+    /// The endpoint could not prove the identity that was expected of it.
+    UpstreamIdentity,
+    /// The endpoint closed or broke the connection before its answer was complete.
+    UpstreamReset,
+    /// The endpoint's bytes are not a valid HTTP message.
+    BadResponse,
+    /// The endpoint did not answer in time.
+    Timeout,
+    /// The downstream did not send its whole request in time.
+    RequestTimeout,
+    /// The downstream left before the answer was complete.
+    DownstreamGone,
+    /// The route answers directly.
+    DirectResponse,
+    /// The proxy is at one of its limits and sheds load.
+    Overload,
+}
+
+/// Everything that is said of a [`Reason`].
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// Stable code.
+    pub code: &'static str,
+    /// Envoy's response flag for the same event; empty where it has none.
+    pub flag: &'static str,
+    /// HTTP status of the answer that the proxy makes.
+    pub status: u16,
+    /// gRPC status code of the answer that the proxy makes. Source: grpc `statuscodes.md`.
+    pub grpc_status: u8,
+    /// What happened, one sentence.
+    pub what: &'static str,
+    /// What to do about it, one sentence.
+    pub fix: &'static str,
+}
+
+macro_rules! words {
+    ($($reason:ident $code:literal $flag:literal $status:literal $grpc:literal $what:literal $fix:literal;)*) => {
+        /// Every reason, in the order of its code.
+        pub const ALL: &[Reason] = &[$(Reason::$reason),*];
+
+        impl Reason {
+            /// Everything that is said of this reason.
+            pub const fn words(self) -> Words {
+                match self {
+                    $(Reason::$reason => Words {
+                        code: $code, flag: $flag, status: $status, grpc_status: $grpc, what: $what, fix: $fix,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+words! {
+    BadRequest "MW0101" "DPE" 400 13 "The request is not valid HTTP, so it was not forwarded."
+        "Correct the client; the sidecar's log names the rule that the message broke.";
+    HeadTooLarge "MW0102" "DPE" 431 13 "The request's header section is over the proxy's limit."
+        "Send fewer or smaller headers (cookies are the usual cause).";
+    RequestTimeout "MW0103" "DT" 408 4 "The client did not send its whole request in time."
+        "Look at the client, or at the network between it and its sidecar.";
+    DownstreamGone "MW0104" "DC" 499 1 "The client closed its connection before the answer was complete."
+        "Compare the client's time-out with the service's latency.";
+    Unsupported "MW0105" "DPE" 501 12 "The request asks for something that the proxy does not forward (CONNECT, or this upgrade)."
+        "Send an ordinary request; WebSocket works where both sides speak HTTP/1.1.";
+    NoRoute "MW0201" "NR" 404 12 "No route of the called service matches the request."
+        "Add a rule to the service's HTTPRoute or GRPCRoute, or correct the path.";
+    NoCluster "MW0202" "NC" 503 14 "The route leads to a service that the proxy does not know."
+        "Check the route's backendRefs; `meshwork validate` names those that lead nowhere.";
+    DirectResponse "MW0203" "" 200 12 "The route answers by itself." "Nothing: it is configured so.";
+    NoEndpoint "MW0301" "UH" 503 14 "The called service has no workload that is connected to the mesh."
+        "Start a workload whose labels match the service's selector; `meshwork diagram` shows those there are.";
+    ConnectFailed "MW0302" "UF" 503 14 "No connection to the called workload's proxy could be opened."
+        "See whether that workload and its sidecar are running.";
+    UpstreamIdentity "MW0303" "UF" 503 14 "The called workload did not prove the identity that was expected of it."
+        "See which identity its sidecar was enrolled with; it must be the endpoint's.";
+    UpstreamReset "MW0304" "UC" 503 14 "The called workload closed the connection before its answer was complete."
+        "Look at the called application's log: it crashed, or it closes connections that it should keep.";
+    BadResponse "MW0305" "UPE" 502 13 "The called workload's answer is not valid HTTP."
+        "Correct the called application; the sidecar's log names the rule that the message broke.";
+    Timeout "MW0306" "UT" 504 4 "The called workload did not answer in time."
+        "Look at its latency, or raise the route's time-out.";
+    Denied "MW0401" "" 403 7 "An AuthorizationPolicy refused the request."
+        "Allow the caller's identity, method and path in an AuthorizationPolicy on the called workload.";
+    Overload "MW0501" "OM" 503 14 "The proxy is at one of its limits and shed the request."
+        "Raise the limit, or send less.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn codes_are_unique_and_well_formed() {
+        let codes: HashSet<_> = ALL.iter().map(|r| r.words().code).collect();
+        assert_eq!(codes.len(), ALL.len());
+        assert!(codes.iter().all(|c| c.len() == 6 && c.starts_with("MW")));
+    }
+}

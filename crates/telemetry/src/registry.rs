@@ -1,0 +1,143 @@
+//! All counters of a process: hands out shards, adds them up when somebody reads.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use crate::edge::{EdgeKey, EdgeTable};
+use crate::histogram::Histogram;
+use crate::names::{self, Metric};
+use crate::outcome::Outcome;
+use crate::shard::Shard;
+
+/// All counters of a process.
+#[derive(Debug)]
+pub struct Registry {
+    started: SystemTime,
+    edges: Arc<EdgeTable>,
+    shards: Mutex<Vec<Arc<Shard>>>,
+    pub(crate) own: Arc<Own>,
+}
+
+/// What telemetry counts about itself, off the request path.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    pub(crate) log_lines_dropped: AtomicU64,
+    pub(crate) log_write_errors: AtomicU64,
+    pub(crate) exports: AtomicU64,
+    pub(crate) exports_failed: AtomicU64,
+}
+
+/// What a process tells of itself.
+pub(crate) type ProcessTotals = [(Metric, u64); names::PROCESS_METRICS.len()];
+
+/// One edge's counters, summed over the workers. All are totals since the process began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeSnapshot {
+    /// The edge.
+    pub key: Arc<EdgeKey>,
+    /// How its requests ended, or, on a TCP edge, its connections.
+    pub outcomes: Vec<(Outcome, u64)>,
+    /// How long they took.
+    pub duration: Histogram,
+    /// Bodies of requests.
+    pub request_bytes: Histogram,
+    /// Bodies of responses.
+    pub response_bytes: Histogram,
+    /// Connections between the two proxies that were opened.
+    pub connections_opened: u64,
+    /// Those of them that were closed.
+    pub connections_closed: u64,
+    /// Relayed TCP connections that began.
+    pub tcp_opened: u64,
+    /// Relayed bytes from the caller.
+    pub tcp_received: u64,
+    /// Relayed bytes to the caller.
+    pub tcp_sent: u64,
+}
+
+impl Registry {
+    /// Makes a registry without shards. `started` is when the process began: where the totals start from.
+    pub fn new(started: SystemTime) -> Arc<Self> {
+        Arc::new(Self { started, edges: Arc::default(), shards: Mutex::default(), own: Arc::default() })
+    }
+
+    /// Makes a shard for one worker. Its counts outlive the worker; make one per worker, not per task.
+    pub fn shard(&self) -> Arc<Shard> {
+        let shard = Arc::new(Shard::new(self.edges.clone()));
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).push(shard.clone());
+        shard
+    }
+
+    /// When the totals start.
+    pub fn started(&self) -> SystemTime {
+        self.started
+    }
+
+    /// Every edge with its counters, summed over the shards, in the order in which edges were first seen.
+    pub fn fold(&self) -> Vec<EdgeSnapshot> {
+        let shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sum = |(index, key)| {
+            let mut sum = EdgeSnapshot::new(key);
+            for shard in &shards {
+                shard.add_to(index, &mut sum);
+            }
+            sum
+        };
+        self.edges.keys().into_iter().enumerate().map(sum).collect()
+    }
+
+    /// All metrics in Prometheus' text format, version 0.0.4.
+    pub fn prometheus_text(&self) -> String {
+        crate::prometheus::text(&self.fold(), &self.process())
+    }
+
+    /// What telemetry counts about itself, in the order of [`names::PROCESS_METRICS`].
+    pub(crate) fn process(&self) -> ProcessTotals {
+        let own = &self.own;
+        [
+            (names::EDGES_OVERFLOWED, self.edges.overflowed()),
+            (names::LOG_DROPPED, own.log_lines_dropped.load(Relaxed)),
+            (names::LOG_WRITE_ERRORS, own.log_write_errors.load(Relaxed)),
+            (names::EXPORTS, own.exports.load(Relaxed)),
+            (names::EXPORTS_FAILED, own.exports_failed.load(Relaxed)),
+        ]
+    }
+}
+
+impl EdgeSnapshot {
+    pub(crate) fn new(key: Arc<EdgeKey>) -> Self {
+        Self {
+            key,
+            outcomes: Vec::new(),
+            duration: Histogram::durations(),
+            request_bytes: Histogram::sizes(),
+            response_bytes: Histogram::sizes(),
+            connections_opened: 0,
+            connections_closed: 0,
+            tcp_opened: 0,
+            tcp_received: 0,
+            tcp_sent: 0,
+        }
+    }
+
+    /// Finished requests, or, on a TCP edge, ended connections.
+    pub fn requests(&self) -> u64 {
+        self.outcomes.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Connections between the two proxies that are open.
+    pub fn connections_open(&self) -> u64 {
+        self.connections_opened.saturating_sub(self.connections_closed)
+    }
+
+    pub(crate) fn add_outcome(&mut self, outcome: Outcome, count: u64) {
+        match self.outcomes.iter_mut().find(|(o, _)| *o == outcome) {
+            Some((_, total)) => *total += count,
+            None => self.outcomes.push((outcome, count)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! An Envoy v3 bootstrap file, YAML or JSON, as the model's resources.
+//!
+//! A file is just another source of resources: it is judged by the same table and decoded by the same code as what
+//! comes by wire. Source: Envoy `config.bootstrap.v3.Bootstrap`.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use meshwork_model::problem::Problem;
+use meshwork_model::proxy::{Kind, Resource};
+use prost::Message as _;
+
+use crate::json::Reader;
+use crate::node::Node;
+use crate::path::{Path, Problems};
+use crate::resource::name_of_kind;
+use crate::{decode, descriptors, pb, support, yaml};
+
+/// What a bootstrap file says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bootstrap {
+    /// Who we are.
+    pub node: Node,
+    /// Where the admin interface listens; `None` for nowhere.
+    pub admin: Option<SocketAddr>,
+    /// The static resources: clusters, then listeners.
+    pub resources: Vec<Resource>,
+}
+
+const MESSAGE: &str = "envoy.config.bootstrap.v3.Bootstrap";
+
+/// Parses a bootstrap; `file` is its name for problems.
+///
+/// # Errors
+/// Everything that is wrong with it, each with its line and field path.
+pub fn parse(file: &str, text: &str) -> Result<Bootstrap, Vec<Problem>> {
+    let tree = yaml::parse(file, text).map_err(|problem| vec![problem])?;
+    let Some(descriptor) = descriptors::message(MESSAGE) else { return Err(Vec::new()) };
+    let mut reader = Reader::new(file);
+    let message = reader.message(&descriptor, &tree, &Path::Root);
+    if reader.failed() {
+        return Err(reader.into_problems());
+    }
+    let mut problems = Problems::of("");
+    support::judge(&message, &mut problems);
+    let mut list = problems.into_list();
+    let mut bootstrap = None;
+    match pb::bootstrap::Bootstrap::decode(message.encode_to_vec().as_slice()) {
+        Ok(message) => bootstrap = Some(read(&message, &mut list)),
+        Err(error) => list.push(Problem::error("", "", error.to_string(), "")),
+    }
+    match bootstrap {
+        Some(bootstrap) if list.is_empty() => Ok(bootstrap),
+        _ => Err(located(list, &reader, file)),
+    }
+}
+
+/// Gives every problem its place in the file, in the order of the file.
+fn located(list: Vec<Problem>, reader: &Reader<'_>, file: &str) -> Vec<Problem> {
+    let place = |problem: Problem| {
+        let place = reader.place(&problem.field);
+        problem.at(file, place)
+    };
+    let mut located: Vec<Problem> = list.into_iter().map(place).collect();
+    located.sort_by_key(|problem| problem.place.map_or(usize::MAX, |place| place.line));
+    located
+}
+
+fn read(message: &pb::bootstrap::Bootstrap, list: &mut Vec<Problem>) -> Bootstrap {
+    let at = Path::Root;
+    let mut problems = Problems::of("");
+    let admin = message.admin.as_ref().and_then(|admin| admin.address.as_ref());
+    let path = at.field("admin");
+    let admin = admin
+        .and_then(|address| decode::address(Some(address), &path.field("address"), &mut problems))
+        .filter(|address| loopback(*address, &path, &mut problems));
+    list.extend(problems.into_list());
+    let mut resources = Vec::new();
+    if let Some(statics) = &message.static_resources {
+        static_resources(statics, &at.field("static_resources"), &mut resources, list);
+    }
+    unique_names(&resources, list);
+    Bootstrap { node: Node::of(message.node.as_ref()), admin, resources }
+}
+
+/// The admin interface shows everything and has no authentication.
+fn loopback(address: SocketAddr, at: &Path<'_>, problems: &mut Problems) -> bool {
+    if !address.ip().is_loopback() {
+        let text = "the admin interface must listen on a loopback address";
+        problems.error::<()>(&at.field("address"), text, "write 127.0.0.1");
+    }
+    address.ip().is_loopback()
+}
+
+fn static_resources(
+    statics: &pb::bootstrap::bootstrap::StaticResources,
+    at: &Path<'_>,
+    resources: &mut Vec<Resource>,
+    list: &mut Vec<Problem>,
+) {
+    let path = at.field("clusters");
+    for (index, message) in statics.clusters.iter().enumerate() {
+        let mut problems = Problems::of(format!("Cluster {}", message.name));
+        resources.extend(
+            decode::cluster(message, &path.index(index), &mut problems).map(Resource::Cluster),
+        );
+        list.extend(problems.into_list());
+    }
+    let path = at.field("listeners");
+    for (index, message) in statics.listeners.iter().enumerate() {
+        let mut problems = Problems::of(format!("Listener {}", message.name));
+        resources.extend(
+            decode::listener(message, &path.index(index), &mut problems).map(Resource::Listener),
+        );
+        list.extend(problems.into_list());
+    }
+}
+
+fn unique_names(resources: &[Resource], list: &mut Vec<Problem>) {
+    let mut seen: HashSet<(Kind, &str)> = HashSet::new();
+    for resource in resources {
+        if !seen.insert((resource.kind(), resource.name())) {
+            let name = format!("{} {}", name_of_kind(resource.kind()), resource.name());
+            list.push(Problem::error(name, "", "the name is taken by another", "give each its own name"));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Clusters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshwork_model::proxy::{
+    Balancing, Cluster, Discovery, Endpoints, ServiceName, TransportMatch, UpstreamProtocol,
+};
+use serde_json::Value;
+
+use super::{duration, endpoint, only_ads, required, tls, unpack};
+use crate::metadata;
+use crate::path::{Path, Problems};
+use crate::pb;
+
+/// Envoy's time to connect for a cluster that says nothing.
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The key of the HTTP options among a cluster's extensions.
+pub(crate) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+pub(crate) fn cluster(
+    message: &pb::cluster::Cluster,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Cluster> {
+    let name: Option<Arc<str>> = required(&message.name, &at.field("name"), problems).map(Into::into);
+    let discovery = discovery(message, at, problems);
+    let balancing = balancing(message.lb_policy, &at.field("lb_policy"), problems);
+    let connect_timeout = match message.connect_timeout {
+        None => Some(DEFAULT_CONNECT_TIMEOUT),
+        Some(timeout) => connect_timeout(timeout, &at.field("connect_timeout"), problems),
+    };
+    let protocol = protocol(message, at, problems);
+    let transports = transports(message, at, problems);
+    Some(Cluster {
+        name: name?,
+        service: service(message.metadata.as_ref()),
+        discovery: discovery?,
+        balancing: balancing?,
+        connect_timeout: connect_timeout?,
+        protocol: protocol?,
+        transports: transports?,
+    })
+}
+
+fn connect_timeout(timeout: pb::Duration, at: &Path<'_>, problems: &mut Problems) -> Option<Duration> {
+    let timeout = duration(timeout, at, problems)?;
+    if timeout.is_zero() {
+        return problems.error(at, "connecting takes longer than no time", "");
+    }
+    Some(timeout)
+}
+
+fn discovery(message: &pb::cluster::Cluster, at: &Path<'_>, problems: &mut Problems) -> Option<Discovery> {
+    use pb::cluster::cluster::{ClusterDiscoveryType, DiscoveryType};
+    let kind = match message.cluster_discovery_type {
+        None => Ok(DiscoveryType::Static),
+        Some(ClusterDiscoveryType::Type(kind)) => DiscoveryType::try_from(kind),
+        // The support table has named it.
+        Some(ClusterDiscoveryType::ClusterType(_)) => return None,
+    };
+    match kind {
+        Ok(DiscoveryType::Static | DiscoveryType::StrictDns | DiscoveryType::LogicalDns) => {
+            let endpoints = static_endpoints(message, &at.field("load_assignment"), problems)?;
+            Some(Discovery::Static(endpoints))
+        }
+        Ok(DiscoveryType::Eds) => {
+            let config = message.eds_cluster_config.as_ref();
+            let path = at.field("eds_cluster_config");
+            let source = config.and_then(|config| config.eds_config.as_ref());
+            only_ads(source, &path.field("eds_config"), problems)?;
+            let service = config.map(|config| config.service_name.as_str()).filter(|name| !name.is_empty());
+            Some(Discovery::Eds(service.unwrap_or(&message.name).into()))
+        }
+        _ => problems.error(&at.field("type"), "this discovery is not supported", "write STATIC or EDS"),
+    }
+}
+
+fn static_endpoints(
+    message: &pb::cluster::Cluster,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Endpoints> {
+    match &message.load_assignment {
+        Some(assignment) => endpoint::endpoints(assignment, at, problems),
+        None => problems.error(at, "the endpoints are missing", "write `load_assignment`"),
+    }
+}
+
+fn balancing(policy: i32, at: &Path<'_>, problems: &mut Problems) -> Option<Balancing> {
+    use pb::cluster::cluster::LbPolicy;
+    match LbPolicy::try_from(policy) {
+        Ok(LbPolicy::RoundRobin) => Some(Balancing::RoundRobin),
+        Ok(LbPolicy::LeastRequest) => Some(Balancing::LeastRequest),
+        Ok(LbPolicy::Random) => Some(Balancing::Random),
+        _ => problems.error(
+            at,
+            "this balancing is not supported",
+            "write ROUND_ROBIN, LEAST_REQUEST or RANDOM",
+        ),
+    }
+}
+
+fn protocol(
+    message: &pb::cluster::Cluster,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<UpstreamProtocol> {
+    use pb::upstream_http::http_protocol_options::UpstreamProtocolOptions::ExplicitHttpConfig;
+    use pb::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
+    let path = at.field("typed_extension_protocol_options");
+    if let Some(other) = message.typed_extension_protocol_options.keys().find(|key| *key != HTTP_OPTIONS) {
+        let fix = "only HttpProtocolOptions may stand here";
+        return problems.error(&path.key(other), format!("`{other}` is not supported"), fix);
+    }
+    let Some(any) = message.typed_extension_protocol_options.get(HTTP_OPTIONS) else {
+        return Some(UpstreamProtocol::Http1);
+    };
+    let options = unpack::<pb::upstream_http::HttpProtocolOptions>(any);
+    let Some(ExplicitHttpConfig(explicit)) = options.and_then(|options| options.upstream_protocol_options) else {
+        let fix = "write `explicit_http_config`";
+        return problems.error(&path.key(HTTP_OPTIONS), "the protocol is missing", fix);
+    };
+    match explicit.protocol_config {
+        Some(ProtocolConfig::Http2ProtocolOptions(_)) => Some(UpstreamProtocol::Http2),
+        Some(ProtocolConfig::HttpProtocolOptions(_)) => Some(UpstreamProtocol::Http1),
+        _ => problems.error(&path.key(HTTP_OPTIONS), "this protocol is not supported", ""),
+    }
+}
+
+/// The transports in order of their matches. Where none matches, Envoy takes the cluster's own transport socket,
+/// or plaintext; that stands here as a last entry that takes any endpoint.
+fn transports(
+    message: &pb::cluster::Cluster,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Vec<TransportMatch>> {
+    let path = at.field("transport_socket_matches");
+    let mut transports = Vec::new();
+    for (index, message) in message.transport_socket_matches.iter().enumerate() {
+        transports.push(transport_match(message, &path.index(index), problems)?);
+    }
+    if transports.iter().any(|transport| transport.transport.is_none()) {
+        return Some(transports);
+    }
+    match &message.transport_socket {
+        Some(socket) if tls::is_refusal(socket) => {}
+        Some(socket) => {
+            let tls = tls::upstream(socket, &at.field("transport_socket"), problems)?;
+            let name = socket.name.as_str().into();
+            transports.push(TransportMatch { name, transport: None, tls });
+        }
+        None if transports.is_empty() => {}
+        None => transports.push(TransportMatch { name: "".into(), transport: None, tls: None }),
+    }
+    Some(transports)
+}
+
+fn transport_match(
+    message: &pb::cluster::cluster::TransportSocketMatch,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<TransportMatch> {
+    let transport = match &message.r#match {
+        None => None,
+        Some(marks) => metadata::identity_mark(marks, &at.field("match"), problems)?,
+    };
+    let path = at.field("transport_socket");
+    let Some(socket) = &message.transport_socket else {
+        return problems.error(&path, "the transport socket is missing", "");
+    };
+    let tls = tls::upstream(socket, &path, problems)?;
+    Some(TransportMatch { name: message.name.as_str().into(), transport, tls })
+}
+
+/// The service that Istio's metadata names.
+fn service(metadata: Option<&pb::core::Metadata>) -> Option<ServiceName> {
+    let istio = metadata::to_json(metadata?.filter_metadata.get(metadata::ISTIO)?);
+    let first = istio.get(metadata::SERVICES)?.get(0)?;
+    let text = |key| first.get(key).and_then(Value::as_str).map(Arc::from);
+    Some(ServiceName { name: text("name")?, namespace: text("namespace")? })
+}

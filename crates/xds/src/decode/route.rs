@@ -1,0 +1,248 @@
+//! Route tables.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshwork_model::proxy::{
+    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,
+    RouteTable, VirtualHost, WeightedCluster,
+};
+
+use super::{duration, is, policy, required};
+use crate::path::{Path, Problems};
+use crate::pb;
+
+/// Envoy's time-out for a route that says nothing.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A table of its own, which needs a name.
+pub(super) fn table(
+    message: &pb::route::RouteConfiguration,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<RouteTable> {
+    required(&message.name, &at.field("name"), problems)?;
+    inline(message, at, problems)
+}
+
+/// A table that is part of a listener.
+pub(super) fn inline(
+    message: &pb::route::RouteConfiguration,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<RouteTable> {
+    let path = at.field("virtual_hosts");
+    let mut hosts = Vec::new();
+    for (index, host) in message.virtual_hosts.iter().enumerate() {
+        hosts.push(virtual_host(host, &path.index(index), problems));
+    }
+    unique_domains(&hosts, &path, problems);
+    Some(RouteTable { name: message.name.as_str().into(), hosts })
+}
+
+fn unique_domains(hosts: &[VirtualHost], at: &Path<'_>, problems: &mut Problems) {
+    let mut seen: Vec<(&Domain, usize)> = Vec::new();
+    for (index, host) in hosts.iter().enumerate() {
+        for domain in &host.domains {
+            if let Some((_, first)) = seen.iter().find(|(other, _)| *other == domain) {
+                let text = format!("{domain:?} is a domain of virtual host {first} already");
+                problems.error::<()>(&at.index(index).field("domains"), text, "");
+            }
+            seen.push((domain, index));
+        }
+    }
+}
+
+fn virtual_host(message: &pb::route::VirtualHost, at: &Path<'_>, problems: &mut Problems) -> VirtualHost {
+    let path = at.field("domains");
+    let mut domains = Vec::new();
+    for (index, text) in message.domains.iter().enumerate() {
+        domains.extend(domain(text, &path.index(index), problems));
+    }
+    if message.domains.is_empty() {
+        problems.error::<()>(&path, "a virtual host needs a domain", "write `*` for all");
+    }
+    let path = at.field("routes");
+    let mut routes = Vec::new();
+    for (index, message) in message.routes.iter().enumerate() {
+        routes.extend(route(message, &path.index(index), problems));
+    }
+    VirtualHost { name: message.name.as_str().into(), domains, routes }
+}
+
+fn domain(text: &str, at: &Path<'_>, problems: &mut Problems) -> Option<Domain> {
+    let text = text.to_ascii_lowercase();
+    let domain = match (text.strip_prefix('*'), text.strip_suffix('*')) {
+        (Some(""), _) => Domain::Any,
+        (Some(suffix), _) => Domain::Suffix(suffix.into()),
+        (None, Some(prefix)) => Domain::Prefix(prefix.into()),
+        (None, None) => Domain::Exact(text.as_str().into()),
+    };
+    let rest = match &domain {
+        Domain::Exact(rest) | Domain::Suffix(rest) | Domain::Prefix(rest) => rest,
+        Domain::Any => "*",
+    };
+    if rest.is_empty() || (rest.contains('*') && domain != Domain::Any) {
+        let fix = "write `*`, `*.example.com`, `example.*` or `example.com`";
+        return problems.error(at, format!("`{text}` is no domain"), fix);
+    }
+    Some(domain)
+}
+
+fn route(message: &pb::route::Route, at: &Path<'_>, problems: &mut Problems) -> Option<Route> {
+    use pb::route::route::Action;
+    let matches = route_match(message.r#match.as_ref(), &at.field("match"), problems);
+    let action = match &message.action {
+        Some(Action::Route(action)) => {
+            forward(action, &at.field("route"), problems).map(RouteAction::Forward)
+        }
+        Some(Action::DirectResponse(action)) => {
+            direct(action, &at.field("direct_response"), problems).map(RouteAction::Direct)
+        }
+        Some(Action::NonForwardingAction(_)) => Some(RouteAction::Local),
+        _ => problems.error(at, "the route says not what to do", "write `route` or `direct_response`"),
+    };
+    Some(Route { name: message.name.as_str().into(), matches: matches?, action: action? })
+}
+
+fn route_match(
+    message: Option<&pb::route::RouteMatch>,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<RouteMatch> {
+    use pb::route::route_match::PathSpecifier;
+    let message = message.or_else(|| problems.error(at, "the match is missing", "write `prefix: /`"))?;
+    if message.case_sensitive.is_some_and(|value| !value.value) {
+        problems.error::<()>(&at.field("case_sensitive"), "paths are compared with case", "leave it out");
+    }
+    let path = match &message.path_specifier {
+        Some(PathSpecifier::Path(path)) => Some(PathMatch::Exact(path.as_str().into())),
+        Some(PathSpecifier::Prefix(prefix)) => Some(PathMatch::Prefix(prefix.as_str().into())),
+        Some(PathSpecifier::PathSeparatedPrefix(prefix)) => {
+            segment_prefix(prefix, &at.field("path_separated_prefix"), problems)
+        }
+        _ => problems.error(at, "the test of the path is missing", "write `prefix: /` for all paths"),
+    };
+    let path_of_headers = at.field("headers");
+    let mut headers = Vec::new();
+    for (index, matcher) in message.headers.iter().enumerate() {
+        headers.extend(header(matcher, &path_of_headers.index(index), problems));
+    }
+    Some(RouteMatch { path: path?, headers })
+}
+
+fn segment_prefix(prefix: &str, at: &Path<'_>, problems: &mut Problems) -> Option<PathMatch> {
+    if !prefix.starts_with('/') || prefix.ends_with('/') || prefix.contains(['?', '#']) {
+        return problems.error(at, format!("`{prefix}` is no path without a slash at its end"), "");
+    }
+    Some(PathMatch::SegmentPrefix(prefix.into()))
+}
+
+/// A test of a header field.
+pub(super) fn header(
+    message: &pb::route::HeaderMatcher,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<HeaderMatch> {
+    use pb::route::header_matcher::HeaderMatchSpecifier;
+    let name = required(&message.name, &at.field("name"), problems)?.to_ascii_lowercase();
+    let (test, absent) = match &message.header_match_specifier {
+        None | Some(HeaderMatchSpecifier::PresentMatch(true)) => (HeaderTest::Present, false),
+        Some(HeaderMatchSpecifier::PresentMatch(false)) => (HeaderTest::Present, true),
+        Some(HeaderMatchSpecifier::StringMatch(matcher)) => {
+            (HeaderTest::Value(policy::string(matcher, &at.field("string_match"), problems)?), false)
+        }
+        // The support table has named it.
+        Some(_) => return None,
+    };
+    Some(HeaderMatch { name: name.into(), test, invert: message.invert_match != absent })
+}
+
+fn forward(message: &pb::route::RouteAction, at: &Path<'_>, problems: &mut Problems) -> Option<Forward> {
+    use pb::route::route_action::ClusterSpecifier;
+    let clusters = match &message.cluster_specifier {
+        Some(ClusterSpecifier::Cluster(name)) => {
+            let name = required(name, &at.field("cluster"), problems)?;
+            vec![WeightedCluster { name: name.into(), weight: 1 }]
+        }
+        Some(ClusterSpecifier::WeightedClusters(weighted)) => {
+            weighted_clusters(weighted, &at.field("weighted_clusters"), problems)?
+        }
+        _ => return problems.error(at, "the cluster is missing", "write `cluster` or `weighted_clusters`"),
+    };
+    let timeout = match message.timeout {
+        None => DEFAULT_TIMEOUT,
+        Some(timeout) => duration(timeout, &at.field("timeout"), problems)?,
+    };
+    Some(Forward {
+        clusters,
+        timeout: (!timeout.is_zero()).then_some(timeout),
+        connect_retries: retries(message.retry_policy.as_ref(), &at.field("retry_policy"), problems)?,
+    })
+}
+
+fn weighted_clusters(
+    message: &pb::route::WeightedCluster,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Vec<WeightedCluster>> {
+    let path = at.field("clusters");
+    let mut clusters = Vec::new();
+    for (index, cluster) in message.clusters.iter().enumerate() {
+        let at = path.index(index);
+        let name: Arc<str> = required(&cluster.name, &at.field("name"), problems)?.into();
+        clusters.push(WeightedCluster { name, weight: cluster.weight.map_or(0, |weight| weight.value) });
+    }
+    let sum: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
+    if sum == 0 || u32::try_from(sum).is_err() {
+        let text = "the sum of the weights must be between 1 and 4294967295";
+        return problems.error(&path, text, "");
+    }
+    Some(clusters)
+}
+
+/// What may be tried again: only what never reached the application.
+const RETRIED: [&str; 2] = ["connect-failure", "refused-stream"];
+
+fn retries(
+    message: Option<&pb::route::RetryPolicy>,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<u32> {
+    use pb::route::retry_policy::retry_host_predicate::ConfigType::TypedConfig;
+    let Some(message) = message else { return Some(0) };
+    let mut conditions = message.retry_on.split(',').map(str::trim).filter(|condition| !condition.is_empty());
+    if let Some(other) = conditions.clone().find(|condition| !RETRIED.contains(condition)) {
+        let text = format!("retries on `{other}` are not supported");
+        return problems.error(&at.field("retry_on"), text, "write `connect-failure,refused-stream`");
+    }
+    for (index, predicate) in message.retry_host_predicate.iter().enumerate() {
+        if !matches!(&predicate.config_type, Some(TypedConfig(any)) if is::<pb::PreviousHostsPredicate>(any)) {
+            let at = at.field("retry_host_predicate");
+            return problems.error(&at.index(index), "only previous_hosts is supported", "");
+        }
+    }
+    let retries = message.num_retries.map_or(1, |number| number.value);
+    Some(if conditions.next().is_some() { retries } else { 0 })
+}
+
+fn direct(
+    message: &pb::route::DirectResponseAction,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<DirectResponse> {
+    use pb::core::data_source::Specifier;
+    let status = u16::try_from(message.status).ok().filter(|status| (200..600).contains(status));
+    let status = status
+        .or_else(|| problems.error(&at.field("status"), format!("{} is no status", message.status), ""))?;
+    let body = match message.body.as_ref().and_then(|body| body.specifier.as_ref()) {
+        None => "",
+        Some(Specifier::InlineString(text)) => text,
+        Some(Specifier::InlineBytes(bytes)) => match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(_) => return problems.error(&at.field("body"), "the body is not UTF-8", ""),
+        },
+        Some(_) => return problems.error(&at.field("body"), "the body must be inline", ""),
+    };
+    Some(DirectResponse { status, body: body.into() })
+}

@@ -1,0 +1,86 @@
+//! Authorization rules, and tests of texts.
+
+use meshwork_model::proxy::{Action, Permission, Principal, Rbac, Rule, StringMatch};
+
+use super::Writer;
+use super::route::header;
+use crate::pb;
+
+pub(super) fn string(test: &StringMatch) -> pb::matcher::StringMatcher {
+    use pb::matcher::string_matcher::MatchPattern;
+    let pattern = match test {
+        StringMatch::Exact(text) => MatchPattern::Exact(text.to_string()),
+        StringMatch::Prefix(text) => MatchPattern::Prefix(text.to_string()),
+        StringMatch::Suffix(text) => MatchPattern::Suffix(text.to_string()),
+        StringMatch::Contains(text) => MatchPattern::Contains(text.to_string()),
+    };
+    pb::matcher::StringMatcher { match_pattern: Some(pattern), ..pb::matcher::StringMatcher::default() }
+}
+
+impl Writer<'_> {
+    #[expect(clippy::unused_self, reason = "one way to write, whatever the dialect")]
+    pub(super) fn rbac(&self, rbac: &Rbac) -> pb::rbac::Rbac {
+        let action = match rbac.action {
+            Action::Allow => pb::rbac::rbac::Action::Allow,
+            Action::Deny => pb::rbac::rbac::Action::Deny,
+        };
+        pb::rbac::Rbac {
+            action: action as i32,
+            policies: rbac.rules.iter().map(|rule| (rule.name.to_string(), policy(rule))).collect(),
+            ..pb::rbac::Rbac::default()
+        }
+    }
+}
+
+/// A rule. Envoy refuses empty lists, so a list that nothing can match is written as "not anything".
+fn policy(rule: &Rule) -> pb::rbac::Policy {
+    let mut permissions: Vec<_> = rule.permissions.iter().map(permission).collect();
+    if permissions.is_empty() {
+        permissions.push(permission(&Permission::Not(Box::new(Permission::Any))));
+    }
+    let mut principals: Vec<_> = rule.principals.iter().map(principal).collect();
+    if principals.is_empty() {
+        principals.push(principal(&Principal::Not(Box::new(Principal::Any))));
+    }
+    pb::rbac::Policy { permissions, principals, ..pb::rbac::Policy::default() }
+}
+
+fn permission(tested: &Permission) -> pb::rbac::Permission {
+    use pb::rbac::permission::{Rule, Set};
+    let set = |tests: &[Permission]| Set { rules: tests.iter().map(permission).collect() };
+    let rule = match tested {
+        Permission::Any => Rule::Any(true),
+        Permission::All(tests) if tests.is_empty() => Rule::Any(true),
+        Permission::OneOf(tests) if tests.is_empty() => {
+            Rule::NotRule(Box::new(permission(&Permission::Any)))
+        }
+        Permission::All(tests) => Rule::AndRules(set(tests)),
+        Permission::OneOf(tests) => Rule::OrRules(set(tests)),
+        Permission::Not(test) => Rule::NotRule(Box::new(permission(test))),
+        Permission::Path(test) => Rule::UrlPath(pb::matcher::PathMatcher {
+            rule: Some(pb::matcher::path_matcher::Rule::Path(string(test))),
+        }),
+        Permission::Header(matcher) => Rule::Header(header(matcher)),
+        Permission::DestinationPort(port) => Rule::DestinationPort(u32::from(*port)),
+    };
+    pb::rbac::Permission { rule: Some(rule) }
+}
+
+fn principal(tested: &Principal) -> pb::rbac::Principal {
+    use pb::rbac::principal::{Authenticated, Identifier, Set};
+    let set = |tests: &[Principal]| Set { ids: tests.iter().map(principal).collect() };
+    let identifier = match tested {
+        Principal::Any => Identifier::Any(true),
+        Principal::All(tests) if tests.is_empty() => Identifier::Any(true),
+        Principal::OneOf(tests) if tests.is_empty() => {
+            Identifier::NotId(Box::new(principal(&Principal::Any)))
+        }
+        Principal::All(tests) => Identifier::AndIds(set(tests)),
+        Principal::OneOf(tests) => Identifier::OrIds(set(tests)),
+        Principal::Not(test) => Identifier::NotId(Box::new(principal(test))),
+        Principal::Authenticated(test) => {
+            Identifier::Authenticated(Authenticated { principal_name: test.as_ref().map(string) })
+        }
+    };
+    pb::rbac::Principal { identifier: Some(identifier) }
+}

@@ -1,0 +1,166 @@
+//! Route tables.
+
+use meshwork_model::proxy::{
+    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,
+    RouteTable, VirtualHost, WeightedCluster,
+};
+
+use super::policy::string;
+use super::{Writer, duration, number, pack};
+use crate::node::Dialect;
+use crate::pb;
+
+/// What may be tried again: only what never reached the application.
+const RETRY_ON: &str = "connect-failure,refused-stream";
+const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
+/// How often Envoy picks anew when it picked an endpoint that failed before; then it takes what it gets.
+const HOST_SELECTION_ATTEMPTS: i64 = 3;
+
+impl Writer<'_> {
+    pub(super) fn route_table(&self, table: &RouteTable) -> pb::route::RouteConfiguration {
+        pb::route::RouteConfiguration {
+            name: table.name.to_string(),
+            virtual_hosts: table.hosts.iter().map(|host| self.virtual_host(host)).collect(),
+            ..pb::route::RouteConfiguration::default()
+        }
+    }
+
+    fn virtual_host(&self, host: &VirtualHost) -> pb::route::VirtualHost {
+        pb::route::VirtualHost {
+            name: host.name.to_string(),
+            domains: host.domains.iter().map(domain).collect(),
+            routes: host.routes.iter().flat_map(|route| self.routes(route)).collect(),
+            ..pb::route::VirtualHost::default()
+        }
+    }
+
+    /// A route, or two for gRPC, which knows no prefix by segment.
+    fn routes(&self, route: &Route) -> Vec<pb::route::Route> {
+        match &route.matches.path {
+            PathMatch::SegmentPrefix(prefix) if self.is_grpc() => vec![
+                self.route(route, &PathMatch::Exact(prefix.clone())),
+                self.route(route, &PathMatch::Prefix(format!("{prefix}/").into())),
+            ],
+            path => vec![self.route(route, path)],
+        }
+    }
+
+    fn route(&self, route: &Route, path: &PathMatch) -> pb::route::Route {
+        use pb::route::route::Action;
+        let action = match &route.action {
+            RouteAction::Forward(forward) => Action::Route(self.forward(forward)),
+            RouteAction::Direct(response) => Action::DirectResponse(direct(response)),
+            RouteAction::Local => Action::NonForwardingAction(pb::route::NonForwardingAction::default()),
+        };
+        pb::route::Route {
+            name: route.name.to_string(),
+            r#match: Some(route_match(&route.matches, path)),
+            action: Some(action),
+            ..pb::route::Route::default()
+        }
+    }
+
+    fn forward(&self, forward: &Forward) -> pb::route::RouteAction {
+        let mut message = pb::route::RouteAction {
+            cluster_specifier: Some(clusters(&forward.clusters)),
+            ..pb::route::RouteAction::default()
+        };
+        if self.is_grpc() {
+            // gRPC looks at the whole stream's time only, and refuses most retry policies.
+            message.max_stream_duration =
+                forward.timeout.map(|timeout| pb::route::route_action::MaxStreamDuration {
+                    max_stream_duration: Some(duration(timeout)),
+                    ..pb::route::route_action::MaxStreamDuration::default()
+                });
+        } else {
+            message.timeout = Some(forward.timeout.map(duration).unwrap_or_default());
+            message.retry_policy = (forward.connect_retries > 0).then(|| self.retry_policy(forward));
+        }
+        message
+    }
+
+    fn retry_policy(&self, forward: &Forward) -> pb::route::RetryPolicy {
+        let mut message = pb::route::RetryPolicy {
+            retry_on: RETRY_ON.to_owned(),
+            num_retries: Some(number(forward.connect_retries)),
+            ..pb::route::RetryPolicy::default()
+        };
+        if self.dialect == Dialect::Envoy {
+            use pb::route::retry_policy::{RetryHostPredicate, retry_host_predicate::ConfigType};
+            let config = pack(&pb::PreviousHostsPredicate::default());
+            message.host_selection_retry_max_attempts = HOST_SELECTION_ATTEMPTS;
+            message.retry_host_predicate = vec![RetryHostPredicate {
+                name: PREVIOUS_HOSTS.to_owned(),
+                config_type: Some(ConfigType::TypedConfig(config)),
+            }];
+        }
+        message
+    }
+}
+
+fn domain(domain: &Domain) -> String {
+    match domain {
+        Domain::Exact(name) => name.to_string(),
+        Domain::Suffix(suffix) => format!("*{suffix}"),
+        Domain::Prefix(prefix) => format!("{prefix}*"),
+        Domain::Any => "*".to_owned(),
+    }
+}
+
+fn route_match(matches: &RouteMatch, path: &PathMatch) -> pb::route::RouteMatch {
+    use pb::route::route_match::PathSpecifier;
+    let path = match path {
+        PathMatch::Exact(path) => PathSpecifier::Path(path.to_string()),
+        PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.to_string()),
+        PathMatch::SegmentPrefix(prefix) => PathSpecifier::PathSeparatedPrefix(prefix.to_string()),
+    };
+    pb::route::RouteMatch {
+        path_specifier: Some(path),
+        headers: matches.headers.iter().map(header).collect(),
+        ..pb::route::RouteMatch::default()
+    }
+}
+
+pub(super) fn header(matcher: &HeaderMatch) -> pb::route::HeaderMatcher {
+    use pb::route::header_matcher::HeaderMatchSpecifier;
+    let test = match &matcher.test {
+        HeaderTest::Present => HeaderMatchSpecifier::PresentMatch(true),
+        HeaderTest::Value(test) => HeaderMatchSpecifier::StringMatch(string(test)),
+    };
+    pb::route::HeaderMatcher {
+        name: matcher.name.to_string(),
+        invert_match: matcher.invert,
+        header_match_specifier: Some(test),
+        ..pb::route::HeaderMatcher::default()
+    }
+}
+
+fn clusters(clusters: &[WeightedCluster]) -> pb::route::route_action::ClusterSpecifier {
+    use pb::route::route_action::ClusterSpecifier;
+    use pb::route::weighted_cluster::ClusterWeight;
+    if let [WeightedCluster { name, weight: 1 }] = clusters {
+        return ClusterSpecifier::Cluster(name.to_string());
+    }
+    let weighted = clusters.iter().map(|cluster| ClusterWeight {
+        name: cluster.name.to_string(),
+        weight: Some(number(cluster.weight)),
+        ..ClusterWeight::default()
+    });
+    ClusterSpecifier::WeightedClusters(pb::route::WeightedCluster {
+        clusters: weighted.collect(),
+        ..pb::route::WeightedCluster::default()
+    })
+}
+
+fn direct(response: &DirectResponse) -> pb::route::DirectResponseAction {
+    use pb::core::data_source::Specifier;
+    let body = (!response.body.is_empty()).then(|| pb::core::DataSource {
+        specifier: Some(Specifier::InlineString(response.body.to_string())),
+        ..pb::core::DataSource::default()
+    });
+    pb::route::DirectResponseAction {
+        status: u32::from(response.status),
+        body,
+        ..pb::route::DirectResponseAction::default()
+    }
+}

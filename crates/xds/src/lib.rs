@@ -1,0 +1,32 @@
+//! Envoy protobufs to and from the model, and the ADS sessions as state machines without I/O.
+//!
+//! - [`bootstrap`]: an Envoy v3 bootstrap file, YAML or JSON, as the model's resources.
+//! - [`encode`] and [`decode`]: one resource to and from Envoy's protobufs, in one of three [`Dialect`]s.
+//! - [`support`]: the one table of what is honoured, harmless or refused; it judges files and wire alike.
+//! - [`server`] and [`client`]: both ends of ADS as state machines; [`grpc`] is the thin shell with sockets.
+//!
+//! Protobuf types do not leave this crate.
+
+pub mod bootstrap;
+mod canonical;
+pub mod client;
+mod decode;
+mod descriptors;
+mod dump;
+mod encode;
+pub mod grpc;
+mod json;
+mod metadata;
+mod node;
+mod path;
+mod pb;
+mod resource;
+pub mod server;
+pub mod support;
+mod yaml;
+
+pub use decode::decode;
+pub use dump::dump;
+pub use encode::{SdsSource, encode};
+pub use node::{Dialect, Node};
+pub use resource::{Encoded, Rejection, Snapshot, Update, kind_of_type_url, type_url};

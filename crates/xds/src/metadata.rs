@@ -1,0 +1,101 @@
+//! The keys of `filter_metadata` that are read and written, and plain values in protobuf's `Struct`.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Number, Value};
+
+use crate::path::{Path, Problems};
+use crate::pb;
+
+/// Where Istio keeps what it knows of clusters and endpoints.
+pub(crate) const ISTIO: &str = "istio";
+/// In [`ISTIO`], of an endpoint: `<name>;<namespace>;<app>;<version>;<cluster>`.
+pub(crate) const WORKLOAD: &str = "workload";
+/// In [`ISTIO`], of a cluster: a list of `{host, name, namespace}`.
+pub(crate) const SERVICES: &str = "services";
+/// What an endpoint's transport is picked by. Source: Envoy `Cluster.transport_socket_matches`.
+pub(crate) const TRANSPORT: &str = "envoy.transport_socket_match";
+/// In [`TRANSPORT`]: the SPIFFE ID that the endpoint must prove.
+pub(crate) const IDENTITY: &str = "meshwork.identity";
+
+/// The text of a key in one filter's metadata.
+pub(crate) fn text<'m>(metadata: Option<&'m pb::core::Metadata>, filter: &str, key: &str) -> Option<&'m str> {
+    match metadata?.filter_metadata.get(filter)?.fields.get(key)?.kind.as_ref()? {
+        pb::value::Kind::StringValue(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// The mark by which transports are matched: the one key `meshwork.identity`, or none.
+pub(crate) fn identity_mark(
+    marks: &pb::Struct,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Option<Arc<str>>> {
+    let mut mark = None;
+    for (key, value) in &marks.fields {
+        match (&value.kind, key.as_str()) {
+            (Some(pb::value::Kind::StringValue(text)), IDENTITY) => mark = Some(Arc::from(text.as_str())),
+            _ => {
+                let text = format!("transports are matched by `{IDENTITY}` only, a text");
+                return problems.error(&at.key(key), text, "");
+            }
+        }
+    }
+    Some(mark)
+}
+
+/// A `Struct` as a JSON object.
+pub(crate) fn to_json(message: &pb::Struct) -> Value {
+    Value::Object(message.fields.iter().map(|(key, value)| (key.clone(), value_to_json(value))).collect())
+}
+
+fn value_to_json(value: &pb::Value) -> Value {
+    use pb::value::Kind;
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::BoolValue(value)) => Value::Bool(*value),
+        Some(Kind::NumberValue(value)) => number(*value),
+        Some(Kind::StringValue(value)) => Value::String(value.clone()),
+        Some(Kind::StructValue(value)) => to_json(value),
+        Some(Kind::ListValue(list)) => Value::Array(list.values.iter().map(value_to_json).collect()),
+    }
+}
+
+/// The largest double below which every whole number is exact.
+const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
+
+/// Whole numbers stay whole: `Struct` knows doubles only.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() <= MAX_WHOLE {
+        #[expect(clippy::cast_possible_truncation, reason = "a whole number within 53 bits")]
+        return Value::Number((value as i64).into());
+    }
+    Number::from_f64(value).map_or(Value::Null, Value::Number)
+}
+
+/// A JSON object as a `Struct`; of anything else, an empty one.
+pub(crate) fn from_json(value: &Value) -> pb::Struct {
+    let Value::Object(fields) = value else { return pb::Struct::default() };
+    struct_of(fields)
+}
+
+fn struct_of(fields: &Map<String, Value>) -> pb::Struct {
+    pb::Struct { fields: fields.iter().map(|(key, value)| (key.clone(), value_from_json(value))).collect() }
+}
+
+fn value_from_json(value: &Value) -> pb::Value {
+    use envoy_types::pb::google::protobuf::ListValue;
+    use pb::value::Kind;
+    let kind = match value {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(value) => Kind::BoolValue(*value),
+        Value::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
+        Value::String(value) => Kind::StringValue(value.clone()),
+        Value::Array(items) => {
+            Kind::ListValue(ListValue { values: items.iter().map(value_from_json).collect() })
+        }
+        Value::Object(fields) => Kind::StructValue(struct_of(fields)),
+    };
+    pb::Value { kind: Some(kind) }
+}

@@ -1,0 +1,28 @@
+//! The generated protobuf types that this crate uses, under short names.
+
+pub(crate) use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
+pub(crate) use envoy_types::pb::envoy::config::bootstrap::v3 as bootstrap;
+pub(crate) use envoy_types::pb::envoy::config::cluster::v3 as cluster;
+pub(crate) use envoy_types::pb::envoy::config::core::v3 as core;
+pub(crate) use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
+pub(crate) use envoy_types::pb::envoy::config::listener::v3 as listener;
+pub(crate) use envoy_types::pb::envoy::config::rbac::v3 as rbac;
+pub(crate) use envoy_types::pb::envoy::config::route::v3 as route;
+pub(crate) use envoy_types::pb::envoy::extensions::access_loggers::file::v3::FileAccessLog;
+pub(crate) use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::StdoutAccessLog;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::Rbac as HttpRbac;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::network::rbac::v3::Rbac as NetworkRbac;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
+pub(crate) use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
+pub(crate) use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+pub(crate) use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
+pub(crate) use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;
+pub(crate) use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
+pub(crate) use envoy_types::pb::envoy::service::discovery::v3 as discovery;
+pub(crate) use envoy_types::pb::google::protobuf::{
+    Any, BoolValue, Duration, Struct, UInt32Value, Value, value,
+};
+pub(crate) use envoy_types::pb::google::rpc::Status;

@@ -1,0 +1,338 @@
+//! One resource for each thing that the model can say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshwork_model::proxy::*;
+use meshwork_model::spiffe::SpiffeId;
+
+pub fn identity(account: &str) -> SpiffeId {
+    SpiffeId::workload("mesh.local", "shop", account).unwrap()
+}
+
+/// Feature and resource.
+pub fn features() -> Vec<(&'static str, Resource)> {
+    vec![
+        ("inbound-http", Resource::Listener(inbound_http())),
+        ("inbound-tcp", Resource::Listener(inbound_tcp())),
+        ("outbound-http", Resource::Listener(outbound_http())),
+        ("api-listener", Resource::Listener(api_listener())),
+        ("permissive-chains", Resource::Listener(permissive())),
+        ("routes", Resource::Routes(routes())),
+        ("cluster-eds-mtls", Resource::Cluster(cluster(false))),
+        ("cluster-eds-mtls-or-plaintext", Resource::Cluster(cluster(true))),
+        ("cluster-static", Resource::Cluster(application())),
+        ("endpoints", Resource::Endpoints(endpoints())),
+    ]
+}
+
+fn inbound_http() -> Listener {
+    Listener {
+        name: "inbound|8080".into(),
+        address: Some("127.0.0.1:41000".parse().unwrap()),
+        direction: Direction::Inbound,
+        chains: vec![FilterChain {
+            name: "strict".into(),
+            matches: ChainMatch::default(),
+            tls: Some(downstream(&["h2", "http/1.1"])),
+            filter: NetworkFilter::Http(Arc::new(HttpConnection {
+                filters: vec![
+                    HttpFilter::Rbac(Arc::new(deny())),
+                    HttpFilter::Rbac(Arc::new(allow())),
+                ],
+                routes: RouteSource::Inline(Arc::new(to_one_cluster("inbound|8080||"))),
+                access_logs: vec![AccessLog::File("/tmp/access.log".into()), AccessLog::Stdout],
+                idle_timeout: Some(Duration::from_secs(300)),
+                ..http()
+            })),
+        }],
+    }
+}
+
+fn inbound_tcp() -> Listener {
+    let network = Rbac {
+        action: Action::Allow,
+        rules: vec![Rule {
+            name: "ns[shop]-policy[ledger]-rule[0]".into(),
+            permissions: vec![Permission::DestinationPort(5432)],
+            principals: vec![Principal::Authenticated(Some(StringMatch::Exact(
+                identity("payments").as_str().into(),
+            )))],
+        }],
+    };
+    Listener {
+        name: "inbound|5432".into(),
+        address: Some("[::1]:41001".parse().unwrap()),
+        direction: Direction::Inbound,
+        chains: vec![FilterChain {
+            name: "strict".into(),
+            matches: ChainMatch::default(),
+            tls: Some(DownstreamTls { allowed: vec![identity("payments")], ..downstream(&[]) }),
+            filter: NetworkFilter::Tcp(Arc::new(TcpProxy {
+                stat_prefix: "inbound_5432".into(),
+                cluster: "inbound|5432||".into(),
+                rbac: vec![Arc::new(network)],
+                idle_timeout: Some(Duration::from_secs(3600)),
+            })),
+        }],
+    }
+}
+
+fn outbound_http() -> Listener {
+    Listener {
+        name: "outbound|80|catalog.shop.svc.cluster.local".into(),
+        address: Some("127.0.0.1:42000".parse().unwrap()),
+        direction: Direction::Outbound,
+        chains: vec![FilterChain {
+            name: "all".into(),
+            matches: ChainMatch::default(),
+            tls: None,
+            filter: NetworkFilter::Http(Arc::new(http())),
+        }],
+    }
+}
+
+fn api_listener() -> Listener {
+    Listener {
+        name: "catalog.shop:80".into(),
+        address: None,
+        direction: Direction::Outbound,
+        chains: vec![FilterChain {
+            name: "".into(),
+            matches: ChainMatch::default(),
+            tls: None,
+            filter: NetworkFilter::Http(Arc::new(http())),
+        }],
+    }
+}
+
+fn permissive() -> Listener {
+    let chain = |name: &str, transport, alpn: &[&str], tls| FilterChain {
+        name: name.into(),
+        matches: ChainMatch { transport, alpn: alpn.iter().map(|&p| p.into()).collect() },
+        tls,
+        filter: NetworkFilter::Http(Arc::new(http())),
+    };
+    Listener {
+        name: "inbound|8081".into(),
+        address: Some("127.0.0.1:41002".parse().unwrap()),
+        direction: Direction::Unspecified,
+        chains: vec![
+            chain("mtls", Some(Transport::Tls), &["istio", "h2"], Some(downstream(&["h2"]))),
+            chain("plaintext", Some(Transport::Plaintext), &[], None),
+            chain("rest", None, &[], None),
+        ],
+    }
+}
+
+fn http() -> HttpConnection {
+    HttpConnection {
+        stat_prefix: "http".into(),
+        codec: Codec::Auto,
+        routes: RouteSource::Named("outbound|80||catalog.shop.svc.cluster.local".into()),
+        filters: Vec::new(),
+        paths: PathNormalization { rfc3986: true, merge_slashes: true, reject_escaped_slashes: true },
+        generate_request_id: true,
+        server_name: None,
+        idle_timeout: None,
+        access_logs: Vec::new(),
+    }
+}
+
+fn downstream(alpn: &[&str]) -> DownstreamTls {
+    DownstreamTls {
+        certificate: "default".into(),
+        validation: Some("ROOTCA".into()),
+        require_client_certificate: true,
+        alpn: alpn.iter().map(|&protocol| protocol.into()).collect(),
+        allowed: Vec::new(),
+    }
+}
+
+fn deny() -> Rbac {
+    let admin = Permission::All(vec![
+        Permission::Path(StringMatch::Prefix("/admin".into())),
+        Permission::Not(Box::new(Permission::Path(StringMatch::Suffix(".css".into())))),
+        Permission::OneOf(vec![
+            Permission::Header(method("POST")),
+            Permission::Header(HeaderMatch {
+                name: "x-debug".into(),
+                test: HeaderTest::Present,
+                invert: true,
+            }),
+        ]),
+    ]);
+    Rbac {
+        action: Action::Deny,
+        rules: vec![Rule {
+            name: "ns[shop]-policy[admin]-rule[0]".into(),
+            permissions: vec![admin],
+            principals: vec![Principal::Not(Box::new(Principal::Authenticated(Some(
+                StringMatch::Contains("/sa/admin".into()),
+            ))))],
+        }],
+    }
+}
+
+fn allow() -> Rbac {
+    let rule = |name: &str, principal| Rule {
+        name: name.into(),
+        permissions: vec![Permission::Any],
+        principals: vec![principal],
+    };
+    let web = StringMatch::Exact(identity("web").as_str().into());
+    let shop = StringMatch::Prefix("spiffe://mesh.local/ns/shop/".into());
+    Rbac {
+        action: Action::Allow,
+        rules: vec![
+            rule("a", Principal::Authenticated(Some(web))),
+            rule("b", Principal::Authenticated(None)),
+            rule("c", Principal::OneOf(vec![Principal::Any, Principal::Authenticated(Some(shop.clone()))])),
+            rule("d", Principal::All(vec![Principal::Any, Principal::Authenticated(Some(shop))])),
+        ],
+    }
+}
+
+fn method(method: &str) -> HeaderMatch {
+    HeaderMatch {
+        name: ":method".into(),
+        test: HeaderTest::Value(StringMatch::Exact(method.into())),
+        invert: false,
+    }
+}
+
+fn to_one_cluster(cluster: &str) -> RouteTable {
+    let forward = Forward {
+        clusters: vec![WeightedCluster { name: cluster.into(), weight: 1 }],
+        timeout: None,
+        connect_retries: 0,
+    };
+    RouteTable {
+        name: "inbound".into(),
+        hosts: vec![VirtualHost {
+            name: "all".into(),
+            domains: vec![Domain::Any],
+            routes: vec![Route {
+                name: "all".into(),
+                matches: RouteMatch { path: PathMatch::Prefix("/".into()), headers: Vec::new() },
+                action: RouteAction::Forward(forward),
+            }],
+        }],
+    }
+}
+
+fn routes() -> RouteTable {
+    let route = |name: &str, path, headers, action| Route {
+        name: name.into(),
+        matches: RouteMatch { path, headers },
+        action,
+    };
+    let canary = RouteAction::Forward(Forward {
+        clusters: vec![
+            WeightedCluster { name: "outbound|80||catalog-v1.shop.svc.cluster.local".into(), weight: 90 },
+            WeightedCluster { name: "outbound|80||catalog-v2.shop.svc.cluster.local".into(), weight: 10 },
+        ],
+        timeout: Some(Duration::from_millis(1500)),
+        connect_retries: 2,
+    });
+    let direct = RouteAction::Direct(DirectResponse { status: 404, body: "no such page".into() });
+    let empty = RouteAction::Direct(DirectResponse { status: 503, body: "".into() });
+    let beta = HeaderMatch {
+        name: "x-user".into(),
+        test: HeaderTest::Value(StringMatch::Prefix("beta".into())),
+        invert: false,
+    };
+    RouteTable {
+        name: "outbound|80||catalog.shop.svc.cluster.local".into(),
+        hosts: vec![
+            VirtualHost {
+                name: "named".into(),
+                domains: vec![
+                    Domain::Exact("catalog".into()),
+                    Domain::Suffix(".example.com".into()),
+                    Domain::Prefix("catalog.".into()),
+                ],
+                routes: vec![
+                    route("canary", PathMatch::SegmentPrefix("/items".into()), vec![beta], canary),
+                    route("exact", PathMatch::Exact("/gone".into()), vec![method("GET")], direct),
+                ],
+            },
+            VirtualHost {
+                name: "all".into(),
+                domains: vec![Domain::Any],
+                routes: vec![
+                    route("empty", PathMatch::Exact("/busy".into()), Vec::new(), empty),
+                    route("local", PathMatch::Prefix("/".into()), Vec::new(), RouteAction::Local),
+                ],
+            },
+        ],
+    }
+}
+
+fn cluster(plaintext: bool) -> Cluster {
+    let tls = |account: &str| UpstreamTls {
+        certificate: Some("default".into()),
+        validation: "ROOTCA".into(),
+        identities: vec![identity(account)],
+        alpn: vec!["h2".into()],
+        sni: "outbound_.80_._.catalog.shop.svc.cluster.local".into(),
+    };
+    let by_identity = |account: &str| TransportMatch {
+        name: account.into(),
+        transport: Some(identity(account).as_str().into()),
+        tls: Some(tls(account)),
+    };
+    let mut transports = vec![by_identity("catalog"), by_identity("catalog-canary")];
+    if plaintext {
+        transports.push(TransportMatch { name: "plaintext".into(), transport: None, tls: None });
+    }
+    Cluster {
+        name: "outbound|80||catalog.shop.svc.cluster.local".into(),
+        service: Some(ServiceName { name: "catalog".into(), namespace: "shop".into() }),
+        discovery: Discovery::Eds("outbound|80||catalog.shop.svc.cluster.local".into()),
+        balancing: Balancing::LeastRequest,
+        connect_timeout: Duration::from_secs(5),
+        protocol: UpstreamProtocol::Http2,
+        transports,
+    }
+}
+
+fn application() -> Cluster {
+    Cluster {
+        name: "inbound|8080||".into(),
+        service: None,
+        discovery: Discovery::Static(Endpoints {
+            cluster: "inbound|8080||".into(),
+            endpoints: vec![Endpoint {
+                address: "127.0.0.1:9000".parse().unwrap(),
+                transport: None,
+                workload: None,
+            }],
+        }),
+        balancing: Balancing::RoundRobin,
+        connect_timeout: Duration::from_millis(250),
+        protocol: UpstreamProtocol::Http1,
+        transports: Vec::new(),
+    }
+}
+
+fn endpoints() -> Endpoints {
+    let endpoint = |address: &str, account: &str, version: &str| Endpoint {
+        address: address.parse().unwrap(),
+        transport: Some(identity(account).as_str().into()),
+        workload: Some(Workload {
+            name: format!("{account}-{version}").into(),
+            namespace: "shop".into(),
+            app: "catalog".into(),
+            version: version.into(),
+        }),
+    };
+    Endpoints {
+        cluster: "outbound|80||catalog.shop.svc.cluster.local".into(),
+        endpoints: vec![
+            endpoint("127.0.0.1:41000", "catalog", "v1"),
+            endpoint("[::1]:41010", "catalog-canary", "v2"),
+            Endpoint { address: "10.0.0.7:80".parse().unwrap(), transport: None, workload: None },
+        ],
+    }
+}

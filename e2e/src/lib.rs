@@ -1,0 +1,55 @@
+//! Black-box tests of the binary, with the real peers.
+//!
+//! What the tests share: running programs that end with the test, ports, an origin that records what reaches it
+//! byte by byte, a client that sends what it is told byte by byte, and where the peers are installed
+//! (`cargo xtask peers`).
+
+pub mod http;
+pub mod mesh;
+pub mod origin;
+pub mod program;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test calls it dead. Generous: tests assert liveness, never speed.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a parent").to_path_buf()
+}
+
+/// The binary under test: `MESHWORK_BINARY`, or the one beside the tests.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("MESHWORK_BINARY") {
+        return path.into();
+    }
+    // target/debug/deps/<test> → target/debug/meshwork
+    let test = std::env::current_exe().expect("this program");
+    let path = test.ancestors().nth(2).expect("a target folder").join("meshwork");
+    assert!(path.exists(), "{} is not built: cargo build", path.display());
+    path
+}
+
+/// A Python peer's environment, or another file below `target/peers`.
+pub fn peer(path: &str) -> PathBuf {
+    let path = root().join("target/peers").join(path);
+    assert!(path.exists(), "{} is not installed: cargo xtask peers", path.display());
+    path
+}
+
+/// A loopback address whose port was free just now.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port")
+}
+
+/// Waits until `what` holds, and panics with its name where it does not within [`DEADLINE`].
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,1 @@
+//! A whole mesh for a test, through the demo.

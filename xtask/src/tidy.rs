@@ -1,0 +1,20 @@
+//! Checks the invariants of ARCHITECTURE.md and the repository's rules; an invariant is changed by a decision
+//! record, never on the way.
+
+mod dependencies;
+mod sources;
+
+use anyhow::bail;
+
+/// Runs every check and names all that fails.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let mut problems = dependencies::check()?;
+    problems.extend(sources::check()?);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    for problem in &problems {
+        crate::say(format_args!("tidy: {problem}"));
+    }
+    bail!("{} problems", problems.len())
+}

@@ -53,6 +53,11 @@ impl Program {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// How it ended; `None` while it runs.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child")
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()

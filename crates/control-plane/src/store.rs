@@ -279,6 +279,14 @@ impl Store {
         Ok(records.iter().filter_map(|text| form::workload_from_text(text)).collect())
     }
 
+    /// How many workloads are there, or were when the control plane was last heard of.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn lease_count(&self) -> Result<usize, StoreError> {
+        Ok(self.leases()?.len())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Connection> {
         // A panic elsewhere rolled its transaction back: the connection itself is sound.
         self.connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

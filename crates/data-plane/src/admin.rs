@@ -92,7 +92,9 @@ async fn answer(mut stream: TcpStream, state: &State) -> io::Result<()> {
     let (mut bytes, mut fields) = (Vec::new(), Vec::new());
     let page = loop {
         match http1::parse_request(&bytes, &mut fields, &limits) {
-            Ok(Some(request)) => break page(state, request.method.of(&bytes), request.path_and_query(&bytes)),
+            Ok(Some(request)) => {
+                break page(state, request.method.of(&bytes), request.path_and_query(&bytes));
+            }
             Ok(None) => {}
             Err(error) => break Page::text(error.status(), format!("{error}\n")),
         }

@@ -166,8 +166,7 @@ impl ClusterConfig {
         if self.transports.is_empty() {
             return Reach::Plaintext;
         }
-        let takes =
-            |mark: &Option<Arc<str>>| mark.is_none() || *mark == endpoint.transport;
+        let takes = |mark: &Option<Arc<str>>| mark.is_none() || *mark == endpoint.transport;
         let found = self.transports.iter().find(|(mark, _)| takes(mark));
         found.map_or(Reach::Nowhere, |(_, reach)| reach.clone())
     }

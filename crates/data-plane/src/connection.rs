@@ -146,7 +146,9 @@ async fn accept_by_alpn(
     let offered: Vec<&[u8]> = hello.alpn().into_iter().flatten().collect();
     let chain = listener.chain(transport, &offered).map(Arc::clone).ok_or_else(no_chain)?;
     let Some(tls) = &chain.tls else {
-        return Err(ProxyError::fatal(Kind::Unsupported("TLS is not passed through beside chains with ALPN")));
+        return Err(ProxyError::fatal(Kind::Unsupported(
+            "TLS is not passed through beside chains with ALPN",
+        )));
     };
     let stream = start.into_stream(Arc::clone(&tls.config)).await.map_err(|e| ProxyError::downstream(&e))?;
     proven(chain, stream)

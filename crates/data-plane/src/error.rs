@@ -130,9 +130,11 @@ impl ProxyError {
             | Kind::RequestTimeout
             | Kind::DownstreamGone
             | Kind::DownstreamBroken(_) => Side::Downstream,
-            Kind::NoRoute | Kind::NoCluster(_) | Kind::NoEndpoint(_) | Kind::Denied(_) | Kind::Overload(_) => {
-                Side::Local
-            }
+            Kind::NoRoute
+            | Kind::NoCluster(_)
+            | Kind::NoEndpoint(_)
+            | Kind::Denied(_)
+            | Kind::Overload(_) => Side::Local,
             Kind::Connect(_)
             | Kind::ConnectTimeout
             | Kind::Identity(_)

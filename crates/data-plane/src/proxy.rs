@@ -118,8 +118,7 @@ impl Proxy {
             admin::Server::start(address, Arc::clone(&state)).map_err(|e| StartError::Admin(address, e))
         });
         let (running, ended) = mpsc::channel(1);
-        let mut proxy =
-            Self { state, threads: Vec::new(), running: ended.into(), admin: admin.transpose()? };
+        let mut proxy = Self { state, threads: Vec::new(), running: ended.into(), admin: admin.transpose()? };
         let node = Arc::new(options.node);
         for index in 0..workers {
             let thread = proxy.spawn(index, options.access_log.lane(), Arc::clone(&node), running.clone());

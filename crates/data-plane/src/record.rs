@@ -151,7 +151,9 @@ impl Record {
         protocol: Protocol,
     ) -> EdgeId {
         if peer.direction == Direction::Inbound {
-            return peer.edges.edge(protocol, || worker.shard.edge(&inbound(worker, peer, service, protocol)));
+            return peer
+                .edges
+                .edge(protocol, || worker.shard.edge(&inbound(worker, peer, service, protocol)));
         }
         let (edges, endpoint) = match (&self.endpoint, &self.cluster) {
             (Some(endpoint), _) => (&endpoint.edges, Some(&**endpoint)),
@@ -176,8 +178,7 @@ impl OpenConnection {
         if peer.direction != Direction::Inbound {
             return Self { counted: None };
         }
-        let edge =
-            peer.edges.edge(protocol, || worker.shard.edge(&inbound(worker, peer, service, protocol)));
+        let edge = peer.edges.edge(protocol, || worker.shard.edge(&inbound(worker, peer, service, protocol)));
         Self::count(worker, edge)
     }
 

@@ -30,9 +30,18 @@ pub(crate) struct Rewound {
 macro_rules! on_stream {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {
-            Transport::Plain($stream) => { let $stream = Pin::new($stream); $call }
-            Transport::Server($stream) => { let $stream = Pin::new(&mut **$stream); $call }
-            Transport::Client($stream) => { let $stream = Pin::new(&mut **$stream); $call }
+            Transport::Plain($stream) => {
+                let $stream = Pin::new($stream);
+                $call
+            }
+            Transport::Server($stream) => {
+                let $stream = Pin::new(&mut **$stream);
+                $call
+            }
+            Transport::Client($stream) => {
+                let $stream = Pin::new(&mut **$stream);
+                $call
+            }
         }
     };
 }

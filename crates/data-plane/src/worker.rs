@@ -142,9 +142,9 @@ impl Worker {
             keep
         });
         for (address, listener) in config.listeners.iter().filter(|_| is_running) {
-            acceptors.entry(*address).or_insert_with(|| {
-                (Arc::clone(&listener.sockets), listener::start(self, &listener.sockets))
-            });
+            acceptors
+                .entry(*address)
+                .or_insert_with(|| (Arc::clone(&listener.sockets), listener::start(self, &listener.sockets)));
         }
     }
 

@@ -16,7 +16,7 @@ use crate::mesh::Mesh;
 use crate::report::{Report, judge};
 use crate::screen::Screen;
 use crate::supervisor::Event;
-use crate::table;
+use crate::table::{self, Past};
 use crate::traffic::Traffic;
 use crate::{Options, Output};
 
@@ -101,7 +101,7 @@ pub async fn run(options: Options) -> Result<Verdict, DemoError> {
     let mut interrupt = Interrupt::new().map_err(DemoError::Signals)?;
     let screen = Screen::new(options.output);
     let mesh = Mesh::new(options.directory.as_deref())?;
-    let mut demo = Demo { options, screen, mesh, traffic: Traffic::default() };
+    let mut demo = Demo { options, screen, mesh, traffic: Traffic::default(), past: Past::default() };
     let played = Box::pin(demo.play(&mut interrupt)).await;
     demo.screen.settle();
     demo.take_down(&mut interrupt).await;
@@ -115,6 +115,7 @@ struct Demo {
     screen: Screen,
     mesh: Mesh,
     traffic: Traffic,
+    past: Past,
 }
 
 /// How far a run came.
@@ -196,15 +197,14 @@ impl Demo {
 
     /// Shows the edges as they are now; `rarely` is true for one call in [`PRINT_EVERY`].
     async fn refresh(&mut self, rarely: bool) {
-        if !self.screen.is_live() && !rarely {
-            return;
-        }
-        let summary = table::summary(&self.traffic.total());
         let table = match self.mesh.edges().await {
-            Ok(edges) => table::render(&edges, self.screen.paint()),
+            Ok(edges) => self.render(&edges),
             Err(error) => format!("The control plane does not answer: {error}"),
         };
-        self.screen.table(&format!("{table}\n{summary}"));
+        if self.screen.is_live() || rarely {
+            let summary = table::summary(&self.traffic.total(), &self.traffic.lately());
+            self.screen.table(&format!("{table}\n{summary}"));
+        }
         if rarely && let Ok(diagram) = self.mesh.diagram().await {
             // The next one may succeed; the last one is not left unwritten in silence.
             let _ = std::fs::write(self.mesh.directory.diagram(), diagram);
@@ -220,7 +220,8 @@ impl Demo {
         sleep(SETTLE).await;
         let edges = answered(|| self.mesh.edges()).await?;
         let diagram = self.write_diagram().await?;
-        self.screen.table(&table::render(&edges, self.screen.paint()));
+        let table = self.render(&edges);
+        self.screen.table(&table);
         let report = self.make_report(&edges, diagram);
         let json = report.json().unwrap_or_default();
         if let Some(path) = &self.options.report {
@@ -238,8 +239,15 @@ impl Demo {
         if self.screen.is_live()
             && let Ok(edges) = self.mesh.edges().await
         {
-            self.screen.table(&table::render(&edges, self.screen.paint()));
+            let table = self.render(&edges);
+            self.screen.table(&table);
         }
+    }
+
+    fn render(&mut self, edges: &[Edge]) -> String {
+        let table = table::render(edges, &self.past, self.screen.paint());
+        self.past.remember(edges);
+        table
     }
 
     fn make_report(&self, edges: &[Edge], diagram: PathBuf) -> Report {
@@ -273,7 +281,7 @@ impl Demo {
         match played? {
             Played::Interrupted => Ok(Verdict::Failed("interrupted before traffic flowed".to_owned())),
             Played::Whole => {
-                self.screen.say(&table::summary(&tally));
+                self.screen.say(&table::summary(&tally, &tally.versions));
                 Ok(judge(&tally).map_or_else(Verdict::Failed, |()| Verdict::Passed))
             }
         }

@@ -64,5 +64,5 @@ pub const DEFAULT_RATE: u32 = 150;
 
 /// The edges of a mesh as the table that the demo shows, plain text.
 pub fn table(edges: &[meshwork_hub::Edge]) -> String {
-    table::render(edges, table::Paint::Plain)
+    table::render(edges, &table::Past::default(), table::Paint::Plain)
 }

@@ -129,9 +129,17 @@ impl Mesh {
         count
     }
 
-    /// Who calls whom, as the control plane knows it.
+    /// Who calls whom, as the control plane knows it; callers in the order in which traffic meets them.
     pub(crate) fn edges(&self) -> impl Future<Output = Result<Vec<Edge>, FetchError>> + Send + use<> {
-        fetch::json(self.plan.control_plane.api, "/api/v1/edges")
+        let edges = fetch::json::<Vec<Edge>>(self.plan.control_plane.api, "/api/v1/edges");
+        async {
+            let mut edges = edges.await?;
+            // Strangers, such as a foreign data plane that joined, come last.
+            edges.sort_by_key(|edge| {
+                SHOP.iter().position(|workload| workload.name == edge.from).unwrap_or(SHOP.len())
+            });
+            Ok(edges)
+        }
     }
 
     /// The diagram as Mermaid text, from the control plane.

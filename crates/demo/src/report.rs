@@ -72,7 +72,7 @@ impl Report {
             reasons: tally.reasons.clone(),
             mtls_share: ratio(mtls, connections),
             edges: edges.iter().map(ReportedEdge::from).collect(),
-            splits: shares(tally).into_iter().map(split).collect(),
+            splits: shares(&tally.versions).into_iter().map(split).collect(),
             denied: tally.denied,
             wrongly_allowed: tally.wrongly_allowed,
             diagram,

@@ -188,6 +188,8 @@ impl Shared {
         let child = Command::new(&self.binary)
             .args(&program.arguments)
             .env(lifeline::VARIABLE, lifeline::STDIN)
+            // Logs are files: escapes would only be in the way.
+            .env("NO_COLOR", "1")
             .stdin(self.lifeline.stdin()?)
             .stdout(stdout)
             .stderr(log)

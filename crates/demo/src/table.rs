@@ -1,5 +1,6 @@
 //! The edges of the mesh as a table, and the line under it. Pure.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 
 use meshwork_hub::Edge;
@@ -21,9 +22,17 @@ pub(crate) enum Paint {
     Ansi,
 }
 
+/// What the edges were some seconds ago, to tell what is refused now.
+#[derive(Debug, Default)]
+pub(crate) struct Past(VecDeque<Vec<Edge>>);
+
+/// How many looks at the edges are kept. Requests and refusals are told by two proxies, a second apart at most: over
+/// some seconds that does not matter.
+const PAST: usize = 5;
+
 /// Draws the table; no line ends in spaces, the last one has no line end.
-pub(crate) fn render(edges: &[Edge], paint: Paint) -> String {
-    let rows: Vec<[String; 8]> = edges.iter().take(MAX_ROWS).map(row).collect();
+pub(crate) fn render(edges: &[Edge], past: &Past, paint: Paint) -> String {
+    let rows: Vec<[String; 8]> = edges.iter().take(MAX_ROWS).map(|edge| row(edge, past)).collect();
     let mut widths = TITLES.map(str::len);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -42,8 +51,8 @@ pub(crate) fn render(edges: &[Edge], paint: Paint) -> String {
     lines.join("\n")
 }
 
-/// What the load has seen, in one line.
-pub(crate) fn summary(tally: &Tally) -> String {
+/// What the load has seen, in one line; `lately` counts pages by the catalog's release.
+pub(crate) fn summary(tally: &Tally, lately: &BTreeMap<String, u64>) -> String {
     let mut text = format!(
         "{} requests · {} failed · {} denied as they must be · {} wrongly let through",
         tally.requests, tally.failures, tally.denied, tally.wrongly_allowed
@@ -52,17 +61,17 @@ pub(crate) fn summary(tally: &Tally) -> String {
         // Writing to a string cannot fail.
         let _ = write!(text, " · {} left out: too slow for the rate", tally.skipped);
     }
-    let shares: Vec<String> = shares(tally)
+    let shares: Vec<String> = shares(lately)
         .into_iter()
         .map(|(version, share)| format!("{version} {:.1} %", share * 100.0))
         .collect();
     if shares.is_empty() { text } else { format!("{text} · catalog {}", shares.join(", ")) }
 }
 
-/// The share of each release of the catalog in the pages that asked for none, 0 to 1.
-pub(crate) fn shares(tally: &Tally) -> Vec<(String, f64)> {
-    let all: u64 = tally.versions.values().sum();
-    tally.versions.iter().map(|(version, count)| (version.clone(), ratio(*count, all))).collect()
+/// The share of each release in counts of pages, 0 to 1.
+pub(crate) fn shares(versions: &BTreeMap<String, u64>) -> Vec<(String, f64)> {
+    let all: u64 = versions.values().sum();
+    versions.iter().map(|(version, count)| (version.clone(), ratio(*count, all))).collect()
 }
 
 /// A share of counts, 0 to 1; 0 where there is nothing to share.
@@ -71,7 +80,7 @@ pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-fn row(edge: &Edge) -> [String; 8] {
+fn row(edge: &Edge, past: &Past) -> [String; 8] {
     let idle = edge.requests == 0;
     // A service with several workloads behind it has a row for each.
     let to = if edge.to_workload.is_empty() || edge.to_workload == "unknown" {
@@ -84,7 +93,7 @@ fn row(edge: &Edge) -> [String; 8] {
         to.clone(),
         edge.protocol.clone(),
         format!("{:.1}", edge.per_second),
-        success(edge),
+        success(edge, past),
         if idle { "–".to_owned() } else { milliseconds(edge.p50_ms) },
         if idle { "–".to_owned() } else { milliseconds(edge.p99_ms) },
         if edge.mtls { "yes" } else { "no" }.to_owned(),
@@ -92,13 +101,36 @@ fn row(edge: &Edge) -> [String; 8] {
 }
 
 /// The share of requests that did not fail, rounded down: 100 % means all.
-fn success(edge: &Edge) -> String {
+fn success(edge: &Edge, past: &Past) -> String {
     if edge.requests == 0 {
         "–".to_owned()
-    } else if edge.denied == edge.requests {
+    } else if past.is_denied(edge) {
         "denied".to_owned()
     } else {
         format!("{:.1} %", (edge.success * 1000.0).floor() / 10.0)
+    }
+}
+
+// === impl Past ===
+
+impl Past {
+    /// Remembers the edges as they are now.
+    pub(crate) fn remember(&mut self, edges: &[Edge]) {
+        self.0.truncate(PAST - 1);
+        self.0.push_front(edges.to_vec());
+    }
+
+    /// Whether policy has refused most of an edge's requests since.
+    fn is_denied(&self, edge: &Edge) -> bool {
+        let same = |old: &&Edge| {
+            (&old.from, &old.to, &old.to_workload, &old.protocol)
+                == (&edge.from, &edge.to, &edge.to_workload, &edge.protocol)
+        };
+        let old = self.0.back().and_then(|edges| edges.iter().find(same));
+        // Counts that have shrunk began anew.
+        let old = old.filter(|old| old.requests <= edge.requests && old.denied <= edge.denied);
+        let (requests, denied) = old.map_or((0, 0), |old| (old.requests, old.denied));
+        (edge.denied - denied) * 2 > edge.requests - requests
     }
 }
 
@@ -169,29 +201,50 @@ web       catalog-v1  http       50.0  100.0 %  1.23 ms  12.3 ms   yes
 web       cart        http       50.0   99.9 %  1.23 ms   120 ms   yes
 load      payments    grpc       50.0   denied  1.23 ms  12.3 ms    no
 checkout  ledger      tcp         0.0        –        –        –   yes";
-        assert_eq!(render(&edges, Paint::Plain), expected);
-        let painted = render(&edges, Paint::Ansi);
+        assert_eq!(render(&edges, &Past::default(), Paint::Plain), expected);
+        let painted = render(&edges, &Past::default(), Paint::Ansi);
         assert!(
             painted.starts_with("\u{1b}[1mFROM") && painted.contains("\u{1b}[31mweb       cart"),
             "{painted}"
         );
     }
 
+    fn check_denied(past: &[(u64, u64)], now: (u64, u64), expected: bool) {
+        let at = |(requests, denied)| Edge { requests, denied, ..edge("a", "b", "b", "http") };
+        let mut remembered = Past::default();
+        for &counts in past {
+            remembered.remember(&[at(counts)]);
+        }
+        assert_eq!(remembered.is_denied(&at(now)), expected, "{past:?} {now:?}");
+    }
+
+    #[test]
+    fn an_edge_is_denied_while_policy_refuses_most_of_it() {
+        check_denied(&[], (10, 10), true);
+        check_denied(&[], (10, 8), true);
+        check_denied(&[], (10, 0), false);
+        check_denied(&[(100, 0)], (110, 9), true);
+        check_denied(&[(100, 90)], (110, 90), false);
+        check_denied(&[(100, 0), (110, 10), (120, 10), (130, 10), (140, 10), (150, 10)], (160, 10), false);
+        check_denied(&[(100, 100)], (100, 100), false);
+        check_denied(&[(100, 100)], (10, 10), true);
+    }
+
     #[test]
     fn a_table_has_a_last_row() {
         let edges = vec![edge("a", "b", "b", "tcp"); 43];
-        let table = render(&edges, Paint::Plain);
+        let table = render(&edges, &Past::default(), Paint::Plain);
         assert_eq!((table.lines().count(), table.lines().last()), (42, Some("… and 3 more")));
     }
 
     #[test]
     fn the_summary_says_what_the_load_saw() {
-        let mut tally = Tally { requests: 10, failures: 1, denied: 2, ..Tally::default() };
+        let tally = Tally { requests: 10, failures: 1, denied: 2, ..Tally::default() };
         assert_eq!(
-            summary(&tally),
+            summary(&tally, &BTreeMap::new()),
             "10 requests · 1 failed · 2 denied as they must be · 0 wrongly let through"
         );
-        tally.versions = [("v1".to_owned(), 9), ("v2".to_owned(), 1)].into();
-        assert!(summary(&tally).ends_with("· catalog v1 90.0 %, v2 10.0 %"));
+        let lately = [("v1".to_owned(), 9), ("v2".to_owned(), 1)].into();
+        assert!(summary(&tally, &lately).ends_with("· catalog v1 90.0 %, v2 10.0 %"));
     }
 }

@@ -34,7 +34,7 @@ const MESSAGE: &str = "envoy.config.bootstrap.v3.Bootstrap";
 /// # Errors
 /// Everything that is wrong with it, each with its line and field path.
 pub fn parse(file: &str, text: &str) -> Result<Bootstrap, Vec<Problem>> {
-    let tree = yaml::parse(file, text).map_err(|problem| vec![problem])?;
+    let tree = yaml::parse(file, text).map_err(|problem| vec![*problem])?;
     let Some(descriptor) = descriptors::message(MESSAGE) else { return Err(Vec::new()) };
     let mut reader = Reader::new(file);
     let message = reader.message(&descriptor, &tree, &Path::Root);
@@ -101,17 +101,14 @@ fn static_resources(
     let path = at.field("clusters");
     for (index, message) in statics.clusters.iter().enumerate() {
         let mut problems = Problems::of(format!("Cluster {}", message.name));
-        resources.extend(
-            decode::cluster(message, &path.index(index), &mut problems).map(Resource::Cluster),
-        );
+        resources.extend(decode::cluster(message, &path.index(index), &mut problems).map(Resource::Cluster));
         list.extend(problems.into_list());
     }
     let path = at.field("listeners");
     for (index, message) in statics.listeners.iter().enumerate() {
         let mut problems = Problems::of(format!("Listener {}", message.name));
-        resources.extend(
-            decode::listener(message, &path.index(index), &mut problems).map(Resource::Listener),
-        );
+        resources
+            .extend(decode::listener(message, &path.index(index), &mut problems).map(Resource::Listener));
         list.extend(problems.into_list());
     }
 }
@@ -125,3 +122,6 @@ fn unique_names(resources: &[Resource], list: &mut Vec<Problem>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

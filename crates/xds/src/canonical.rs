@@ -3,6 +3,8 @@
 //! Protobuf leaves the order of a map's entries open, and the generated types keep them in hash maps, so the same
 //! message has many encodings. Versions are hashes of bytes, so they need one.
 
+use std::cmp::Ordering;
+
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 use prost_reflect::{Kind, MessageDescriptor};
 
@@ -29,10 +31,8 @@ fn fields(descriptor: &MessageDescriptor, bytes: &[u8]) -> Option<Vec<u8>> {
     }
     // Stable: elements of a repeated field keep their order.
     fields.sort_by(|a, b| {
-        a.number.cmp(&b.number).then_with(|| match a.is_map {
-            true => a.bytes.cmp(&b.bytes),
-            false => std::cmp::Ordering::Equal,
-        })
+        let same = if a.is_map { a.bytes.cmp(&b.bytes) } else { Ordering::Equal };
+        a.number.cmp(&b.number).then(same)
     });
     Some(fields.into_iter().flat_map(|field| field.bytes).collect())
 }
@@ -50,7 +50,9 @@ fn field(descriptor: &MessageDescriptor, rest: &mut &[u8]) -> Option<Field> {
             let length = usize::try_from(decode_varint(rest).ok()?).ok()?;
             let value = take(rest, length)?;
             let value = match known.as_ref().map(prost_reflect::FieldDescriptor::kind) {
-                Some(Kind::Message(nested)) if nested.full_name() == "google.protobuf.Any" => any(&nested, value),
+                Some(Kind::Message(nested)) if nested.full_name() == "google.protobuf.Any" => {
+                    any(&nested, value)
+                }
                 Some(Kind::Message(nested)) => canonical(&nested, value),
                 _ => value.to_vec(),
             };

@@ -38,7 +38,9 @@ pub fn decode(type_url: &str, bytes: &[u8]) -> Result<Resource, Vec<Problem>> {
     let message = match reflected {
         Some(Ok(message)) => message,
         Some(Err(error)) => return Err(vec![garbled(kind, &error)]),
-        None => return Err(vec![Problem::error(type_url, "", "resources of this type are not supported", "")]),
+        None => {
+            return Err(vec![Problem::error(type_url, "", "resources of this type are not supported", "")]);
+        }
     };
     let name_field = if kind == Kind::Endpoints { "cluster_name" } else { "name" };
     let name = message.get_field_by_name(name_field);
@@ -59,12 +61,14 @@ fn garbled(kind: Kind, error: &prost::DecodeError) -> Problem {
     Problem::error(name_of_kind(kind), "", format!("the bytes are not such a message: {error}"), "")
 }
 
-fn of_kind(kind: Kind, bytes: &[u8], problems: &mut Problems) -> Result<Option<Resource>, prost::DecodeError> {
+fn of_kind(
+    kind: Kind,
+    bytes: &[u8],
+    problems: &mut Problems,
+) -> Result<Option<Resource>, prost::DecodeError> {
     let at = Path::Root;
     Ok(match kind {
-        Kind::Cluster => {
-            cluster(&pb::cluster::Cluster::decode(bytes)?, &at, problems).map(Resource::Cluster)
-        }
+        Kind::Cluster => cluster(&pb::cluster::Cluster::decode(bytes)?, &at, problems).map(Resource::Cluster),
         Kind::Endpoints => {
             let message = pb::endpoint::ClusterLoadAssignment::decode(bytes)?;
             endpoint::endpoints(&message, &at, problems).map(Resource::Endpoints)
@@ -93,7 +97,7 @@ fn duration(value: pb::Duration, at: &Path<'_>, problems: &mut Problems) -> Opti
 }
 
 /// Stands for "never" where Envoy writes 0: a hundred years.
-const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const NEVER: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// A time-out where 0 means never, and nothing means our default.
 fn timeout(value: Option<pb::Duration>, at: &Path<'_>, problems: &mut Problems) -> Option<Duration> {
@@ -107,7 +111,8 @@ pub(crate) fn address(
     at: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<SocketAddr> {
-    let Some(pb::core::address::Address::SocketAddress(socket)) = address.and_then(|a| a.address.as_ref()) else {
+    let Some(pb::core::address::Address::SocketAddress(socket)) = address.and_then(|a| a.address.as_ref())
+    else {
         return problems.error(at, "an address is missing", "write `socket_address`");
     };
     let at = at.field("socket_address");

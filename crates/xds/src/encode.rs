@@ -105,9 +105,9 @@ fn ads() -> pb::core::ConfigSource {
     use pb::core::config_source::ConfigSourceSpecifier;
     pb::core::ConfigSource {
         resource_api_version: pb::core::ApiVersion::V3 as i32,
-        config_source_specifier: Some(ConfigSourceSpecifier::Ads(
-            pb::core::AggregatedConfigSource::default(),
-        )),
+        config_source_specifier: Some(
+            ConfigSourceSpecifier::Ads(pb::core::AggregatedConfigSource::default()),
+        ),
         ..pb::core::ConfigSource::default()
     }
 }
@@ -119,3 +119,10 @@ fn boolean(value: bool) -> pb::BoolValue {
 fn number(value: u32) -> pb::UInt32Value {
     pb::UInt32Value { value }
 }
+
+#[cfg(test)]
+mod features;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod tests;

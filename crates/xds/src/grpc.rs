@@ -1,19 +1,23 @@
 //! ADS over tonic: thin shells around [`crate::server`] and [`crate::client`].
+//!
+//! Protobuf messages are converted in [`wire`] and nowhere else.
+
+mod run_client;
+mod serve;
+mod wire;
 
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
 use meshwork_model::proxy::Kind;
 use meshwork_model::spiffe::SpiffeId;
 use tokio::sync::watch;
-use tonic::transport::Channel;
 
-use crate::client;
 use crate::node::Node;
-use crate::resource::{Rejection, Snapshot, Update};
+use crate::resource::Snapshot;
 use crate::server::Event;
+
+pub use run_client::run_client;
+pub use serve::{AdsServer, server};
 
 /// The proven identity of a connection's other end: a request extension, inserted by who accepted the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +46,8 @@ pub trait Handler: Send + Sync + 'static {
     /// # Errors
     /// The client may not connect; it sees the text with `PERMISSION_DENIED`.
     fn connect(&self, stream: &Stream) -> Result<watch::Receiver<Arc<Snapshot>>, Denied>;
-    /// A client subscribed to these names, in addition to what it had: the snapshot may be extended for it.
+    /// A client subscribed to these names, in addition to what it had. A snapshot that is published before the call
+    /// returns is the one that answers; later ones follow as changes.
     fn wanted(&self, stream: &Stream, kind: Kind, names: &[String]);
     /// A client accepted or refused something.
     fn report(&self, stream: &Stream, event: Event);
@@ -50,48 +55,5 @@ pub trait Handler: Send + Sync + 'static {
     fn disconnect(&self, stream: &Stream);
 }
 
-/// Makes the gRPC service: delta and state of the world.
-pub fn server(handler: Arc<dyn Handler>) -> AggregatedDiscoveryServiceServer<impl AggregatedDiscoveryService> {
-    AggregatedDiscoveryServiceServer::new(shell::Ads { handler })
-}
-
-/// Runs the client forever: connects, reconnects with jittered backoff, keeps what it has in between.
-///
-/// `apply` gets every update, and says which resources it cannot run; these keep their last good version.
-pub async fn run_client(
-    channel: Channel,
-    session: client::Session,
-    apply: impl FnMut(Update) -> Vec<Rejection> + Send,
-) {
-    let _ = (channel, session, apply);
-    std::future::pending::<()>().await;
-}
-
-mod shell {
-    use super::{AggregatedDiscoveryService, Arc, Handler};
-    use envoy_types::pb::envoy::service::discovery::v3 as pb;
-    use tonic::{Request, Response, Status, Streaming};
-
-    pub struct Ads {
-        #[expect(dead_code, reason = "filled in next")]
-        pub handler: Arc<dyn Handler>,
-    }
-
-    #[tonic::async_trait]
-    impl AggregatedDiscoveryService for Ads {
-        type StreamAggregatedResourcesStream = tokio_stream::Pending<Result<pb::DiscoveryResponse, Status>>;
-        type DeltaAggregatedResourcesStream = tokio_stream::Pending<Result<pb::DeltaDiscoveryResponse, Status>>;
-        async fn stream_aggregated_resources(
-            &self,
-            _: Request<Streaming<pb::DiscoveryRequest>>,
-        ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-            Err(Status::unimplemented("not yet"))
-        }
-        async fn delta_aggregated_resources(
-            &self,
-            _: Request<Streaming<pb::DeltaDiscoveryRequest>>,
-        ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-            Err(Status::unimplemented("not yet"))
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -110,7 +110,8 @@ impl<'f> Reader<'f> {
             let items = self.list(&nested, value, at);
             message.set_field(field, Reflected::List(items));
         } else {
-            let optional = matches!(parent.entry("is_optional"), Some(Located { tree: Tree::Bool(true), .. }));
+            let optional =
+                matches!(parent.entry("is_optional"), Some(Located { tree: Tree::Bool(true), .. }));
             let value = self.nested(&nested, value, at, optional);
             message.set_field(field, Reflected::Message(value));
         }
@@ -130,7 +131,12 @@ impl<'f> Reader<'f> {
         list
     }
 
-    fn map(&mut self, nested: &MessageDescriptor, value: &Located, at: &Path<'_>) -> Vec<(MapKey, Reflected)> {
+    fn map(
+        &mut self,
+        nested: &MessageDescriptor,
+        value: &Located,
+        at: &Path<'_>,
+    ) -> Vec<(MapKey, Reflected)> {
         let Tree::Map(entries) = &value.tree else {
             self.error(at, value.place, "expected a map", "");
             return Vec::new();
@@ -169,7 +175,12 @@ impl<'f> Reader<'f> {
     ) -> DynamicMessage {
         let mut any = DynamicMessage::new(descriptor.clone());
         let Some(type_url) = source.entry("@type").and_then(Located::text) else {
-            self.error(at, source.place, "the type is missing", "begin with \"@type\": type.googleapis.com/…");
+            self.error(
+                at,
+                source.place,
+                "the type is missing",
+                "begin with \"@type\": type.googleapis.com/…",
+            );
             return any;
         };
         any.set_field_by_name("type_url", Reflected::String(type_url.to_owned()));
@@ -197,7 +208,13 @@ impl<'f> Reader<'f> {
 
     /// Reads a field that is no message of its own: by the reflection's own rules, one field at a time, so that
     /// an error has its path.
-    fn leaf(&mut self, message: &mut DynamicMessage, field: &FieldDescriptor, value: &Located, at: &Path<'_>) {
+    fn leaf(
+        &mut self,
+        message: &mut DynamicMessage,
+        field: &FieldDescriptor,
+        value: &Located,
+        at: &Path<'_>,
+    ) {
         let mut one = serde_json::Map::new();
         one.insert(field.name().to_owned(), value.to_value());
         match DynamicMessage::deserialize(field.parent_message().clone(), Value::Object(one)) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 
-use crate::path::{Path, Problems};
+use crate::path::{Noted, Path, Problems};
 use crate::pb;
 
 /// Where Istio keeps what it knows of clusters and endpoints.
@@ -31,18 +31,17 @@ pub(crate) fn identity_mark(
     marks: &pb::Struct,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Option<Arc<str>>> {
+) -> Result<Option<Arc<str>>, Noted> {
     let mut mark = None;
     for (key, value) in &marks.fields {
-        match (&value.kind, key.as_str()) {
-            (Some(pb::value::Kind::StringValue(text)), IDENTITY) => mark = Some(Arc::from(text.as_str())),
-            _ => {
-                let text = format!("transports are matched by `{IDENTITY}` only, a text");
-                return problems.error(&at.key(key), text, "");
-            }
+        if let (Some(pb::value::Kind::StringValue(text)), IDENTITY) = (&value.kind, key.as_str()) {
+            mark = Some(Arc::from(text.as_str()));
+        } else {
+            let text = format!("transports are matched by `{IDENTITY}` only, a text");
+            return problems.refuse(&at.key(key), text, "");
         }
     }
-    Some(mark)
+    Ok(mark)
 }
 
 /// A `Struct` as a JSON object.

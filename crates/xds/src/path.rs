@@ -43,6 +43,10 @@ impl fmt::Display for Path<'_> {
     }
 }
 
+/// Something was wrong, and is among the [`Problems`].
+#[derive(Debug)]
+pub(crate) struct Noted;
+
 /// Collects what is wrong with one resource.
 pub(crate) struct Problems {
     resource: String,
@@ -59,6 +63,17 @@ impl Problems {
     pub(crate) fn error<T>(&mut self, at: &Path<'_>, message: impl Into<String>, fix: &str) -> Option<T> {
         self.list.push(Problem::error(self.resource.clone(), at.to_string(), message, fix));
         None
+    }
+
+    /// Notes an error, where "nothing" is a value, too.
+    pub(crate) fn refuse<T>(
+        &mut self,
+        at: &Path<'_>,
+        message: impl Into<String>,
+        fix: &str,
+    ) -> Result<T, Noted> {
+        self.error::<()>(at, message, fix);
+        Err(Noted)
     }
 
     pub(crate) fn has_errors(&self) -> bool {

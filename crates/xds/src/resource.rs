@@ -69,16 +69,19 @@ impl Encoded {
     }
 }
 
+impl Update {
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.upserts.is_empty() && self.removed.is_empty()
+    }
+}
+
 impl Snapshot {
     /// Makes a snapshot; of two resources with the same kind and name the later one stays.
     pub fn new(resources: impl IntoIterator<Item = Arc<Encoded>>) -> Self {
         let mut snapshot = Self::default();
         for resource in resources {
-            snapshot
-                .resources
-                .entry(resource.kind)
-                .or_default()
-                .insert(Arc::clone(&resource.name), resource);
+            snapshot.resources.entry(resource.kind).or_default().insert(Arc::clone(&resource.name), resource);
         }
         snapshot
     }

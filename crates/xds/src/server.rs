@@ -414,10 +414,15 @@ fn attributed(kind: Kind, refusal: &Refusal, versions: &[(Arc<str>, Arc<str>)]) 
     if !refusal.rejections.is_empty() {
         return refusal.rejections.clone();
     }
-    let rejection = |name: &Arc<str>| Rejection { kind, name: name.to_string(), why: refusal.message.clone() };
+    let rejection =
+        |name: &Arc<str>| Rejection { kind, name: name.to_string(), why: refusal.message.clone() };
     let named = versions.iter().filter(|(name, _)| refusal.message.contains(&**name));
     let rejections: Vec<Rejection> = named.map(|(name, _)| rejection(name)).collect();
-    if rejections.is_empty() { versions.iter().map(|(name, _)| rejection(name)).collect() } else { rejections }
+    if rejections.is_empty() {
+        versions.iter().map(|(name, _)| rejection(name)).collect()
+    } else {
+        rejections
+    }
 }
 
 #[cfg(test)]

@@ -70,7 +70,8 @@ struct Field {
 type Fields = BTreeMap<&'static str, &'static Field>;
 
 static INDEX: LazyLock<HashMap<&'static str, Fields>> = LazyLock::new(|| {
-    let fields = |accepted: &'static Accepted| accepted.fields.iter().map(|field| (field.name, field)).collect();
+    let fields =
+        |accepted: &'static Accepted| accepted.fields.iter().map(|field| (field.name, field)).collect();
     table::ACCEPTED.iter().map(|accepted| (accepted.message, fields(accepted))).collect()
 });
 
@@ -185,7 +186,8 @@ fn any_parts(any: &DynamicMessage) -> Option<(String, prost::bytes::Bytes)> {
 
 /// Whether a message is an HTTP filter that may be ignored, and that we do not know.
 fn may_be_ignored(message: &DynamicMessage) -> bool {
-    let optional = message.get_field_by_name("is_optional").and_then(|value| value.as_bool()).unwrap_or(false);
+    let optional =
+        message.get_field_by_name("is_optional").and_then(|value| value.as_bool()).unwrap_or(false);
     let Some(config) = message.get_field_by_name("typed_config") else { return false };
     let type_url = config.as_message().and_then(any_parts).map(|(type_url, _)| type_url);
     optional && type_url.is_some_and(|type_url| !is_accepted(&type_url))

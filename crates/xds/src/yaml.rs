@@ -30,11 +30,11 @@ pub(crate) enum Tree {
 ///
 /// # Errors
 /// The text is not YAML.
-pub(crate) fn parse(file: &str, text: &str) -> Result<Located, Problem> {
+pub(crate) fn parse(file: &str, text: &str) -> Result<Located, Box<Problem>> {
     serde_saphyr::from_str::<Located>(text).map_err(|error| {
         let place = error.location().map(place);
         let message = error.without_snippet().to_string();
-        Problem::error("", "", format!("this is not YAML: {message}"), "").at(file, place)
+        Box::new(Problem::error("", "", format!("this is not YAML: {message}"), "").at(file, place))
     })
 }
 

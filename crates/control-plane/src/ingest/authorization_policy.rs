@@ -63,11 +63,10 @@ fn rule(
     let mut fields = item.fields(report)?;
     let mut rule = AuthorizationRule::default();
     for item in filled_list(&mut fields, "from", report) {
-        rule.from
-            .extend(wrapped(&item, "source", report).and_then(|f| source(f, metadata, report, references)));
+        rule.from.extend(wrapped(&item, "source", report).map(|f| source(f, metadata, report, references)));
     }
     for item in filled_list(&mut fields, "to", report) {
-        rule.to.extend(wrapped(&item, "operation", report).and_then(|f| operation(f, report)));
+        rule.to.extend(wrapped(&item, "operation", report).map(|f| operation(f, report)));
     }
     fields.not_yet(report, &["when"], "");
     fields.close(report);
@@ -103,8 +102,8 @@ fn source(
     metadata: &Metadata,
     report: &mut Report<'_>,
     references: &mut Vec<Reference>,
-) -> Option<Source> {
-    let (path, place) = (fields.path().to_owned(), fields.place());
+) -> Source {
+    fields.demand_some(report, "the source says nothing", "Name a principal or a namespace");
     for item in filled_list(&mut fields, "principals", report) {
         references.extend(account_reference(&item, metadata, report));
     }
@@ -116,11 +115,7 @@ fn source(
     };
     fields.not_yet(report, SOURCE_NOT_YET, "Name the callers by `principals` or `namespaces`");
     fields.close(report);
-    if source == Source::default() {
-        report.error(&path, place, "the source says nothing", "Name a principal or a namespace");
-        return None;
-    }
-    Some(source)
+    source
 }
 
 /// A principal written in full refers to a service account, which may be declared beside it.
@@ -136,8 +131,8 @@ fn account_reference(item: &Item<'_>, metadata: &Metadata, report: &Report<'_>) 
     (written_in_full && here).then(|| Reference::new(report, item, account))
 }
 
-fn operation(mut fields: Fields<'_>, report: &mut Report<'_>) -> Option<Operation> {
-    let (path, place) = (fields.path().to_owned(), fields.place());
+fn operation(mut fields: Fields<'_>, report: &mut Report<'_>) -> Operation {
+    fields.demand_some(report, "the operation says nothing", "Name a method, a path or a port");
     let operation = Operation {
         methods: texts(&mut fields, "methods", report),
         not_methods: texts(&mut fields, "notMethods", report),
@@ -148,11 +143,7 @@ fn operation(mut fields: Fields<'_>, report: &mut Report<'_>) -> Option<Operatio
     };
     fields.not_yet(report, &["hosts", "notHosts"], "");
     fields.close(report);
-    if operation == Operation::default() {
-        report.error(&path, place, "the operation says nothing", "Name a method, a path or a port");
-        return None;
-    }
-    Some(operation)
+    operation
 }
 
 fn texts(fields: &mut Fields<'_>, name: &'static str, report: &mut Report<'_>) -> Vec<StringMatch> {

@@ -1,6 +1,6 @@
 //! GRPCRoute, attached to services. Source: Gateway API v1, mesh profile (GAMMA).
 
-use meshwork_model::mesh::{PathMatch, Route, RouteKind, RouteMatch, RouteRule};
+use meshwork_model::mesh::{Key, PathMatch, Route, RouteKind, RouteMatch, RouteRule};
 
 use super::metadata::Metadata;
 use super::reader::{Fields, Item, Report, Text};
@@ -19,7 +19,7 @@ pub(crate) fn read(
     let parents = route::parents(&mut spec, metadata, RouteKind::Grpc, report, references);
     let mut rules = Vec::new();
     for item in spec.list(report, "rules").unwrap_or_default() {
-        rules.extend(rule(&item, metadata, report, references));
+        rules.extend(rule(&item, metadata, &parents, report, references));
     }
     spec.not_yet(report, route::NOT_YET, "");
     spec.close(report);
@@ -29,6 +29,7 @@ pub(crate) fn read(
 fn rule(
     item: &Item<'_>,
     metadata: &Metadata,
+    parents: &[(Key, Option<u16>)],
     report: &mut Report<'_>,
     references: &mut Vec<Reference>,
 ) -> Option<RouteRule> {
@@ -39,7 +40,7 @@ fn rule(
     if items.is_empty() {
         matches.push(RouteMatch { path: PathMatch::Prefix("/".into()), headers: Vec::new(), method: None });
     }
-    let backends = route::backends(&mut fields, metadata, report, references);
+    let backends = route::backends(&mut fields, metadata, parents, report, references);
     fields.not_yet(report, &["filters", "sessionPersistence"], "");
     fields.close(report);
     Some(RouteRule { name, matches, backends, timeout_ms: None })

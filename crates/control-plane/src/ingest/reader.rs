@@ -187,8 +187,11 @@ impl<'n> Fields<'n> {
         self.place
     }
 
-    pub(crate) fn path(&self) -> &str {
-        &self.path
+    /// Refuses a mapping without fields.
+    pub(crate) fn demand_some(&self, report: &mut Report<'_>, message: &str, fix: &str) {
+        if self.entries.is_empty() {
+            report.error(&self.path, self.place, message, fix);
+        }
     }
 
     pub(crate) fn path_of(&self, name: &str) -> String {

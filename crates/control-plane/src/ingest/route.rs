@@ -41,7 +41,7 @@ pub(crate) fn parents(
 
 fn parent(item: &Item<'_>, route: &Metadata, report: &mut Report<'_>) -> Option<(Key, Option<u16>)> {
     let mut fields = item.fields(report)?;
-    let service = service(&mut fields, route, ParentOrBackend::Parent, report);
+    let service = service(&mut fields, route, ParentOrBackend::Parent, &[], report);
     let port = fields.port(report, "port");
     fields.not_yet(report, &["sectionName"], "Name the port by `port`");
     fields.close(report);
@@ -52,6 +52,7 @@ fn parent(item: &Item<'_>, route: &Metadata, report: &mut Report<'_>) -> Option<
 pub(crate) fn backends(
     rule: &mut Fields<'_>,
     route: &Metadata,
+    parents: &[(Key, Option<u16>)],
     report: &mut Report<'_>,
     references: &mut Vec<Reference>,
 ) -> Vec<Backend> {
@@ -59,7 +60,7 @@ pub(crate) fn backends(
     let items = rule.list(report, "backendRefs").unwrap_or_default();
     let mut backends = Vec::new();
     for item in &items {
-        let Some(backend) = backend(item, route, report) else { continue };
+        let Some(backend) = backend(item, route, parents, report) else { continue };
         let target = Target::Backend { service: backend.service.clone(), port: backend.port };
         references.push(Reference::new(report, item, target));
         backends.push(backend);
@@ -71,9 +72,14 @@ pub(crate) fn backends(
     backends
 }
 
-fn backend(item: &Item<'_>, route: &Metadata, report: &mut Report<'_>) -> Option<Backend> {
+fn backend(
+    item: &Item<'_>,
+    route: &Metadata,
+    parents: &[(Key, Option<u16>)],
+    report: &mut Report<'_>,
+) -> Option<Backend> {
     let mut fields = item.fields(report)?;
-    let service = service(&mut fields, route, ParentOrBackend::Backend, report);
+    let service = service(&mut fields, route, ParentOrBackend::Backend, parents, report);
     let port = fields.required(report, "port").and_then(|_| fields.port(report, "port"));
     let weight = fields.integer(report, "weight", 0..=MAX_WEIGHT).unwrap_or(1);
     fields.not_yet(report, &["filters"], "");
@@ -92,6 +98,7 @@ fn service(
     fields: &mut Fields<'_>,
     route: &Metadata,
     role: ParentOrBackend,
+    parents: &[(Key, Option<u16>)],
     report: &mut Report<'_>,
 ) -> Option<Key> {
     const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
@@ -104,7 +111,7 @@ fn service(
     let group = group.unwrap_or(default_group);
     let kind = kind.unwrap_or(default_kind);
     let name = fields.required_text(report, "name");
-    let namespace = fields.text(report, "namespace").map_or(&*route.key.namespace, |t| t.value);
+    let namespace = fields.text(report, "namespace");
     if kind != "Service" || !matches!(group, "" | "core") {
         let what = if group.is_empty() { kind.to_owned() } else { format!("{group}/{kind}") };
         let message = format!("a reference to a {what} is not supported yet");
@@ -112,7 +119,24 @@ fn service(
         report.error(&fields.path_of("kind"), fields.place(), message, fix);
         return None;
     }
-    Some(Key::new(namespace, name?.value))
+    let here = &*route.key.namespace;
+    if let Some(other) =
+        namespace.as_ref().filter(|n| role == ParentOrBackend::Backend && !grants(n.value, here, parents))
+    {
+        let message = format!(
+            "a backend in the namespace {} is not supported yet: it needs a ReferenceGrant there",
+            other.value
+        );
+        other.error(report, message, format!("Lead to a Service of {here}"));
+        return None;
+    }
+    Some(Key::new(namespace.map_or(here, |n| n.value), name?.value))
+}
+
+/// A backend of the route's own namespace, or of one whose service it is attached to: its callers may call there
+/// anyway.
+fn grants(namespace: &str, route: &str, parents: &[(Key, Option<u16>)]) -> bool {
+    namespace == route || parents.iter().any(|(parent, _)| *parent.namespace == *namespace)
 }
 
 /// Reads the header tests of a match: lowercase names and exact values.

@@ -51,6 +51,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Node>, Box<Problem>> {
 fn options() -> Options {
     serde_saphyr::options! {
         with_snippet: false,
+        // YAML 1.2: `yes`, `no`, `on` and `n` are texts.
+        strict_booleans: true,
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
             flow_nesting_limit: MAX_DEPTH,
@@ -208,7 +210,7 @@ mod tests {
     #[test]
     fn each_part_knows_its_place() {
         check("a: 1\nbb: [x, 'y']\n", &["{'a'@1:1=1@1:4 'bb'@2:1=['x'@2:6 'y'@2:9]@2:5}@1:1"]);
-        check("---\n# nothing\n---\na:\n  b: yes\n", &["{'a'@4:1={'b'@5:3=true@5:6}@5:3}@4:1"]);
+        check("---\n# nothing\n---\na:\n  b: true\n", &["{'a'@4:1={'b'@5:3=true@5:6}@5:3}@4:1"]);
         check("a: &x [1.5]\nc: *x\n", &["{'a'@1:1=[number 1.5@1:8]@1:7 'c'@2:1=[number 1.5@2:4]@2:4}@1:1"]);
         check("", &[]);
     }

@@ -1,1 +1,235 @@
+use std::time::Duration;
 
+use super::*;
+use crate::lease::{RESTART_GRACE, STREAM_GRACE};
+use meshwork_model::mesh::{Inbound, Labels};
+use meshwork_xds::{Node, Rejection};
+use serde_json::json;
+
+const CONFIG: &str = "
+apiVersion: v1
+kind: Service
+metadata: { name: cart, namespace: shop }
+spec: { selector: { app: cart }, ports: [{ name: http, port: 80, targetPort: 8080 }] }
+";
+const CART_ENDPOINTS: &str = "outbound|80||cart.shop.svc.cluster.local";
+
+fn world() -> World {
+    let sources = [("a.yaml".to_owned(), CONFIG.to_owned())].into();
+    let loaded = crate::ingest::read_texts(sources);
+    assert_eq!(loaded.problems, []);
+    let enrolment = |name: &str| Enrolment {
+        workload: Key::new("shop", name),
+        service_account: name.to_owned(),
+        labels: Labels::from([("app".to_owned(), name.to_owned())]),
+    };
+    World::new("mesh.local", loaded.config, vec![enrolment("web"), enrolment("cart")])
+}
+
+fn identity(account: &str) -> SpiffeId {
+    SpiffeId::workload("mesh.local", "shop", account).expect("valid")
+}
+
+fn stream(number: u64, account: &str, name: &str, user_agent: &str) -> Stream {
+    let metadata = json!({
+        "NAME": name,
+        "INBOUND": [{"port": 8080, "bind": "127.0.0.1:41000", "application": "127.0.0.1:9000"}],
+        "OUTBOUND": [{"port": 80, "bind": "127.0.0.1:42000", "service": "cart.shop"}],
+    });
+    let node = Node {
+        id: format!("sidecar~{name}.shop"),
+        user_agent: user_agent.to_owned(),
+        metadata,
+        ..Node::default()
+    };
+    Stream { number, peer: identity(account), node }
+}
+
+fn sidecar(number: u64, name: &str) -> Stream {
+    stream(number, name, name, "meshwork")
+}
+
+/// How many endpoints of the cart a proxy has; no version tells, so the bytes are decoded.
+fn carts(snapshots: &watch::Receiver<Arc<Snapshot>>) -> usize {
+    let snapshot = snapshots.borrow();
+    let encoded = snapshot.resource(Kind::Endpoints, CART_ENDPOINTS).expect("there");
+    match meshwork_xds::decode(encoded.type_url(), &encoded.bytes).expect("valid") {
+        meshwork_model::proxy::Resource::Endpoints(endpoints) => endpoints.endpoints.len(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workload_is_found_while_its_stream_lives_and_a_moment_longer() {
+    let world = world();
+    let web = world.connect(&sidecar(1, "web")).expect("admitted");
+    assert_eq!(carts(&web), 0);
+    let cart = sidecar(2, "cart");
+    let _snapshots = world.connect(&cart).expect("admitted");
+    world.publish();
+    assert_eq!(carts(&web), 1);
+    world.disconnect(&cart);
+    world.expire(Instant::now());
+    world.publish();
+    assert_eq!(carts(&web), 1);
+    tokio::time::advance(STREAM_GRACE).await;
+    world.expire(Instant::now());
+    world.publish();
+    assert_eq!(carts(&web), 0);
+    assert_eq!(world.proxies(|key, _| key.name.to_string()), ["web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_reconnects_is_never_missed() {
+    let world = world();
+    let web = world.connect(&sidecar(1, "web")).expect("admitted");
+    let _old = world.connect(&sidecar(2, "cart")).expect("admitted");
+    let _new = world.connect(&sidecar(3, "cart")).expect("admitted");
+    world.disconnect(&sidecar(2, "cart"));
+    tokio::time::advance(Duration::from_mins(1)).await;
+    world.expire(Instant::now());
+    world.publish();
+    assert_eq!(carts(&web), 1);
+    assert!(world.proxies(|_, proxy| proxy.connected).into_iter().all(|connected| connected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_takes_no_endpoint_away_before_proxies_could_reconnect() {
+    let world = world();
+    let inbound = |port| Inbound {
+        port,
+        bind: ([127, 0, 0, 1], 41000).into(),
+        application: ([127, 0, 0, 1], 9000).into(),
+    };
+    let lease = |name: &str, account: &str| Workload {
+        key: Key::new("shop", name),
+        identity: identity(account),
+        labels: Labels::from([("app".to_owned(), "cart".to_owned())]),
+        inbound: vec![inbound(8080)],
+        outbound: Vec::new(),
+    };
+    // One of somebody who is not enrolled, or not any more with that identity, is not restored.
+    world.restore(vec![lease("cart", "cart"), lease("thief", "cart"), lease("web", "cart")], Instant::now());
+    let web = world.connect(&sidecar(1, "web")).expect("admitted");
+    assert_eq!(carts(&web), 1);
+    tokio::time::advance(RESTART_GRACE.saturating_sub(Duration::from_millis(1))).await;
+    world.expire(Instant::now());
+    world.publish();
+    assert_eq!(carts(&web), 1);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(world.next_expiry(), Some(Instant::now()));
+    world.expire(Instant::now());
+    world.publish();
+    assert_eq!(carts(&web), 0);
+}
+
+#[tokio::test]
+async fn a_node_is_who_it_proved_to_be() {
+    let world = world();
+    let check = |account: &str, name: &str, expected: &str| {
+        let denied = world.connect(&stream(1, account, name, "meshwork")).expect_err("denied");
+        assert!(denied.0.contains(expected), "{denied}");
+    };
+    check("web", "cart", "another identity");
+    check("web", "nobody", "no workload shop/nobody is enrolled");
+    check("web", "", "is enrolled");
+    assert_eq!(world.counters().denied_streams, 3);
+    assert!(world.mesh().workloads.is_empty());
+}
+
+#[tokio::test]
+async fn only_proxies_whose_config_changed_are_told() {
+    let world = world();
+    let mut web = world.connect(&sidecar(1, "web")).expect("admitted");
+    world.publish();
+    web.mark_unchanged();
+    world.publish();
+    assert!(!web.has_changed().expect("open"));
+    let other = "
+apiVersion: v1
+kind: Service
+metadata: { name: other, namespace: shop }
+spec: { selector: { app: other }, ports: [{ name: http, port: 80 }] }
+";
+    let read = |text: String| crate::ingest::read_texts([("a.yaml".to_owned(), text)].into()).config;
+    world.apply(read(format!("{CONFIG}---\n{other}")), Vec::new());
+    world.publish();
+    assert!(!web.has_changed().expect("open"));
+    world.apply(read(CONFIG.replace("name: http", "name: tcp")), Vec::new());
+    world.publish();
+    assert!(web.has_changed().expect("open"));
+}
+
+#[tokio::test]
+async fn a_proxyless_client_gets_what_it_asks_for() {
+    let world = world();
+    let client = stream(1, "web", "web", "gRPC C-core");
+    let snapshots = world.connect(&client).expect("admitted");
+    assert!(snapshots.borrow().is_empty());
+    world.wanted(&client, Kind::Listener, &["cart.shop:80".to_owned(), "*".to_owned()]);
+    assert!(snapshots.borrow().resource(Kind::Listener, "cart.shop:80").is_some());
+    assert!(snapshots.borrow().resource(Kind::Cluster, CART_ENDPOINTS).is_some());
+}
+
+#[tokio::test]
+async fn acknowledgements_and_refusals_are_kept_by_resource() {
+    let world = world();
+    let web = sidecar(1, "web");
+    let snapshots = world.connect(&web).expect("admitted");
+    let current = || world.proxies(|_, proxy| (proxy.is_current(), proxy.refused.len()));
+    assert_eq!(current(), [(false, 0)]);
+    for kind in Kind::ALL {
+        let snapshot = snapshots.borrow().clone();
+        let versions =
+            snapshot.of_kind(kind).map(|e| (Arc::clone(&e.name), Arc::clone(&e.version))).collect();
+        world.report(&web, Event::Accepted { kind, versions, removed: Vec::new() });
+    }
+    assert_eq!(current(), [(true, 0)]);
+    let rejection = Rejection { kind: Kind::Cluster, name: CART_ENDPOINTS.to_owned(), why: "no".to_owned() };
+    world.report(
+        &web,
+        Event::Refused { kind: Kind::Cluster, message: "no".to_owned(), rejections: vec![rejection] },
+    );
+    assert_eq!(current(), [(false, 1)]);
+    world.report(
+        &web,
+        Event::Accepted {
+            kind: Kind::Cluster,
+            versions: vec![(CART_ENDPOINTS.into(), "v".into())],
+            removed: Vec::new(),
+        },
+    );
+    assert_eq!(world.proxies(|_, proxy| proxy.refused.len()), [0]);
+    assert_eq!((world.counters().acknowledged, world.counters().refused), (5, 1));
+}
+
+#[tokio::test]
+async fn a_call_of_what_there_is_not_is_told() {
+    let world = world();
+    let mut web = sidecar(1, "web");
+    web.node.metadata["OUTBOUND"][0]["service"] = json!("crat.shop");
+    let _snapshots = world.connect(&web).expect("admitted");
+    let problems: Vec<String> = world.problems().iter().map(Problem::to_string).collect();
+    assert_eq!(
+        problems,
+        [
+            "Workload shop/web: it calls shop/crat:80, and no Service has that port; Add the Service, or correct the \
+          sidecar's --outbound"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_new_enrolment_relabels_a_connected_workload() {
+    let world = world();
+    let web = world.connect(&sidecar(1, "web")).expect("admitted");
+    let _cart = world.connect(&sidecar(2, "cart")).expect("admitted");
+    world.enrolled(Enrolment {
+        workload: Key::new("shop", "cart"),
+        service_account: "cart".to_owned(),
+        labels: Labels::new(),
+    });
+    world.publish();
+    assert_eq!(carts(&web), 0);
+    assert!(world.is_enrolled(&identity("cart")) && !world.is_enrolled(&identity("thief")));
+}

@@ -199,7 +199,9 @@ impl Builder {
         }
         let server_name = match &*tls.sni {
             "" => None,
-            sni => Some(ServerName::try_from(sni.to_owned()).map_err(|_| format!("sni {sni:?} is not a name"))?),
+            sni => {
+                Some(ServerName::try_from(sni.to_owned()).map_err(|_| format!("sni {sni:?} is not a name"))?)
+            }
         };
         let config = identity.client_config(&tls.identities, &protocols(&tls.alpn));
         Ok(Arc::new(ClientTls { config, server_name }))
@@ -329,10 +331,7 @@ impl Accepted {
     }
 }
 
-fn http_chain(
-    http: &Arc<HttpConnection>,
-    tables: &BTreeMap<Arc<str>, Arc<RouteTable>>,
-) -> Option<HttpChain> {
+fn http_chain(http: &Arc<HttpConnection>, tables: &BTreeMap<Arc<str>, Arc<RouteTable>>) -> Option<HttpChain> {
     let routes = match &http.routes {
         RouteSource::Inline(table) => Arc::clone(table),
         RouteSource::Named(name) => Arc::clone(tables.get(name)?),
@@ -346,15 +345,12 @@ fn service(filter: &Filter, clusters: &BTreeMap<Arc<str>, Arc<ClusterConfig>>) -
     let of = |name: &Arc<str>| clusters.get(name)?.cluster.service.clone();
     match filter {
         Filter::Tcp(tcp) => of(&tcp.cluster),
-        Filter::Http(http) => http
-            .routes
-            .hosts
-            .iter()
-            .flat_map(|host| &host.routes)
-            .find_map(|route| match &route.action {
+        Filter::Http(http) => {
+            http.routes.hosts.iter().flat_map(|host| &host.routes).find_map(|route| match &route.action {
                 RouteAction::Forward(forward) => forward.clusters.iter().find_map(|c| of(&c.name)),
                 RouteAction::Direct(_) | RouteAction::Local => None,
-            }),
+            })
+        }
     }
 }
 
@@ -381,7 +377,10 @@ fn check_routes(table: &RouteTable) -> Result<(), String> {
             let field = || format!("virtual_hosts[{}].routes[{at}]", host.name);
             match &route.action {
                 RouteAction::Local => {
-                    return Err(format!("{}: non_forwarding_action is for servers, not for a proxy", field()));
+                    return Err(format!(
+                        "{}: non_forwarding_action is for servers, not for a proxy",
+                        field()
+                    ));
                 }
                 RouteAction::Forward(forward) if forward.clusters.iter().all(|c| c.weight == 0) => {
                     return Err(format!("{}: no cluster has a weight above 0", field()));

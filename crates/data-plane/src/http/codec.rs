@@ -122,6 +122,13 @@ impl Downstream<'_> {
         either!(self, side => side.is_answered())
     }
 
+    /// The connection ends with this answer, where it carries one at a time.
+    pub(crate) fn close_after_answer(&mut self) {
+        if let Self::H1(connection) = self {
+            connection.close_after_answer();
+        }
+    }
+
     /// The rest of the request will not be read: the connection, or stream, ends with the answer.
     pub(crate) fn abandon_request(&mut self) {
         either!(self, side => side.abandon_request());
@@ -159,9 +166,9 @@ impl Upstream {
     ) -> Result<(), ProxyError> {
         match self {
             Self::H1(connection) => connection.send_head(head, length, upgrade),
-            Self::H2(_) if upgrade.is_some() => {
-                Err(ProxyError::fatal(Kind::Unsupported("the service is called over HTTP/2, which has no upgrade")))
-            }
+            Self::H2(_) if upgrade.is_some() => Err(ProxyError::fatal(Kind::Unsupported(
+                "the service is called over HTTP/2, which has no upgrade",
+            ))),
             Self::H2(stream) => stream.send_head(head, length),
         }
     }

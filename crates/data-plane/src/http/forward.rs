@@ -93,9 +93,9 @@ impl Call<'_, '_> {
 
     fn pick(&mut self, cluster: &Rc<WorkerCluster>, failed: Option<&Picked>) -> Result<Picked, ProxyError> {
         let failed = failed.map(|picked| &**picked.endpoint());
-        let picked = cluster.pick(failed, self.worker.random()).ok_or_else(|| {
-            ProxyError::fatal(Kind::NoEndpoint(cluster.config().cluster.name.clone()))
-        })?;
+        let picked = cluster
+            .pick(failed, self.worker.random())
+            .ok_or_else(|| ProxyError::fatal(Kind::NoEndpoint(cluster.config().cluster.name.clone())))?;
         self.record.to_endpoint(&picked);
         Ok(picked)
     }
@@ -213,6 +213,9 @@ impl Call<'_, '_> {
             Answer::Final(shape) => (shape, false),
             Answer::Interim | Answer::Switched => (Shape { declared: Length::Unknown, empty: false }, true),
         };
+        if self.worker.is_draining() {
+            self.downstream.close_after_answer();
+        }
         self.downstream.send_head(response, shape)?;
         if is_switched {
             self.flow = Flow::Open;

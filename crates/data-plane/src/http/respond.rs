@@ -1,6 +1,7 @@
 //! Answers that the proxy gives itself.
 
 use std::future::poll_fn;
+use std::task::Poll;
 
 use bytes::Bytes;
 use meshwork_model::head::{RequestHead, ResponseHead};
@@ -64,6 +65,8 @@ pub(crate) async fn refuse(
     debug!(code = reason.words().code, side = ?error.side(), error = %error.kind, "exchange failed");
     let is_gone = matches!(error.kind, Kind::DownstreamGone | Kind::DownstreamBroken(_));
     if is_gone || downstream.is_answered() {
+        // What is there may still leave; nobody waits for it.
+        let _ = poll_fn(|cx| Poll::Ready(downstream.poll_flush(cx))).await;
         downstream.abort();
         return;
     }

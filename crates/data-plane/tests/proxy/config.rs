@@ -1,1 +1,206 @@
-//! To be written.
+//! Config that changes under traffic, and how a proxy ends.
+
+use std::time::Duration;
+
+use meshwork_model::proxy::{
+    Direction, Discovery, Endpoint, Endpoints, Kind, Listener, Resource, Route, RouteAction, RouteSource,
+};
+
+use crate::harness::*;
+
+const ONE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none";
+const TWO: &str = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\ntwo";
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn named(table: &str) -> Resource {
+    let http = http_connection(RouteSource::Named(table.into()), vec![]);
+    let filter = meshwork_model::proxy::NetworkFilter::Http(std::sync::Arc::new(http));
+    listener("web", Direction::Unspecified, chain(filter, None))
+}
+
+fn eds(name: &str) -> Resource {
+    let mut cluster = cluster(name, &[]);
+    cluster.discovery = Discovery::Eds(name.into());
+    Resource::Cluster(cluster)
+}
+
+fn endpoints(name: &str, addresses: &[std::net::SocketAddr]) -> Resource {
+    let endpoint =
+        |address: &std::net::SocketAddr| Endpoint { address: *address, transport: None, workload: None };
+    Resource::Endpoints(Endpoints {
+        cluster: name.into(),
+        endpoints: addresses.iter().map(endpoint).collect(),
+    })
+}
+
+fn routes(to: &str) -> Resource {
+    Resource::Routes(table("routes", vec![route("/", &[(to, 1)])]))
+}
+
+#[tokio::test]
+async fn no_request_fails_while_everything_is_replaced() {
+    let (one, two) = (Origin::answering(ONE).await, Origin::answering(TWO).await);
+    let sut = Sut::start(vec![
+        eds("a"),
+        eds("b"),
+        endpoints("a", &[one.address]),
+        endpoints("b", &[two.address]),
+        named("routes"),
+        routes("a"),
+    ]);
+    let address = sut.address("web");
+    let calling = tokio::spawn(async move {
+        let mut client = Client::connect(address).await;
+        let mut bodies = std::collections::HashMap::new();
+        for _ in 0..2000 {
+            let got = client.call(GET).await;
+            assert_eq!(got.status(), 200, "{got:?}");
+            *bodies.entry(got.body).or_insert(0) += 1;
+        }
+        bodies
+    });
+    let mut swaps = 0;
+    while !calling.is_finished() {
+        swaps += 1;
+        let (to, addresses) = if swaps % 2 == 0 {
+            ("a", [one.address, two.address])
+        } else {
+            ("b", [two.address, one.address])
+        };
+        assert_eq!(sut.apply(vec![endpoints(to, &addresses), routes(to), named("routes")]), []);
+        tokio::task::yield_now().await;
+    }
+    let bodies = calling.await.expect("every call answered");
+    assert!(bodies.len() == 2 && swaps > 2, "{bodies:?} {swaps}");
+    assert_eq!(sut.address("web"), address);
+}
+
+#[tokio::test]
+async fn endpoints_change_alone_and_connections_to_those_that_stay_are_kept() {
+    let (one, two) = (Origin::answering(ONE).await, Origin::answering(TWO).await);
+    let sut = Sut::start(vec![eds("a"), endpoints("a", &[one.address]), named("routes"), routes("a")]);
+    let mut client = sut.client().await;
+    assert_eq!(client.call(GET).await.body, "one");
+    sut.apply(vec![endpoints("a", &[one.address, two.address])]);
+    let mut bodies: Vec<_> = Vec::new();
+    for _ in 0..4 {
+        bodies.push(client.call(GET).await.body);
+    }
+    assert!(bodies.contains(&"one".into()) && bodies.contains(&"two".into()), "{bodies:?}");
+    assert_eq!(one.connections(), 1);
+    sut.remove(Kind::Endpoints, "a");
+    assert_eq!(client.call(GET).await.header("x-meshwork-reason"), Some("MW0301"));
+}
+
+#[tokio::test]
+async fn a_listener_waits_for_its_routes() {
+    let one = Origin::answering(ONE).await;
+    let sut = Sut::start(vec![eds("a"), endpoints("a", &[one.address]), named("routes")]);
+    let mut client = sut.client().await;
+    client.send(GET).await;
+    sut.apply(vec![routes("a")]);
+    assert_eq!(client.receive().await.body, "one");
+    // A new version whose routes are not there yet changes nothing.
+    sut.apply(vec![named("others")]);
+    assert_eq!(sut.client().await.call(GET).await.body, "one");
+}
+
+#[tokio::test]
+async fn what_is_refused_leaves_the_last_good_version() {
+    let one = Origin::answering(ONE).await;
+    let sut = Sut::start(vec![eds("a"), endpoints("a", &[one.address]), named("routes"), routes("a")]);
+    let local = Route { action: RouteAction::Local, ..route("/", &[]) };
+    let bad = Resource::Routes(table("routes", vec![local]));
+    let api = Resource::Listener(Listener {
+        name: "api".into(),
+        address: None,
+        direction: Direction::Outbound,
+        chains: vec![],
+    });
+    let taken = std::net::TcpListener::bind(LOOPBACK).expect("bound");
+    let unbindable = Resource::Listener(Listener {
+        name: "late".into(),
+        address: Some(taken.local_addr().expect("bound")),
+        direction: Direction::Outbound,
+        chains: vec![],
+    });
+    let refused = sut.apply(vec![bad, api, unbindable, eds("b")]);
+    let names: Vec<_> = refused.iter().map(|r| (r.kind, r.name.as_str())).collect();
+    assert_eq!(names, [(Kind::Listener, "api"), (Kind::Listener, "late"), (Kind::Routes, "routes")]);
+    assert!(refused[1].why.contains("cannot listen on"), "{refused:?}");
+    assert_eq!(sut.client().await.call(GET).await.body, "one");
+}
+
+#[tokio::test]
+async fn an_address_bound_ahead_serves_once_its_listener_comes() {
+    let one = Origin::answering(ONE).await;
+    let sut = Sut::start(vec![Resource::Cluster(cluster("a", &[one.address]))]);
+    let address = sut.proxy.bind(LOOPBACK).expect("free");
+    let mut client = Client::connect(address).await;
+    client.send(GET).await;
+    let Resource::Listener(mut listener) = web(vec![route("/", &[("a", 1)])]) else { unreachable!() };
+    listener.address = Some(address);
+    assert_eq!(sut.apply(vec![Resource::Listener(listener)]), []);
+    assert_eq!(client.receive().await.body, "one");
+    assert_eq!(sut.address("web"), address);
+}
+
+#[tokio::test]
+async fn a_removed_listener_closes_its_idle_connections_and_its_port() {
+    let one = Origin::answering(ONE).await;
+    let sut =
+        Sut::start(vec![Resource::Cluster(cluster("a", &[one.address])), web(vec![route("/", &[("a", 1)])])]);
+    let address = sut.address("web");
+    let mut client = sut.client().await;
+    assert_eq!(client.call(GET).await.status(), 200);
+    sut.remove(Kind::Listener, "web");
+    assert_eq!(client.rest().await.expect("closes"), b"");
+    soon(async {
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn draining_answers_what_has_begun_and_closes_the_rest() {
+    let stage = Stage::open().await;
+    let sut = Sut::start(vec![
+        Resource::Cluster(cluster("a", &[stage.address()])),
+        web(vec![route("/", &[("a", 1)])]),
+    ]);
+    assert!(sut.proxy.ready());
+    let mut idle = sut.client().await;
+    idle.send(GET).await;
+    let mut origin = stage.accept().await;
+    origin.receive().await;
+    origin.send(ONE).await;
+    idle.receive().await;
+    let mut busy = sut.client().await;
+    busy.send(GET).await;
+    origin.receive().await;
+    let answering = async {
+        assert_eq!(idle.rest().await.expect("closes"), b"");
+        assert!(!sut.proxy.ready());
+        origin.send(ONE).await;
+        let got = busy.receive().await;
+        assert_eq!((got.body.as_str(), got.header("connection")), ("one", Some("close")));
+    };
+    let ((), ()) = tokio::join!(answering, soon(sut.proxy.drain(SOON)));
+}
+
+#[tokio::test]
+async fn draining_ends_at_its_deadline() {
+    let stage = Stage::open().await;
+    let sut = Sut::start(vec![
+        Resource::Cluster(cluster("a", &[stage.address()])),
+        web(vec![route("/", &[("a", 1)])]),
+    ]);
+    let mut busy = sut.client().await;
+    busy.send(GET).await;
+    let mut origin = stage.accept().await;
+    origin.receive().await;
+    soon(sut.proxy.drain(Duration::from_millis(10))).await;
+    assert!(busy.rest().await.unwrap_or_default().is_empty());
+}

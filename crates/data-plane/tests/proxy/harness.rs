@@ -21,7 +21,8 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, future).await.expect("in time")
 }
 
-pub(crate) const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+pub(crate) const LOOPBACK: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 // === identities ===
 
@@ -71,7 +72,8 @@ impl Sut {
     ) -> Self {
         let registry = Registry::new(SystemTime::UNIX_EPOCH);
         let account = identity.as_ref().map(|i| i.id().clone());
-        let name: Arc<str> = account.as_ref().map_or("sut", |id| id.namespace_and_account().expect("ours").1).into();
+        let name: Arc<str> =
+            account.as_ref().map_or("sut", |id| id.namespace_and_account().expect("ours").1).into();
         let workload =
             Workload { name: name.clone(), namespace: "shop".into(), app: name, version: "v1".into() };
         options.node = NodeLabels { workload, identity: account };
@@ -102,7 +104,12 @@ impl Sut {
 // === config ===
 
 pub(crate) fn listener(name: &str, direction: Direction, chain: FilterChain) -> Resource {
-    Resource::Listener(Listener { name: name.into(), address: Some(LOOPBACK), direction, chains: vec![chain] })
+    Resource::Listener(Listener {
+        name: name.into(),
+        address: Some(LOOPBACK),
+        direction,
+        chains: vec![chain],
+    })
 }
 
 pub(crate) fn chain(filter: NetworkFilter, tls: Option<DownstreamTls>) -> FilterChain {
@@ -115,7 +122,10 @@ pub(crate) fn web(routes: Vec<Route>) -> Resource {
 }
 
 pub(crate) fn http(routes: Vec<Route>, filters: Vec<HttpFilter>) -> NetworkFilter {
-    NetworkFilter::Http(Arc::new(http_connection(RouteSource::Inline(Arc::new(table("inline", routes))), filters)))
+    NetworkFilter::Http(Arc::new(http_connection(
+        RouteSource::Inline(Arc::new(table("inline", routes))),
+        filters,
+    )))
 }
 
 pub(crate) fn http_connection(routes: RouteSource, filters: Vec<HttpFilter>) -> HttpConnection {
@@ -138,7 +148,8 @@ pub(crate) fn table(name: &str, routes: Vec<Route>) -> RouteTable {
 }
 
 pub(crate) fn route(prefix: &str, clusters: &[(&str, u32)]) -> Route {
-    let clusters = clusters.iter().map(|(name, weight)| WeightedCluster { name: (*name).into(), weight: *weight });
+    let clusters =
+        clusters.iter().map(|(name, weight)| WeightedCluster { name: (*name).into(), weight: *weight });
     Route {
         name: "route".into(),
         matches: RouteMatch { path: PathMatch::Prefix(prefix.into()), headers: vec![] },

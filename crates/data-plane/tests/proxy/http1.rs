@@ -11,13 +11,17 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nserver: origin\r\n\r\n
 
 async fn one_hop(answer: &'static str) -> (Sut, Origin) {
     let origin = Origin::answering(answer).await;
-    let sut = Sut::start(vec![cluster("a", &[origin.address]).into_resource(), web(vec![route("/", &[("a", 1)])])]);
+    let sut =
+        Sut::start(vec![cluster("a", &[origin.address]).into_resource(), web(vec![route("/", &[("a", 1)])])]);
     (sut, origin)
 }
 
 async fn staged() -> (Sut, Stage) {
     let stage = Stage::open().await;
-    let sut = Sut::start(vec![cluster("a", &[stage.address()]).into_resource(), web(vec![route("/", &[("a", 1)])])]);
+    let sut = Sut::start(vec![
+        cluster("a", &[stage.address()]).into_resource(),
+        web(vec![route("/", &[("a", 1)])]),
+    ]);
     (sut, stage)
 }
 
@@ -86,13 +90,16 @@ async fn bodies_pass_with_a_length_and_in_chunks_with_trailers() {
 #[tokio::test]
 async fn large_bodies_pass_unchanged_both_ways() {
     let (sut, stage) = staged().await;
-    let body: String = (0..400_000).map(|i: u32| char::from(b'a' + u8::try_from(i * 7 % 26).expect("small"))).collect();
+    let body: String =
+        (0..400_000).map(|i: u32| char::from(b'a' + u8::try_from(i * 7 % 26).expect("small"))).collect();
     let mut client = sut.client().await;
     let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
     let answering = async {
         let mut origin = stage.accept().await;
         let asked = origin.receive().await;
-        origin.send(&format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n", asked.body.len())).await;
+        origin
+            .send(&format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n", asked.body.len()))
+            .await;
         origin.send(&asked.body).await;
         origin.send("\r\n0\r\n\r\n").await;
         asked.body
@@ -115,7 +122,9 @@ async fn head_and_bodyless_statuses_have_no_body() {
     origin.receive().await;
     origin.send("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n").await;
     assert_eq!(client.receive_head().await.header("content-length"), Some("1000"));
-    for answer in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n"] {
+    for answer in
+        ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n"]
+    {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         origin.receive().await;
         origin.send(answer).await;
@@ -161,7 +170,10 @@ async fn ambiguous_messages_are_refused_and_nothing_reaches_the_origin() {
         ("GET / HTTP/1.1\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", 400),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc", 400),
         ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
         ("GET /a%2fb HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -200,7 +212,9 @@ async fn what_no_route_takes_is_answered_with_a_reason() {
     assert_eq!((got.status(), got.header("x-meshwork-reason")), (404, Some("MW0201")));
     let got = client.call("GET /only HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!((got.status(), got.header("x-meshwork-reason")), (503, Some("MW0202")));
-    let got = client.call("POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 0\r\ncontent-type: application/grpc\r\n\r\n").await;
+    let got = client
+        .call("POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 0\r\ncontent-type: application/grpc\r\n\r\n")
+        .await;
     assert_eq!((got.status(), got.header("grpc-status")), (200, Some("12")));
 }
 
@@ -229,7 +243,10 @@ async fn an_endpoint_that_refuses_is_passed_over() {
     ]);
     let mut client = sut.client().await;
     for _ in 0..4 {
-        assert_eq!(client.call("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx").await.status(), 200);
+        assert_eq!(
+            client.call("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx").await.status(),
+            200
+        );
     }
     for (path, reason) in [("/dead", "MW0302"), ("/empty", "MW0301")] {
         let got = client.call(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
@@ -241,7 +258,8 @@ async fn an_endpoint_that_refuses_is_passed_over() {
 async fn requests_are_split_by_weight() {
     let (one, two) = (Origin::answering(OK).await, Origin::answering(OK).await);
     let (a, b) = (cluster("a", &[one.address]), cluster("b", &[two.address]));
-    let sut = Sut::start(vec![a.into_resource(), b.into_resource(), web(vec![route("/", &[("a", 9), ("b", 1)])])]);
+    let sut =
+        Sut::start(vec![a.into_resource(), b.into_resource(), web(vec![route("/", &[("a", 9), ("b", 1)])])]);
     let mut client = sut.client().await;
     for _ in 0..400 {
         client.call("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -377,7 +395,11 @@ async fn an_origin_that_dies_in_the_middle_leaves_a_visible_gap() {
 #[tokio::test]
 async fn an_answer_that_is_not_http_is_a_bad_gateway() {
     let (sut, stage) = staged().await;
-    for answer in ["SSH-2.0\r\n\r\n", "HTTP/1.1 200 OK\nContent-Length: 0\n\n", "HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"] {
+    for answer in [
+        "SSH-2.0\r\n\r\n",
+        "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+        "HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    ] {
         let mut client = sut.client().await;
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let mut origin = stage.accept().await;
@@ -408,7 +430,9 @@ async fn a_websocket_is_carried_with_what_was_sent_ahead() {
     let mut origin = stage.accept().await;
     let asked = origin.receive().await;
     assert_eq!((asked.header("upgrade"), asked.header("connection")), (Some("websocket"), Some("upgrade")));
-    origin.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nfirst").await;
+    origin
+        .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nfirst")
+        .await;
     let got = client.receive().await;
     assert_eq!((got.status(), got.header("upgrade")), (101, Some("websocket")));
     let mut bytes = [0; 5];

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
 
 /// Largest answer that is read: the catalog has a few kilobytes.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -103,9 +104,20 @@ pub(super) fn describe(answer: &Response<Bytes>) -> String {
 
 fn describe_parts(status: StatusCode, body: &[u8]) -> String {
     /// Enough for any error of the shop or of a proxy.
-    const SHOWN_BYTES: usize = 160;
-    let shown = String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES)]);
-    format!("{status}: {}", shown.trim())
+    const SHOWN_CHARACTERS: usize = 240;
+    let text = match serde_json::from_slice::<Failure>(body) {
+        Ok(failure) => failure.error,
+        Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
+    };
+    let shown: String = text.chars().take(SHOWN_CHARACTERS).collect();
+    let cut = if shown.len() < text.len() { "…" } else { "" };
+    format!("{status}: {shown}{cut}")
+}
+
+/// The body by which a program of the shop says what went wrong.
+#[derive(Deserialize)]
+struct Failure {
+    error: String,
 }
 
 /// An error and its causes in one line.
@@ -117,4 +129,20 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str, expected: &str) {
+        assert_eq!(describe_parts(StatusCode::BAD_GATEWAY, body.as_bytes()), expected);
+    }
+
+    #[test]
+    fn an_answer_is_told_by_its_status_and_its_words() {
+        check("MW0302 no connection\n", "502 Bad Gateway: MW0302 no connection");
+        check(r#"{"error":"payments: \"no\""}"#, r#"502 Bad Gateway: payments: "no""#);
+        check(&"é".repeat(500), &format!("502 Bad Gateway: {}…", "é".repeat(240)));
+    }
 }

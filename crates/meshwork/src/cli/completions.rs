@@ -5,7 +5,9 @@ use clap_complete::Shell;
 
 /// Print the completion script of a shell
 #[derive(clap::Args)]
-#[command(after_help = "Example: meshwork completions bash > ~/.local/share/bash-completion/completions/meshwork")]
+#[command(
+    after_help = "Example: meshwork completions bash > ~/.local/share/bash-completion/completions/meshwork"
+)]
 pub(crate) struct Completions {
     /// The shell
     shell: Shell,

@@ -45,7 +45,7 @@ impl Diagram {
                 if problems::errors(&loaded.problems) > 0 {
                     bail!("{} cannot be drawn before its errors are mended", folder.display());
                 }
-                bail!("drawing a folder is not there yet")
+                meshwork_diagram::mermaid(&control_plane::topology_of(&loaded.config))
             }
         };
         match self.output {

@@ -8,7 +8,9 @@ use super::output::{self, Format};
 
 /// Say in words why the mesh answered in a service's place
 #[derive(clap::Args)]
-#[command(after_help = "The code stands in the answer's `x-meshwork-reason` header, its body, and the access log.")]
+#[command(
+    after_help = "The code stands in the answer's `x-meshwork-reason` header, its body, and the access log."
+)]
 pub(crate) struct Explain {
     /// A reason's code, such as MW0201; all of them where it is left out
     code: Option<String>,
@@ -25,7 +27,10 @@ impl Explain {
             Some(code) => ALL.iter().filter(|r| r.words().code.eq_ignore_ascii_case(code)).copied().collect(),
         };
         if chosen.is_empty() {
-            bail!("there is no reason {}; `meshwork explain` lists all of them", self.code.unwrap_or_default());
+            bail!(
+                "there is no reason {}; `meshwork explain` lists all of them",
+                self.code.unwrap_or_default()
+            );
         }
         if self.output == Format::Json {
             return output::json(&chosen.iter().map(|r| as_json(*r)).collect::<Vec<_>>());

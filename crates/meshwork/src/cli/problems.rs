@@ -27,7 +27,11 @@ fn render(problem: &Problem, source: Option<&String>, renderer: &Renderer) -> St
             report.push(title.element(Snippet::source(text).path(&problem.file).annotation(mark)));
         }
         _ => {
-            let place = if problem.file.is_empty() { subject.clone() } else { format!("{}: {subject}", problem.file) };
+            let place = if problem.file.is_empty() {
+                subject.clone()
+            } else {
+                format!("{}: {subject}", problem.file)
+            };
             report.push(title.element(Level::NOTE.message(place)));
         }
     }

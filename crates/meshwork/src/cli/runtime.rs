@@ -1,6 +1,7 @@
 //! Runtimes and the log.
 
 use std::future::Future;
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,7 +10,9 @@ use tracing_subscriber::EnvFilter;
 /// Sends log lines to standard error, as far as the filter lets them.
 pub(crate) fn log(filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
+    lines.with_writer(std::io::stderr).init();
 }
 
 /// Runs a future on this thread. Sidecars and small roles need no more: their traffic has threads of its own.

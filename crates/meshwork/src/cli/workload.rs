@@ -75,9 +75,9 @@ impl Workload {
     /// The identity has not the mesh's form.
     pub(crate) fn node(&self, enrolled: &Enrolled) -> anyhow::Result<Node> {
         let id = enrolled.identity.id();
-        let (namespace, service_account) = id
-            .namespace_and_account()
-            .with_context(|| format!("{id} is not of the form spiffe://<trust-domain>/ns/<namespace>/sa/<account>"))?;
+        let (namespace, service_account) = id.namespace_and_account().with_context(|| {
+            format!("{id} is not of the form spiffe://<trust-domain>/ns/<namespace>/sa/<account>")
+        })?;
         Ok(Node {
             name: self.workload.clone(),
             namespace: namespace.to_owned(),

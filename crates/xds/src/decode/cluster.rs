@@ -118,7 +118,8 @@ fn protocol(
         return Some(UpstreamProtocol::Http1);
     };
     let options = unpack::<pb::upstream_http::HttpProtocolOptions>(any);
-    let Some(ExplicitHttpConfig(explicit)) = options.and_then(|options| options.upstream_protocol_options) else {
+    let Some(ExplicitHttpConfig(explicit)) = options.and_then(|options| options.upstream_protocol_options)
+    else {
         let fix = "write `explicit_http_config`";
         return problems.error(&path.key(HTTP_OPTIONS), "the protocol is missing", fix);
     };
@@ -147,7 +148,7 @@ fn transports(
     match &message.transport_socket {
         Some(socket) if tls::is_refusal(socket) => {}
         Some(socket) => {
-            let tls = tls::upstream(socket, &at.field("transport_socket"), problems)?;
+            let tls = tls::upstream(socket, &at.field("transport_socket"), problems).ok()?;
             let name = socket.name.as_str().into();
             transports.push(TransportMatch { name, transport: None, tls });
         }
@@ -164,13 +165,13 @@ fn transport_match(
 ) -> Option<TransportMatch> {
     let transport = match &message.r#match {
         None => None,
-        Some(marks) => metadata::identity_mark(marks, &at.field("match"), problems)?,
+        Some(marks) => metadata::identity_mark(marks, &at.field("match"), problems).ok()?,
     };
     let path = at.field("transport_socket");
     let Some(socket) = &message.transport_socket else {
         return problems.error(&path, "the transport socket is missing", "");
     };
-    let tls = tls::upstream(socket, &path, problems)?;
+    let tls = tls::upstream(socket, &path, problems).ok()?;
     Some(TransportMatch { name: message.name.as_str().into(), transport, tls })
 }
 

@@ -7,7 +7,7 @@ use meshwork_model::proxy::{Endpoint, Endpoints, Workload};
 
 use super::{address, required};
 use crate::metadata;
-use crate::path::{Path, Problems};
+use crate::path::{Noted, Path, Problems};
 use crate::pb;
 
 /// Endpoints of their own, which need the name under which they were asked for.
@@ -43,11 +43,7 @@ fn serves(status: i32) -> bool {
     matches!(pb::core::HealthStatus::try_from(status), Ok(Unknown | Healthy | Degraded))
 }
 
-fn endpoint(
-    message: &pb::endpoint::LbEndpoint,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<Endpoint> {
+fn endpoint(message: &pb::endpoint::LbEndpoint, at: &Path<'_>, problems: &mut Problems) -> Option<Endpoint> {
     use pb::endpoint::lb_endpoint::HostIdentifier;
     if message.load_balancing_weight.is_some_and(|weight| weight.value != 1) {
         problems.error::<()>(&at.field("load_balancing_weight"), "endpoints have no weight", "leave it out");
@@ -59,7 +55,7 @@ fn endpoint(
     let address = address(endpoint.address.as_ref(), &path.field("address"), problems)?;
     let transport = transport(message.metadata.as_ref(), &at.field("metadata"), problems);
     let workload = metadata::text(message.metadata.as_ref(), metadata::ISTIO, metadata::WORKLOAD);
-    Some(Endpoint { address, transport: transport?, workload: workload.map(workload_of) })
+    Some(Endpoint { address, transport: transport.ok()?, workload: workload.map(workload_of) })
 }
 
 /// The mark for transport matches.
@@ -67,9 +63,9 @@ fn transport(
     metadata: Option<&pb::core::Metadata>,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Option<Arc<str>>> {
+) -> Result<Option<Arc<str>>, Noted> {
     let Some(marks) = metadata.and_then(|metadata| metadata.filter_metadata.get(metadata::TRANSPORT)) else {
-        return Some(None);
+        return Ok(None);
     };
     let at = at.field("filter_metadata");
     metadata::identity_mark(marks, &at.key(metadata::TRANSPORT), problems)

@@ -8,7 +8,7 @@ use meshwork_model::proxy::{
 };
 
 use super::{address, is, only_ads, policy, required, route, timeout, tls, unpack};
-use crate::path::{Path, Problems};
+use crate::path::{Noted, Path, Problems};
 use crate::pb;
 
 pub(crate) fn listener(
@@ -21,12 +21,11 @@ pub(crate) fn listener(
     if message.bind_to_port.is_some_and(|bind| !bind.value) {
         problems.error::<()>(&at.field("bind_to_port"), "a listener must bind", "leave it out");
     }
-    let (address, chains) = match &message.api_listener {
-        Some(api) => (None, vec![api_chain(api, &at.field("api_listener"), problems)?]),
-        None => {
-            let bind = address(message.address.as_ref(), &at.field("address"), problems);
-            (Some(bind?), chains(message, at, problems))
-        }
+    let (address, chains) = if let Some(api) = &message.api_listener {
+        (None, vec![api_chain(api, &at.field("api_listener"), problems)?])
+    } else {
+        let bind = address(message.address.as_ref(), &at.field("address"), problems);
+        (Some(bind?), chains(message, at, problems))
     };
     Some(Listener { name: name?.into(), address, direction: direction(message.traffic_direction), chains })
 }
@@ -45,7 +44,8 @@ fn listener_filters(message: &pb::listener::Listener, at: &Path<'_>, problems: &
     for (index, filter) in message.listener_filters.iter().enumerate() {
         let at = at.index(index);
         match &filter.config_type {
-            Some(pb::listener::listener_filter::ConfigType::TypedConfig(any)) if is::<pb::TlsInspector>(any) => {}
+            Some(pb::listener::listener_filter::ConfigType::TypedConfig(any))
+                if is::<pb::TlsInspector>(any) => {}
             _ => {
                 problems.error::<()>(&at, "only the TLS inspector is supported as a listener filter", "");
             }
@@ -53,11 +53,7 @@ fn listener_filters(message: &pb::listener::Listener, at: &Path<'_>, problems: &
     }
 }
 
-fn api_chain(
-    api: &pb::listener::ApiListener,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<FilterChain> {
+fn api_chain(api: &pb::listener::ApiListener, at: &Path<'_>, problems: &mut Problems) -> Option<FilterChain> {
     let at = at.field("api_listener");
     let Some(message) = api.api_listener.as_ref().and_then(unpack::<pb::hcm::HttpConnectionManager>) else {
         return problems.error(&at, "an API listener holds an HttpConnectionManager", "");
@@ -84,18 +80,19 @@ fn chains(message: &pb::listener::Listener, at: &Path<'_>, problems: &mut Proble
     chains
 }
 
-fn chain(
-    message: &pb::listener::FilterChain,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<FilterChain> {
+fn chain(message: &pb::listener::FilterChain, at: &Path<'_>, problems: &mut Problems) -> Option<FilterChain> {
     let matches = chain_match(message, &at.field("filter_chain_match"), problems);
     let tls = match &message.transport_socket {
         Some(socket) => tls::downstream(socket, &at.field("transport_socket"), problems),
-        None => Some(None),
+        None => Ok(None),
     };
     let filter = network_filter(&message.filters, &at.field("filters"), problems);
-    Some(FilterChain { name: message.name.as_str().into(), matches: matches?, tls: tls?, filter: filter? })
+    Some(FilterChain {
+        name: message.name.as_str().into(),
+        matches: matches?,
+        tls: tls.ok()?,
+        filter: filter?,
+    })
 }
 
 fn chain_match(
@@ -157,11 +154,7 @@ fn typed_config(filter: &pb::listener::Filter) -> Option<&pb::Any> {
     }
 }
 
-fn network_rbac(
-    filter: &pb::listener::Filter,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<Arc<Rbac>> {
+fn network_rbac(filter: &pb::listener::Filter, at: &Path<'_>, problems: &mut Problems) -> Option<Arc<Rbac>> {
     let Some(message) = typed_config(filter).and_then(unpack::<pb::NetworkRbac>) else {
         return problems.error(at, "only rbac may stand before the last filter", "");
     };
@@ -175,7 +168,8 @@ fn tcp_proxy(
     at: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<TcpProxy> {
-    let Some(pb::tcp_proxy::tcp_proxy::ClusterSpecifier::Cluster(cluster)) = &message.cluster_specifier else {
+    let Some(pb::tcp_proxy::tcp_proxy::ClusterSpecifier::Cluster(cluster)) = &message.cluster_specifier
+    else {
         return problems.error(at, "the cluster is missing", "write `cluster`");
     };
     Some(TcpProxy {
@@ -208,7 +202,7 @@ fn http(
         filters,
         paths: paths?,
         generate_request_id: message.generate_request_id.is_none_or(|generate| generate.value),
-        server_name: server_name?,
+        server_name: server_name.ok()?,
         idle_timeout: timeout(idle, &options.field("idle_timeout"), problems),
         access_logs,
     })
@@ -244,7 +238,7 @@ fn routes(
     use pb::hcm::http_connection_manager::RouteSpecifier;
     match &message.route_specifier {
         Some(RouteSpecifier::RouteConfig(table)) => {
-            let table = route::inline(table, &at.field("route_config"), problems)?;
+            let table = route::inline(table, &at.field("route_config"), problems);
             Some(RouteSource::Inline(Arc::new(table)))
         }
         Some(RouteSpecifier::Rds(rds)) => {
@@ -292,15 +286,15 @@ fn server_name(
     message: &pb::hcm::HttpConnectionManager,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Option<Arc<str>>> {
+) -> Result<Option<Arc<str>>, Noted> {
     use pb::hcm::http_connection_manager::ServerHeaderTransformation;
     match ServerHeaderTransformation::try_from(message.server_header_transformation) {
         Ok(ServerHeaderTransformation::Overwrite) if message.server_name.is_empty() => {
-            Some(Some("envoy".into()))
+            Ok(Some("envoy".into()))
         }
-        Ok(ServerHeaderTransformation::Overwrite) => Some(Some(message.server_name.as_str().into())),
-        Ok(ServerHeaderTransformation::PassThrough) => Some(None),
-        _ => problems.error(
+        Ok(ServerHeaderTransformation::Overwrite) => Ok(Some(message.server_name.as_str().into())),
+        Ok(ServerHeaderTransformation::PassThrough) => Ok(None),
+        _ => problems.refuse(
             &at.field("server_header_transformation"),
             "this transformation is not supported",
             "write OVERWRITE or PASS_THROUGH",

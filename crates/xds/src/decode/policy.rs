@@ -61,11 +61,7 @@ fn permissions(
     each.map(|(index, message)| permission(message, &at.index(index), problems)).collect()
 }
 
-fn permission(
-    message: &pb::rbac::Permission,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<Permission> {
+fn permission(message: &pb::rbac::Permission, at: &Path<'_>, problems: &mut Problems) -> Option<Permission> {
     use pb::rbac::permission::Rule;
     match message.rule.as_ref() {
         Some(Rule::Any(true)) => Some(Permission::Any),
@@ -97,9 +93,7 @@ fn path_test(
     problems: &mut Problems,
 ) -> Option<StringMatch> {
     match &message.rule {
-        Some(pb::matcher::path_matcher::Rule::Path(matcher)) => {
-            string(matcher, &at.field("path"), problems)
-        }
+        Some(pb::matcher::path_matcher::Rule::Path(matcher)) => string(matcher, &at.field("path"), problems),
         None => problems.error(at, "the test is missing", "write `path`"),
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn table(
     problems: &mut Problems,
 ) -> Option<RouteTable> {
     required(&message.name, &at.field("name"), problems)?;
-    inline(message, at, problems)
+    Some(inline(message, at, problems))
 }
 
 /// A table that is part of a listener.
@@ -30,14 +30,14 @@ pub(super) fn inline(
     message: &pb::route::RouteConfiguration,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<RouteTable> {
+) -> RouteTable {
     let path = at.field("virtual_hosts");
     let mut hosts = Vec::new();
     for (index, host) in message.virtual_hosts.iter().enumerate() {
         hosts.push(virtual_host(host, &path.index(index), problems));
     }
     unique_domains(&hosts, &path, problems);
-    Some(RouteTable { name: message.name.as_str().into(), hosts })
+    RouteTable { name: message.name.as_str().into(), hosts }
 }
 
 fn unique_domains(hosts: &[VirtualHost], at: &Path<'_>, problems: &mut Problems) {
@@ -204,11 +204,7 @@ fn weighted_clusters(
 /// What may be tried again: only what never reached the application.
 const RETRIED: [&str; 2] = ["connect-failure", "refused-stream"];
 
-fn retries(
-    message: Option<&pb::route::RetryPolicy>,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<u32> {
+fn retries(message: Option<&pb::route::RetryPolicy>, at: &Path<'_>, problems: &mut Problems) -> Option<u32> {
     use pb::route::retry_policy::retry_host_predicate::ConfigType::TypedConfig;
     let Some(message) = message else { return Some(0) };
     let mut conditions = message.retry_on.split(',').map(str::trim).filter(|condition| !condition.is_empty());
@@ -217,7 +213,8 @@ fn retries(
         return problems.error(&at.field("retry_on"), text, "write `connect-failure,refused-stream`");
     }
     for (index, predicate) in message.retry_host_predicate.iter().enumerate() {
-        if !matches!(&predicate.config_type, Some(TypedConfig(any)) if is::<pb::PreviousHostsPredicate>(any)) {
+        if !matches!(&predicate.config_type, Some(TypedConfig(any)) if is::<pb::PreviousHostsPredicate>(any))
+        {
             let at = at.field("retry_host_predicate");
             return problems.error(&at.index(index), "only previous_hosts is supported", "");
         }

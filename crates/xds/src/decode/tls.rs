@@ -6,7 +6,7 @@ use meshwork_model::proxy::{DownstreamTls, UpstreamTls};
 use meshwork_model::spiffe::SpiffeId;
 
 use super::{is, required, unpack};
-use crate::path::{Path, Problems};
+use crate::path::{Noted, Path, Problems};
 use crate::pb;
 
 /// The name of the transport socket that always fails: what an endpoint that no transport matches is reached by.
@@ -24,31 +24,31 @@ fn typed_config(socket: &pb::core::TransportSocket) -> Option<&pb::Any> {
     }
 }
 
-/// The client side: `Some(None)` is plaintext.
+/// The client side: `Ok(None)` is plaintext.
 pub(super) fn upstream(
     socket: &pb::core::TransportSocket,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Option<UpstreamTls>> {
+) -> Result<Option<UpstreamTls>, Noted> {
     let config = typed_config(socket);
     if config.is_some_and(is::<pb::RawBuffer>) {
-        return Some(None);
+        return Ok(None);
     }
     let Some(message) = config.and_then(unpack::<pb::tls::UpstreamTlsContext>) else {
-        return problems.error(at, "this transport socket is not supported", "write tls or raw_buffer");
+        return problems.refuse(at, "this transport socket is not supported", "write tls or raw_buffer");
     };
     let typed = at.field("typed_config");
     let at = typed.field("common_tls_context");
     let common = message.common_tls_context.unwrap_or_default();
     let certificate = certificate(&common, &at, problems)?;
     let Some(Validation { secret, identities }) = validation(&common, &at, problems)? else {
-        return problems.error(&at, "the server would not be verified", "name the secret `ROOTCA`");
+        return problems.refuse(&at, "the server would not be verified", "name the secret `ROOTCA`");
     };
     if identities.is_empty() {
         let fix = "list SPIFFE IDs in `match_typed_subject_alt_names`";
-        return problems.error(&at, "any server would be trusted", fix);
+        return problems.refuse(&at, "any server would be trusted", fix);
     }
-    Some(Some(UpstreamTls {
+    Ok(Some(UpstreamTls {
         certificate,
         validation: secret,
         identities,
@@ -57,33 +57,33 @@ pub(super) fn upstream(
     }))
 }
 
-/// The server side: `Some(None)` is plaintext.
+/// The server side: `Ok(None)` is plaintext.
 pub(super) fn downstream(
     socket: &pb::core::TransportSocket,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Option<DownstreamTls>> {
+) -> Result<Option<DownstreamTls>, Noted> {
     let config = typed_config(socket);
     if config.is_some_and(is::<pb::RawBuffer>) {
-        return Some(None);
+        return Ok(None);
     }
     let Some(message) = config.and_then(unpack::<pb::tls::DownstreamTlsContext>) else {
-        return problems.error(at, "this transport socket is not supported", "write tls or raw_buffer");
+        return problems.refuse(at, "this transport socket is not supported", "write tls or raw_buffer");
     };
     let typed = at.field("typed_config");
     let at = typed.field("common_tls_context");
     let common = message.common_tls_context.unwrap_or_default();
     let Some(certificate) = certificate(&common, &at, problems)? else {
-        return problems.error(&at, "the certificate is missing", "name the secret `default`");
+        return problems.refuse(&at, "the certificate is missing", "name the secret `default`");
     };
     let validation = validation(&common, &at, problems)?;
     let require = message.require_client_certificate.is_some_and(|require| require.value);
     if require && validation.is_none() {
         let text = "client certificates would not be verified";
-        return problems.error(&at, text, "name the secret `ROOTCA`");
+        return problems.refuse(&at, text, "name the secret `ROOTCA`");
     }
     let (secret, allowed) = validation.map_or((None, Vec::new()), |v| (Some(v.secret), v.identities));
-    Some(Some(DownstreamTls {
+    Ok(Some(DownstreamTls {
         certificate,
         validation: secret,
         require_client_certificate: require,
@@ -101,22 +101,22 @@ fn certificate(
     common: &pb::tls::CommonTlsContext,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Option<Arc<str>>> {
+) -> Result<Option<Arc<str>>, Noted> {
     use pb::tls::tls_parameters::TlsProtocol;
     let maximum = common.tls_params.as_ref().map(|parameters| parameters.tls_maximum_protocol_version);
     if maximum.is_some_and(|m| m != TlsProtocol::TlsAuto as i32 && m != TlsProtocol::TlSv13 as i32) {
         let at = at.field("tls_params");
-        return problems.error(&at, "TLS 1.3 is always demanded", "write TLSv1_3 as maximum");
+        return problems.refuse(&at, "TLS 1.3 is always demanded", "write TLSv1_3 as maximum");
     }
     let at = at.field("tls_certificate_sds_secret_configs");
     match common.tls_certificate_sds_secret_configs.as_slice() {
-        [] => Some(None),
+        [] => Ok(None),
         [secret] => {
             let at = at.index(0);
-            let name = required(&secret.name, &at.field("name"), problems)?;
-            Some(Some(name.into()))
+            let name = required(&secret.name, &at.field("name"), problems).ok_or(Noted)?;
+            Ok(Some(name.into()))
         }
-        _ => problems.error(&at, "one certificate is enough", ""),
+        _ => problems.refuse(&at, "one certificate is enough", ""),
     }
 }
 
@@ -130,20 +130,22 @@ fn validation(
     common: &pb::tls::CommonTlsContext,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Option<Validation>> {
+) -> Result<Option<Validation>, Noted> {
     use pb::tls::common_tls_context::ValidationContextType;
     match common.validation_context_type.as_ref() {
-        None => Some(None),
+        None => Ok(None),
         Some(ValidationContextType::ValidationContextSdsSecretConfig(secret)) => {
             let path = at.field("validation_context_sds_secret_config");
-            let secret = required(&secret.name, &path.field("name"), problems)?.into();
-            Some(Some(Validation { secret, identities: Vec::new() }))
+            let secret = required(&secret.name, &path.field("name"), problems).ok_or(Noted)?.into();
+            Ok(Some(Validation { secret, identities: Vec::new() }))
         }
         Some(ValidationContextType::CombinedValidationContext(combined)) => {
-            combined_validation(combined, &at.field("combined_validation_context"), problems).map(Some)
+            combined_validation(combined, &at.field("combined_validation_context"), problems)
+                .map(Some)
+                .ok_or(Noted)
         }
         // The support table has named it.
-        Some(_) => None,
+        Some(_) => Err(Noted),
     }
 }
 

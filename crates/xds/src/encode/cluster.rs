@@ -104,9 +104,9 @@ fn http2() -> pb::upstream_http::HttpProtocolOptions {
         ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
     };
     let explicit = ExplicitHttpConfig {
-        protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(
-            pb::core::Http2ProtocolOptions::default(),
-        )),
+        protocol_config: Some(
+            ProtocolConfig::Http2ProtocolOptions(pb::core::Http2ProtocolOptions::default()),
+        ),
     };
     pb::upstream_http::HttpProtocolOptions {
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
@@ -134,8 +134,10 @@ fn service_metadata(cluster: &Cluster) -> Option<pb::core::Metadata> {
 
 fn lb_endpoint(endpoint: &Endpoint) -> pb::endpoint::LbEndpoint {
     use pb::endpoint::lb_endpoint::HostIdentifier;
-    let host =
-        pb::endpoint::Endpoint { address: Some(address(endpoint.address)), ..pb::endpoint::Endpoint::default() };
+    let host = pb::endpoint::Endpoint {
+        address: Some(address(endpoint.address)),
+        ..pb::endpoint::Endpoint::default()
+    };
     let mut filter_metadata = std::collections::HashMap::new();
     if let Some(identity) = &endpoint.transport {
         filter_metadata.insert(metadata::TRANSPORT.to_owned(), identity_mark(identity));

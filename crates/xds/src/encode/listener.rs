@@ -168,8 +168,7 @@ impl Writer<'_> {
             }
             AccessLog::Stdout => {
                 use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::stdout_access_log::AccessLogFormat;
-                let log =
-                    pb::StdoutAccessLog { access_log_format: format.map(AccessLogFormat::LogFormat) };
+                let log = pb::StdoutAccessLog { access_log_format: format.map(AccessLogFormat::LogFormat) };
                 (STDOUT_ACCESS_LOG, pack(&log))
             }
         };

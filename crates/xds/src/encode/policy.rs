@@ -51,9 +51,7 @@ fn permission(tested: &Permission) -> pb::rbac::Permission {
     let rule = match tested {
         Permission::Any => Rule::Any(true),
         Permission::All(tests) if tests.is_empty() => Rule::Any(true),
-        Permission::OneOf(tests) if tests.is_empty() => {
-            Rule::NotRule(Box::new(permission(&Permission::Any)))
-        }
+        Permission::OneOf(tests) if tests.is_empty() => Rule::NotRule(Box::new(permission(&Permission::Any))),
         Permission::All(tests) => Rule::AndRules(set(tests)),
         Permission::OneOf(tests) => Rule::OrRules(set(tests)),
         Permission::Not(test) => Rule::NotRule(Box::new(permission(test))),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use meshwork_model::proxy::{DownstreamTls, StringMatch, TransportMatch, UpstreamTls};
+use meshwork_model::spiffe::SpiffeId;
 
 use super::policy::string;
 use super::{SdsSource, Writer, boolean, pack};
@@ -29,7 +30,7 @@ impl Writer<'_> {
     }
 
     fn upstream_context(&self, tls: &UpstreamTls) -> pb::tls::UpstreamTlsContext {
-        let identities: Vec<&str> = tls.identities.iter().map(|identity| identity.as_str()).collect();
+        let identities: Vec<&str> = tls.identities.iter().map(SpiffeId::as_str).collect();
         let mut common = self.common(tls.certificate.as_deref(), &tls.alpn);
         common.validation_context_type = Some(self.validation(&tls.validation, &identities));
         pb::tls::UpstreamTlsContext {
@@ -40,7 +41,7 @@ impl Writer<'_> {
     }
 
     pub(super) fn downstream(&self, tls: &DownstreamTls) -> pb::core::TransportSocket {
-        let identities: Vec<&str> = tls.allowed.iter().map(|identity| identity.as_str()).collect();
+        let identities: Vec<&str> = tls.allowed.iter().map(SpiffeId::as_str).collect();
         let mut common = self.common(Some(&tls.certificate), &tls.alpn);
         // gRPC refuses names to compare with on the server's side: it authorizes by RBAC.
         let identities = if self.is_grpc() { &[][..] } else { &identities };

@@ -1,5 +1,8 @@
-use super::*;
+use std::fmt::Write as _;
+
 use bytes::Bytes;
+
+use super::*;
 
 /// A resource by kind, name and version: `c:a@1`.
 fn resource(text: &str) -> Arc<Encoded> {
@@ -41,10 +44,10 @@ fn show(responses: &[Response]) -> Vec<String> {
     let one = |response: &Response| {
         let mut text = letter(response.kind).to_string();
         for resource in &response.resources {
-            text.push_str(&format!(" {}@{}", resource.name, resource.version));
+            write!(text, " {}@{}", resource.name, resource.version).unwrap();
         }
         for name in &response.removed {
-            text.push_str(&format!(" -{name}"));
+            write!(text, " -{name}").unwrap();
         }
         text
     };
@@ -115,15 +118,11 @@ impl Driver {
 }
 
 fn change(subscribe: &[String], unsubscribe: &[String]) -> Names {
-    Names::Change {
-        subscribe: subscribe.to_vec(),
-        unsubscribe: unsubscribe.to_vec(),
-        have: BTreeMap::new(),
-    }
+    Names::Change { subscribe: subscribe.to_vec(), unsubscribe: unsubscribe.to_vec(), have: BTreeMap::new() }
 }
 
-fn refusal(message: &str) -> Option<Refusal> {
-    Some(Refusal { message: message.to_owned(), rejections: Vec::new() })
+fn refusal(message: &str) -> Refusal {
+    Refusal { message: message.to_owned(), rejections: Vec::new() }
 }
 
 const BOTH: [Protocol; 2] = [Protocol::Delta, Protocol::StateOfTheWorld];
@@ -200,7 +199,7 @@ fn a_refused_version_is_not_sent_again() {
     for protocol in BOTH {
         let mut driver = Driver::new(protocol, "c:a@1");
         driver.want("c", "");
-        let (_, sent) = driver.answer("c", refusal("no"));
+        let (_, sent) = driver.answer("c", Some(refusal("no")));
         assert_eq!(sent, [""; 0]);
         assert_eq!(driver.publish("c:a@1"), [""; 0]);
         assert_eq!(driver.publish("c:a@2"), ["c a@2"]);
@@ -209,12 +208,9 @@ fn a_refused_version_is_not_sent_again() {
 
 #[test]
 fn a_nack_is_told_resource_by_resource() {
-    let rejection = |name: &str, why: &str| Rejection {
-        kind: Kind::Cluster,
-        name: name.to_owned(),
-        why: why.to_owned(),
-    };
-    let ours = Some(Refusal { message: "b: bad".into(), rejections: vec![rejection("b", "bad")] });
+    let rejection =
+        |name: &str, why: &str| Rejection { kind: Kind::Cluster, name: name.to_owned(), why: why.to_owned() };
+    let ours = Refusal { message: "b: bad".into(), rejections: vec![rejection("b", "bad")] };
     for (answer, expected) in [
         (ours, vec![rejection("b", "bad")]),
         (
@@ -225,7 +221,7 @@ fn a_nack_is_told_resource_by_resource() {
     ] {
         let mut driver = Driver::new(Protocol::Delta, "c:beta@1 c:other@1");
         driver.want("c", "");
-        let (events, _) = driver.answer("c", answer);
+        let (events, _) = driver.answer("c", Some(answer));
         let Some(Event::Refused { rejections, .. }) = events.first() else { panic!("{events:?}") };
         assert_eq!(*rejections, expected);
     }
@@ -235,7 +231,7 @@ fn a_nack_is_told_resource_by_resource() {
 fn what_was_good_beside_the_bad_counts_as_accepted() {
     let mut driver = Driver::new(Protocol::Delta, "c:beta@1 c:other@1");
     driver.want("c", "");
-    let (events, _) = driver.answer("c", refusal("beta is bad"));
+    let (events, _) = driver.answer("c", Some(refusal("beta is bad")));
     let accepted = Event::Accepted {
         kind: Kind::Cluster,
         versions: vec![("other".into(), "1".into())],
@@ -320,8 +316,7 @@ fn known_clusters_hold_nothing_up() {
 
 #[test]
 fn a_cluster_goes_after_the_listener_that_led_to_it() {
-    for (protocol, first, last) in
-        [(Protocol::Delta, "l -x", "c -a"), (Protocol::StateOfTheWorld, "l", "c")]
+    for (protocol, first, last) in [(Protocol::Delta, "l -x", "c -a"), (Protocol::StateOfTheWorld, "l", "c")]
     {
         let mut driver = Driver::new(protocol, "c:a@1 l:x@1");
         driver.want("c", "");

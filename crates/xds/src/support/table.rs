@@ -142,10 +142,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             harmless("ignore_global_conn_limit", "there is no such limit"),
         ],
     ),
-    accept(
-        "envoy.config.listener.v3.ApiListener",
-        &[only("api_listener", "an HttpConnectionManager")],
-    ),
+    accept("envoy.config.listener.v3.ApiListener", &[only("api_listener", "an HttpConnectionManager")]),
     accept(
         "envoy.config.listener.v3.ListenerFilter",
         &[harmless("name", LABEL), only("typed_config", "tls_inspector")],
@@ -375,10 +372,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     ),
     accept("envoy.config.core.v3.Http1ProtocolOptions", &[]),
     accept("envoy.config.core.v3.Http2ProtocolOptions", &[]),
-    accept(
-        "envoy.config.endpoint.v3.ClusterLoadAssignment",
-        &[yes("cluster_name"), yes("endpoints")],
-    ),
+    accept("envoy.config.endpoint.v3.ClusterLoadAssignment", &[yes("cluster_name"), yes("endpoints")]),
     accept(
         "envoy.config.endpoint.v3.LocalityLbEndpoints",
         &[

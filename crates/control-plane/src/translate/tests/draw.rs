@@ -42,7 +42,7 @@ fn chain(chain: &FilterChain) -> String {
             assert!(http.generate_request_id);
             let source = match &http.routes {
                 RouteSource::Named(name) => format!("routes {name}\n"),
-                RouteSource::Inline(table) => format!("routes inline\n{}", routes(table)),
+                RouteSource::Inline(table) => format!("routes inline\n{}", indent(&routes(table))),
             };
             let _ = writeln!(text, "    http {:?} {}", http.codec, source.trim_end());
             for HttpFilter::Rbac(rbac) in &http.filters {
@@ -55,6 +55,10 @@ fn chain(chain: &FilterChain) -> String {
         }
     }
     text
+}
+
+fn indent(text: &str) -> String {
+    text.lines().fold(String::new(), |text, line| text + "  " + line + "\n")
 }
 
 fn policy(rbac: &Rbac) -> String {
@@ -120,7 +124,7 @@ fn cluster(cluster: &Cluster) -> String {
     );
     match &cluster.discovery {
         Discovery::Eds(name) => assert_eq!(name, &cluster.name),
-        Discovery::Static(endpoints) => text.push_str(&self::endpoints("  static", endpoints)),
+        Discovery::Static(endpoints) => text.push_str(&indent(&self::endpoints("static", endpoints))),
     }
     for transport in &cluster.transports {
         let mark = transport.transport.as_deref().unwrap_or("any");

@@ -10,7 +10,7 @@ mod client;
 mod heads;
 mod server;
 
-pub(crate) use client::{Connected, ClientConnection, ClientStream};
+pub(crate) use client::{ClientConnection, ClientStream, Connected};
 pub(crate) use server::{ServerConnection, ServerStream};
 
 use std::task::{Context, Poll, ready};

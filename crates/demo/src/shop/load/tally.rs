@@ -9,7 +9,7 @@ use crate::shop::catalog::Release;
 /// Reasons that are kept, each once: the first few tell what is wrong, a thousand tell no more.
 const MAX_REASONS: usize = 5;
 /// Longest reason that is kept, in characters.
-const MAX_REASON_CHARACTERS: usize = 300;
+const MAX_REASON_CHARACTERS: usize = 400;
 
 /// How a request went.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -128,14 +128,15 @@ impl ClientConnection {
                 copy_fields(inbox, spans, &mut head.fields);
             }))
         });
-        let parsed = parsed.map_err(|e: http1::ParseError| {
-            ProxyError::fatal(Kind::BadResponse(e.text().into()))
-        })?;
+        let parsed =
+            parsed.map_err(|e: http1::ParseError| ProxyError::fatal(Kind::BadResponse(e.text().into())))?;
         let Some(response) = parsed else { return Ok(None) };
         self.wire.inbox.advance(response.head_len);
         Ok(Some(match response.status {
             101 if self.may_switch => self.switch(),
-            101 => return Err(ProxyError::fatal(Kind::BadResponse("an upgrade that nobody asked for".into()))),
+            101 => {
+                return Err(ProxyError::fatal(Kind::BadResponse("an upgrade that nobody asked for".into())));
+            }
             100..200 => Answer::Interim,
             _ => {
                 self.keep_alive = response.keep_alive;

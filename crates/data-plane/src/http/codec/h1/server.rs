@@ -237,8 +237,7 @@ impl ServerConnection {
             Length::Unknown => Framing::Chunked.towards(self.version),
         };
         self.closing |= declared == Framing::UntilClose;
-        let connection =
-            if self.closing { http1::Connection::Close } else { http1::Connection::KeepAlive };
+        let connection = if self.closing { http1::Connection::Close } else { http1::Connection::KeepAlive };
         self.write_head(head, declared, connection)?;
         self.outgoing = Outgoing::new(if shape.empty { Framing::None } else { declared });
         self.state = State::Answered;

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use ::h2::client::{Builder, ResponseFuture, SendRequest};
 use ::h2::Reason;
+use ::h2::client::{Builder, ResponseFuture, SendRequest};
 use bytes::Bytes;
 use meshwork_model::head::{RequestHead, ResponseHead};
 
@@ -84,9 +84,8 @@ impl ClientConnection {
 
     /// Whether another stream fits in now.
     pub(crate) fn has_room(&mut self) -> bool {
-        let most = limits::H2_STREAMS.min(
-            u32::try_from(self.requests.current_max_send_streams()).unwrap_or(u32::MAX),
-        );
+        let most = limits::H2_STREAMS
+            .min(u32::try_from(self.requests.current_max_send_streams()).unwrap_or(u32::MAX));
         self.is_open() && self.shared.streams.get() < most
     }
 

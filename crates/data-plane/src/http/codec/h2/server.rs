@@ -69,7 +69,6 @@ impl ServerConnection {
     pub(crate) fn end_gracefully(&mut self) {
         self.connection.graceful_shutdown();
     }
-
 }
 
 impl ServerStream {

@@ -3,15 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshwork_model::proxy::*;
+use meshwork_model::proxy::{
+    AccessLog, Action, Balancing, ChainMatch, Cluster, Codec, DirectResponse, Direction, Discovery, Domain,
+    DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest, HttpConnection,
+    HttpFilter, Listener, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resource,
+    Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServiceName, StringMatch, TcpProxy,
+    Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
+};
 use meshwork_model::spiffe::SpiffeId;
 
-pub fn identity(account: &str) -> SpiffeId {
+fn identity(account: &str) -> SpiffeId {
     SpiffeId::workload("mesh.local", "shop", account).unwrap()
 }
 
 /// Feature and resource.
-pub fn features() -> Vec<(&'static str, Resource)> {
+pub(super) fn features() -> Vec<(&'static str, Resource)> {
     vec![
         ("inbound-http", Resource::Listener(inbound_http())),
         ("inbound-tcp", Resource::Listener(inbound_tcp())),
@@ -36,13 +42,10 @@ fn inbound_http() -> Listener {
             matches: ChainMatch::default(),
             tls: Some(downstream(&["h2", "http/1.1"])),
             filter: NetworkFilter::Http(Arc::new(HttpConnection {
-                filters: vec![
-                    HttpFilter::Rbac(Arc::new(deny())),
-                    HttpFilter::Rbac(Arc::new(allow())),
-                ],
+                filters: vec![HttpFilter::Rbac(Arc::new(deny())), HttpFilter::Rbac(Arc::new(allow()))],
                 routes: RouteSource::Inline(Arc::new(to_one_cluster("inbound|8080||"))),
                 access_logs: vec![AccessLog::File("/tmp/access.log".into()), AccessLog::Stdout],
-                idle_timeout: Some(Duration::from_secs(300)),
+                idle_timeout: Some(Duration::from_mins(5)),
                 ..http()
             })),
         }],
@@ -72,7 +75,7 @@ fn inbound_tcp() -> Listener {
                 stat_prefix: "inbound_5432".into(),
                 cluster: "inbound|5432||".into(),
                 rbac: vec![Arc::new(network)],
-                idle_timeout: Some(Duration::from_secs(3600)),
+                idle_timeout: Some(Duration::from_hours(1)),
             })),
         }],
     }

@@ -1,0 +1,316 @@
+//! A whole control plane in this process: a client enrols, is given config, and sees it change.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use meshwork_agent::{EnrolError, Enrolment, channel, enrol};
+use meshwork_control_plane::store::{Store, TokenRequest};
+use meshwork_control_plane::{Options, Ready, run};
+use meshwork_identity::IdentitySource;
+use meshwork_model::proxy::{Kind, Resource, RouteAction};
+use meshwork_model::spiffe::SpiffeId;
+use meshwork_xds::grpc::run_client;
+use meshwork_xds::{Node, Update, client};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// Generous: the machine may be busy. How long things take is told by the failing test's own words.
+const DEADLINE: Duration = Duration::from_secs(30);
+const CATALOG: &str = "outbound|80||catalog.shop.svc.cluster.local";
+const CART: &str = "outbound|80||cart.shop.svc.cluster.local";
+
+struct Mesh {
+    dir: tempfile::TempDir,
+    ready: Ready,
+    task: JoinHandle<()>,
+}
+
+impl Mesh {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = dir.path().join("config");
+        std::fs::create_dir(&config).expect("made");
+        let shop = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shop");
+        for entry in std::fs::read_dir(shop).expect("there") {
+            let path = entry.expect("readable").path();
+            std::fs::copy(&path, config.join(path.file_name().expect("a name"))).expect("copied");
+        }
+        let (ready, task) = start(dir.path()).await;
+        Self { dir, ready, task }
+    }
+
+    /// Ends it as `kill -9` would: without a word. Then starts it again.
+    async fn restart(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+        (self.ready, self.task) = start(self.dir.path()).await;
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join("config").join(name)
+    }
+
+    fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.file(name)).expect("read");
+        assert!(text.contains(from), "{name} has no {from}");
+        std::fs::write(self.file(name), text.replace(from, to)).expect("written");
+    }
+
+    fn token(&self, account: &str, workload: &str, labels: &[(&str, &str)]) -> String {
+        let store = Store::open(&self.dir.path().join("state")).expect("the store");
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let request = TokenRequest {
+            namespace: "shop".to_owned(),
+            service_account: account.to_owned(),
+            workload: workload.to_owned(),
+            labels,
+            ttl: Duration::from_mins(1),
+        };
+        store.create_token(&request).expect("a token")
+    }
+
+    fn enrolment(&self, workload: &str, token: Option<String>) -> Enrolment {
+        Enrolment {
+            control_plane: self.ready.listen,
+            trust_bundle: self.ready.trust_bundle.clone(),
+            token,
+            state: self.dir.path().join(workload),
+            lifetime: None,
+        }
+    }
+
+    async fn enrol(&self, account: &str, workload: &str) -> Arc<IdentitySource> {
+        let token = self.token(account, workload, &[("app", account), ("version", "v1")]);
+        enrol(&self.enrolment(workload, Some(token))).await.expect("enrolled").identity
+    }
+
+    /// The text of an answer of the API.
+    async fn ask(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.ready.api).await.expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("answered");
+        answer.split_once("\r\n\r\n").expect("a body").1.to_owned()
+    }
+}
+
+async fn start(dir: &Path) -> (Ready, JoinHandle<()>) {
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("valid");
+    let options = Options {
+        config: dir.join("config"),
+        state: dir.join("state"),
+        listen: any,
+        api: any,
+        trust_domain: "mesh.local".to_owned(),
+        svid_lifetime: Duration::from_hours(1),
+    };
+    let (tell, told) = oneshot::channel();
+    let task = tokio::spawn(async move {
+        let ready = move |ready| drop(tell.send(ready));
+        run(options, ready, std::future::pending()).await.expect("runs");
+    });
+    (told.await.expect("ready"), task)
+}
+
+/// A sidecar's half of discovery: what it was given, by kind and name.
+struct Client {
+    has: Arc<Mutex<BTreeMap<(Kind, String), Resource>>>,
+    task: JoinHandle<()>,
+}
+
+impl Client {
+    fn connect(mesh: &Mesh, identity: &Arc<IdentitySource>, name: &str, port: u16) -> Self {
+        let metadata = json!({
+            "NAME": name,
+            "NAMESPACE": "shop",
+            "INBOUND": [{"port": 8080, "bind": format!("127.0.0.1:{port}"), "application": "127.0.0.1:9000"}],
+            "OUTBOUND": [
+                {"port": 80, "bind": "127.0.0.1:42000", "service": "catalog.shop"},
+                {"port": 80, "bind": "127.0.0.1:42001", "service": "cart.shop"},
+            ],
+        });
+        let node = Node {
+            id: format!("sidecar~{name}.shop"),
+            user_agent: "meshwork".to_owned(),
+            metadata,
+            ..Node::default()
+        };
+        let server = SpiffeId::workload("mesh.local", "meshwork-system", "control-plane").expect("valid");
+        let channel = channel(identity, mesh.ready.listen, &server);
+        let has = Arc::new(Mutex::new(BTreeMap::new()));
+        let keep = Arc::clone(&has);
+        let apply = move |update: Update| {
+            let mut has = keep.lock().expect("sound");
+            for resource in update.upserts {
+                has.insert((resource.kind(), resource.name().to_owned()), resource);
+            }
+            for gone in update.removed {
+                has.remove(&gone);
+            }
+            Vec::new()
+        };
+        let task = tokio::spawn(run_client(channel, client::Session::new(node), apply));
+        Self { has, task }
+    }
+
+    /// Waits until it has a resource that passes a test; says how long that took.
+    async fn until(&self, what: &str, kind: Kind, name: &str, test: impl Fn(&Resource) -> bool) -> Duration {
+        let start = Instant::now();
+        let key = (kind, name.to_owned());
+        while !self.has.lock().expect("sound").get(&key).is_some_and(&test) {
+            assert!(start.elapsed() < DEADLINE, "{what}: {:#?}", self.has.lock().expect("sound").get(&key));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        start.elapsed()
+    }
+
+    async fn until_weights(&self, expected: &[u32]) -> Duration {
+        let weights = |resource: &Resource| {
+            let Resource::Routes(table) = resource else { return Vec::new() };
+            let RouteAction::Forward(forward) = &table.hosts[0].routes.last().expect("one").action else {
+                return Vec::new();
+            };
+            forward.clusters.iter().map(|c| c.weight).collect::<Vec<u32>>()
+        };
+        self.until("weights", Kind::Routes, CATALOG, |r| weights(r) == expected).await
+    }
+
+    async fn until_carts(&self, count: usize) -> Duration {
+        let carts = |resource: &Resource| match resource {
+            Resource::Endpoints(endpoints) => endpoints.endpoints.len() == count,
+            _ => false,
+        };
+        self.until("endpoints of the cart", Kind::Endpoints, CART, carts).await
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn config_that_changes_is_live_and_broken_config_is_refused() {
+    let mesh = Mesh::start().await;
+    let web = mesh.enrol("web", "web").await;
+    let client = Client::connect(&mesh, &web, "web", 41000);
+    client.until_weights(&[90, 10]).await;
+    let inbound = |r: &Resource| matches!(r, Resource::Listener(l) if l.chains[0].tls.is_some());
+    client.until("the inbound listener", Kind::Listener, "inbound|8080", inbound).await;
+
+    mesh.edit("catalog.yaml", "weight: 90", "weight: 50");
+    let took = client.until_weights(&[50, 10]).await;
+    assert!(took < Duration::from_secs(5), "a change took {took:?}");
+
+    mesh.edit("catalog.yaml", "weight: 50", "wieght: 50");
+    let start = Instant::now();
+    let mut problems = String::new();
+    while !problems.contains("Did you mean `weight`?") {
+        assert!(start.elapsed() < DEADLINE, "{problems}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        problems = mesh.ask("/api/v1/problems").await;
+    }
+    client.until_weights(&[50, 10]).await;
+
+    mesh.edit("catalog.yaml", "wieght: 50", "weight: 20");
+    client.until_weights(&[20, 10]).await;
+    // What the client calls on ports of this test is no problem of the config.
+    assert_eq!(mesh.ask("/api/v1/problems").await, "[]");
+    let start = Instant::now();
+    while !mesh.ask("/api/v1/proxies").await.contains("\"current\":true") {
+        assert!(start.elapsed() < DEADLINE, "{}", mesh.ask("/api/v1/proxies").await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(mesh.ask("/api/v1/diagram").await.contains("web"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_come_and_go_with_workloads_and_survive_a_restart() {
+    let mut mesh = Mesh::start().await;
+    let web = mesh.enrol("web", "web").await;
+    let cart = mesh.enrol("cart", "cart").await;
+    let web_client = Client::connect(&mesh, &web, "web", 41000);
+    web_client.until_carts(0).await;
+    let cart_client = Client::connect(&mesh, &cart, "cart", 41001);
+    web_client.until_carts(1).await;
+
+    // The lease is on disk before the crash, or the crash would be of no interest here.
+    let start = Instant::now();
+    let store = || Store::open(&mesh.dir.path().join("state")).expect("the store");
+    while store().lease_count().expect("read") < 2 {
+        assert!(start.elapsed() < DEADLINE, "leases are not kept");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop((web_client, cart_client));
+    mesh.restart().await;
+    // The cart has not come back yet, and nobody misses it.
+    let web_client = Client::connect(&mesh, &web, "web", 41000);
+    web_client.until_carts(1).await;
+    let cart_client = Client::connect(&mesh, &cart, "cart", 41001);
+    let start = Instant::now();
+    while mesh.ask("/api/v1/proxies").await.matches("\"connected\":true").count() < 2 {
+        assert!(start.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(cart_client);
+    web_client.until_carts(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broken_config_at_the_start_gives_way_to_the_last_good() {
+    let mut mesh = Mesh::start().await;
+    let web = mesh.enrol("web", "web").await;
+    std::fs::write(mesh.file("catalog.yaml"), "kind: [").expect("written");
+    mesh.restart().await;
+    let client = Client::connect(&mesh, &web, "web", 41000);
+    client.until_weights(&[90, 10]).await;
+    assert!(mesh.ask("/api/v1/problems").await.contains("not valid YAML"));
+
+    let fresh = tempfile::tempdir().expect("a directory");
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("valid");
+    let options = Options {
+        config: mesh.dir.path().join("config"),
+        state: fresh.path().join("state"),
+        listen: any,
+        api: any,
+        trust_domain: "mesh.local".to_owned(),
+        svid_lifetime: Duration::from_hours(1),
+    };
+    let error = run(options.clone(), |_| (), std::future::pending()).await.expect_err("refused").to_string();
+    assert!(error.contains("catalog.yaml:1:"), "{error}");
+    let public = Options { api: "0.0.0.0:0".parse().expect("valid"), ..options.clone() };
+    let error = run(public, |_| (), std::future::pending()).await.expect_err("refused").to_string();
+    assert!(error.contains("loopback"), "{error}");
+    let shared = Options { state: mesh.dir.path().join("state"), ..options };
+    let error = run(shared, |_| (), std::future::pending()).await.expect_err("refused").to_string();
+    assert!(error.contains("another control plane"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_lets_one_workload_in_once() {
+    let mesh = Mesh::start().await;
+    let token = mesh.token("cart", "cart", &[("app", "cart")]);
+    let enrolled = enrol(&mesh.enrolment("cart", Some(token.clone()))).await.expect("enrolled");
+    assert_eq!(enrolled.identity.id().as_str(), "spiffe://mesh.local/ns/shop/sa/cart");
+    for bad in [token, "mwt_0".to_owned()] {
+        let refused = enrol(&mesh.enrolment("thief", Some(bad))).await;
+        assert!(matches!(refused, Err(EnrolError::Refused(_))), "let in");
+    }
+    // With the identity of the cart, nobody is the web.
+    let client = Client::connect(&mesh, &enrolled.identity, "web", 41000);
+    let start = Instant::now();
+    while !mesh.ask("/metrics").await.contains("streams_denied_total 1\n") {
+        assert!(start.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(client.has.lock().expect("sound").is_empty());
+    assert_eq!(mesh.ask("/api/v1/proxies").await, "[]");
+}

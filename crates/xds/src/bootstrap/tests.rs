@@ -1,0 +1,148 @@
+use meshwork_model::proxy::{Discovery, NetworkFilter, PathMatch, RouteAction, RouteSource};
+
+use super::*;
+
+const WEB: &str = include_str!("../../testdata/bootstrap/web.yaml");
+
+fn problems(text: &str) -> Vec<String> {
+    parse("web.yaml", text).unwrap_err().iter().map(ToString::to_string).collect()
+}
+
+/// Parses the good file with one text replaced, and expects these problems.
+fn check(from: &str, to: &str, expected: &[&str]) {
+    assert!(WEB.contains(from), "{from}");
+    assert_eq!(problems(&WEB.replacen(from, to, 1)), expected, "{to}");
+}
+
+#[test]
+fn a_file_with_a_listener_a_route_and_a_cluster_is_read() {
+    let bootstrap = parse("web.yaml", WEB).unwrap();
+    assert_eq!(bootstrap.admin, Some(([127, 0, 0, 1], 0).into()));
+    let [Resource::Cluster(cluster), Resource::Listener(listener)] = bootstrap.resources.as_slice() else {
+        panic!("{:?}", bootstrap.resources);
+    };
+    let Discovery::Static(endpoints) = &cluster.discovery else { panic!("{cluster:?}") };
+    assert_eq!(endpoints.endpoints[0].address, ([127, 0, 0, 1], 9000).into());
+    assert_eq!(listener.address, Some(([127, 0, 0, 1], 8080).into()));
+    let NetworkFilter::Http(http) = &listener.chains[0].filter else { panic!("{listener:?}") };
+    let RouteSource::Inline(table) = &http.routes else { panic!("{http:?}") };
+    let route = &table.hosts[0].routes[0];
+    assert_eq!(route.matches.path, PathMatch::Prefix("/".into()));
+    let RouteAction::Forward(forward) = &route.action else { panic!("{route:?}") };
+    assert_eq!(forward.timeout, Some(std::time::Duration::from_millis(3500)));
+}
+
+#[test]
+fn json_is_read_as_well() {
+    let tree = yaml::parse("", WEB).unwrap();
+    let json = serde_json::to_string_pretty(&tree.to_value()).unwrap();
+    assert_eq!(parse("web.yaml", WEB), parse("web.json", &json));
+}
+
+#[test]
+fn an_unknown_field_is_named_with_its_line_and_what_was_meant() {
+    check(
+        "timeout: 3.5s",
+        "tiemout: 3.5s",
+        &[
+            "web.yaml:19:50: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.route_config.\
+           virtual_hosts[0].routes[0].route.tiemout: RouteAction has no field `tiemout`; did you mean `timeout`?",
+        ],
+    );
+}
+
+#[test]
+fn a_field_that_is_not_honoured_is_refused_by_name() {
+    check(
+        "connect_timeout: 1s",
+        "health_checks: [{ timeout: 1s, interval: 1s }]",
+        &["web.yaml:26:7: static_resources.clusters[0].health_checks: `health_checks` is not supported"],
+    );
+}
+
+#[test]
+fn values_are_refused_with_what_to_write() {
+    const HTTP: &str = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config";
+    const ENDPOINT: &str =
+        "static_resources.clusters[0].load_assignment.endpoints[0].lb_endpoints[0].endpoint";
+    check(
+        "address: 127.0.0.1, port_value: 9000",
+        "address: localhost, port_value: 9000",
+        &[&format!(
+            "web.yaml:31:54: Cluster app: {ENDPOINT}.address.socket_address.address: `localhost` is not an IP address"
+        )],
+    );
+    check(
+        "connect_timeout: 1s",
+        "connect_timeout: soon",
+        &["web.yaml:26:24: static_resources.clusters[0].connect_timeout: failed to parse duration"],
+    );
+    check(
+        "domains: [\"*\"]",
+        "domains: [\"*\", \"*.*\"]",
+        &[&format!(
+            "web.yaml:16:23: Listener web: {HTTP}.route_config.virtual_hosts[0].domains[1]: `*.*` is no domain; \
+             write `*`, `*.example.com`, `example.*` or `example.com`"
+        )],
+    );
+    check(
+        "stat_prefix: web",
+        "stream_idle_timeout: 5s",
+        &[&format!(
+            "web.yaml:12:17: Listener web: {HTTP}.stream_idle_timeout: streams have no idle timeout; write `0s`, or \
+             leave it out"
+        )],
+    );
+    check(
+        "address: 127.0.0.1, port_value: 0",
+        "address: 0.0.0.0, port_value: 0",
+        &[
+            "web.yaml:2:3: admin.address: the admin interface must listen on a loopback address; write 127.0.0.1",
+        ],
+    );
+}
+
+#[test]
+fn an_extension_that_is_not_known_is_refused() {
+    check(
+        "envoy.extensions.filters.http.router.v3.Router",
+        "envoy.extensions.filters.http.ruoter.v3.Router",
+        &[
+            "web.yaml:23:23: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[0].\
+           typed_config: the extension type `type.googleapis.com/envoy.extensions.filters.http.ruoter.v3.Router` is \
+           not supported; did you mean `type.googleapis.com/envoy.extensions.filters.http.router.v3.Router`?",
+        ],
+    );
+}
+
+#[test]
+fn an_unknown_filter_may_be_left_out_if_it_is_optional() {
+    let filter = "http_filters:\n                  - name: other\n                    is_optional: true\n                    \
+                  typed_config: { \"@type\": type.googleapis.com/other.v1.Other, key: value }";
+    let bootstrap = parse("web.yaml", &WEB.replace("http_filters:", filter)).unwrap();
+    assert_eq!(bootstrap, parse("web.yaml", WEB).unwrap());
+}
+
+#[test]
+fn problems_are_collected_in_the_order_of_the_file() {
+    let text = WEB.replace("domains: [\"*\"]", "domains: []").replace("type: STATIC", "type: ORIGINAL_DST");
+    let text = text.replace("connect_timeout: 1s", "connect_timeout: 0s");
+    let lines: Vec<String> = problems(&text).iter().map(|problem| problem[..12].to_owned()).collect();
+    assert_eq!(lines, ["web.yaml:16:", "web.yaml:26:"]);
+}
+
+#[test]
+fn names_are_unique() {
+    let cluster = WEB[WEB.find("    - name: app").unwrap()..].to_owned();
+    assert_eq!(
+        problems(&format!("{WEB}{cluster}")),
+        ["web.yaml: Cluster app: the name is taken by another; give each its own name"]
+    );
+}
+
+#[test]
+fn what_is_no_yaml_is_refused_with_its_line() {
+    let problems = parse("web.yaml", "a: [1,\nb: }").unwrap_err();
+    assert!(problems[0].place.is_some(), "{problems:?}");
+    assert!(problems[0].message.starts_with("this is not YAML: "), "{problems:?}");
+}

@@ -1,0 +1,292 @@
+//! Random resources: all that the model can say and Envoy's messages can carry.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use meshwork_model::proxy::{
+    AccessLog, Action, Balancing, ChainMatch, Cluster, Codec, DirectResponse, Direction, Discovery, Domain,
+    DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest, HttpConnection,
+    HttpFilter, Listener, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resource,
+    Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServiceName, StringMatch, TcpProxy,
+    Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
+};
+use meshwork_model::spiffe::SpiffeId;
+
+/// How deeply tests of tests are nested.
+const DEPTH: usize = 3;
+
+pub(super) struct Random(pub(super) Rng);
+
+impl Random {
+    pub(super) fn resource(&mut self) -> Resource {
+        match self.0.u8(0..4) {
+            0 => Resource::Listener(self.listener()),
+            1 => Resource::Routes(self.table()),
+            2 => Resource::Cluster(self.cluster()),
+            _ => Resource::Endpoints(self.endpoints()),
+        }
+    }
+
+    fn text(&mut self) -> Arc<str> {
+        let length = self.0.usize(1..8);
+        let one = |_| ['a', 'b', 'z', '-', '/', '|', '0', '9', 'é'][self.0.usize(0..9)];
+        (0..length).map(one).collect::<String>().into()
+    }
+
+    fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        self.0.bool().then(|| make(self))
+    }
+
+    fn some<T>(&mut self, least: usize, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        let count = self.0.usize(least..least + 3);
+        (0..count).map(|_| make(self)).collect()
+    }
+
+    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.0.usize(0..choices.len())]
+    }
+
+    fn time(&mut self) -> Duration {
+        Duration::new(self.0.u64(0..1000), self.0.u32(1..1_000_000_000))
+    }
+
+    fn address(&mut self) -> SocketAddr {
+        let port = self.0.u16(..);
+        if self.0.bool() {
+            (self.0.u32(..).to_be_bytes(), port).into()
+        } else {
+            (self.0.u128(..).to_be_bytes(), port).into()
+        }
+    }
+
+    fn identity(&mut self) -> SpiffeId {
+        SpiffeId::workload("mesh.local", "shop", &format!("sa-{}", self.0.u8(..))).unwrap()
+    }
+
+    fn listener(&mut self) -> Listener {
+        let direction = self.pick(&[Direction::Inbound, Direction::Outbound, Direction::Unspecified]);
+        let name = self.text();
+        if self.0.u8(0..4) == 0 {
+            let filter = NetworkFilter::Http(Arc::new(self.http()));
+            let chain = FilterChain { name: "".into(), matches: ChainMatch::default(), tls: None, filter };
+            return Listener { name, address: None, direction, chains: vec![chain] };
+        }
+        let mut chains = self.some(1, Self::chain);
+        chains.sort_by_key(|chain| (chain.matches.transport.is_none(), chain.matches.alpn.is_empty()));
+        Listener { name, address: Some(self.address()), direction, chains }
+    }
+
+    fn chain(&mut self) -> FilterChain {
+        let transport = self.pick(&[None, Some(Transport::Tls), Some(Transport::Plaintext)]);
+        let filter = if self.0.bool() {
+            NetworkFilter::Http(Arc::new(self.http()))
+        } else {
+            NetworkFilter::Tcp(Arc::new(TcpProxy {
+                stat_prefix: self.text(),
+                cluster: self.text(),
+                rbac: self.some(0, |random| Arc::new(random.rbac())),
+                idle_timeout: self.maybe(Self::time),
+            }))
+        };
+        FilterChain {
+            name: self.text(),
+            matches: ChainMatch { transport, alpn: self.some(0, Self::text) },
+            tls: self.maybe(Self::downstream),
+            filter,
+        }
+    }
+
+    fn downstream(&mut self) -> DownstreamTls {
+        let validation = self.maybe(Self::text);
+        DownstreamTls {
+            certificate: self.text(),
+            require_client_certificate: validation.is_some() && self.0.bool(),
+            alpn: self.some(0, Self::text),
+            allowed: if validation.is_some() { self.some(0, Self::identity) } else { Vec::new() },
+            validation,
+        }
+    }
+
+    fn http(&mut self) -> HttpConnection {
+        HttpConnection {
+            stat_prefix: self.text(),
+            codec: self.pick(&[Codec::Auto, Codec::Http1, Codec::Http2]),
+            routes: if self.0.bool() {
+                RouteSource::Named(self.text())
+            } else {
+                RouteSource::Inline(Arc::new(self.table()))
+            },
+            filters: self.some(0, |random| HttpFilter::Rbac(Arc::new(random.rbac()))),
+            paths: PathNormalization {
+                rfc3986: self.0.bool(),
+                merge_slashes: self.0.bool(),
+                reject_escaped_slashes: self.0.bool(),
+            },
+            generate_request_id: self.0.bool(),
+            server_name: self.maybe(Self::text),
+            idle_timeout: self.maybe(Self::time),
+            access_logs: self.some(0, |random| match random.0.bool() {
+                true => AccessLog::File(random.text()),
+                false => AccessLog::Stdout,
+            }),
+        }
+    }
+
+    fn table(&mut self) -> RouteTable {
+        let mut seen = Vec::new();
+        let mut hosts = self.some(0, Self::host);
+        for host in &mut hosts {
+            host.domains.retain(|domain| !seen.contains(domain));
+            host.domains.dedup();
+            seen.extend(host.domains.clone());
+        }
+        hosts.retain(|host| !host.domains.is_empty());
+        RouteTable { name: self.text(), hosts }
+    }
+
+    fn host(&mut self) -> VirtualHost {
+        let domain = |random: &mut Self| match random.0.u8(0..4) {
+            0 => Domain::Exact(random.text()),
+            1 => Domain::Suffix(random.text()),
+            2 => Domain::Prefix(random.text()),
+            _ => Domain::Any,
+        };
+        let mut domains: Vec<Domain> = Vec::new();
+        for domain in self.some(1, domain) {
+            if !domains.contains(&domain) {
+                domains.push(domain);
+            }
+        }
+        VirtualHost { name: self.text(), domains, routes: self.some(0, Self::route) }
+    }
+
+    fn route(&mut self) -> Route {
+        let path = match self.0.u8(0..3) {
+            0 => PathMatch::Exact(self.text()),
+            1 => PathMatch::Prefix(self.text()),
+            _ => PathMatch::SegmentPrefix(format!("/{}x", self.text()).into()),
+        };
+        let action = match self.0.u8(0..3) {
+            0 => RouteAction::Forward(self.forward()),
+            1 => {
+                let status = self.0.u16(200..600);
+                RouteAction::Direct(DirectResponse {
+                    status,
+                    body: self.maybe(Self::text).unwrap_or_default(),
+                })
+            }
+            _ => RouteAction::Local,
+        };
+        Route { name: self.text(), matches: RouteMatch { path, headers: self.some(0, Self::header) }, action }
+    }
+
+    fn forward(&mut self) -> Forward {
+        let cluster =
+            |random: &mut Self| WeightedCluster { name: random.text(), weight: random.0.u32(1..100) };
+        Forward {
+            clusters: self.some(1, cluster),
+            timeout: self.maybe(Self::time),
+            connect_retries: self.0.u32(0..5),
+        }
+    }
+
+    fn header(&mut self) -> HeaderMatch {
+        let test = match self.0.bool() {
+            true => HeaderTest::Present,
+            false => HeaderTest::Value(self.string()),
+        };
+        HeaderMatch { name: self.text(), test, invert: self.0.bool() }
+    }
+
+    fn string(&mut self) -> StringMatch {
+        match self.0.u8(0..4) {
+            0 => StringMatch::Exact(self.text()),
+            1 => StringMatch::Prefix(self.text()),
+            2 => StringMatch::Suffix(self.text()),
+            _ => StringMatch::Contains(self.text()),
+        }
+    }
+
+    fn rbac(&mut self) -> Rbac {
+        let rule = |random: &mut Self| Rule {
+            name: random.text(),
+            permissions: random.some(1, |random| random.permission(DEPTH)),
+            principals: random.some(1, |random| random.principal(DEPTH)),
+        };
+        let mut rules = self.some(0, rule);
+        rules.sort_by(|a, b| a.name.cmp(&b.name));
+        rules.dedup_by(|a, b| a.name == b.name);
+        Rbac { action: self.pick(&[Action::Allow, Action::Deny]), rules }
+    }
+
+    fn permission(&mut self, depth: usize) -> Permission {
+        match self.0.u8(if depth == 0 { 3..7 } else { 0..7 }) {
+            0 => Permission::All(self.some(1, |random| random.permission(depth - 1))),
+            1 => Permission::OneOf(self.some(1, |random| random.permission(depth - 1))),
+            2 => Permission::Not(Box::new(self.permission(depth - 1))),
+            3 => Permission::Path(self.string()),
+            4 => Permission::Header(self.header()),
+            5 => Permission::DestinationPort(self.0.u16(..)),
+            _ => Permission::Any,
+        }
+    }
+
+    fn principal(&mut self, depth: usize) -> Principal {
+        match self.0.u8(if depth == 0 { 3..5 } else { 0..5 }) {
+            0 => Principal::All(self.some(1, |random| random.principal(depth - 1))),
+            1 => Principal::OneOf(self.some(1, |random| random.principal(depth - 1))),
+            2 => Principal::Not(Box::new(self.principal(depth - 1))),
+            3 => Principal::Authenticated(self.maybe(Self::string)),
+            _ => Principal::Any,
+        }
+    }
+
+    fn cluster(&mut self) -> Cluster {
+        let discovery = match self.0.bool() {
+            true => Discovery::Eds(self.text()),
+            false => Discovery::Static(self.endpoints()),
+        };
+        let transport = |random: &mut Self| TransportMatch {
+            name: random.text(),
+            transport: random.maybe(Self::text),
+            tls: random.maybe(Self::upstream),
+        };
+        Cluster {
+            name: self.text(),
+            service: self.maybe(|random| ServiceName { name: random.text(), namespace: random.text() }),
+            discovery,
+            balancing: self.pick(&[Balancing::RoundRobin, Balancing::Random, Balancing::LeastRequest]),
+            connect_timeout: self.time(),
+            protocol: self.pick(&[UpstreamProtocol::Http1, UpstreamProtocol::Http2]),
+            transports: self.some(0, transport),
+        }
+    }
+
+    fn upstream(&mut self) -> UpstreamTls {
+        UpstreamTls {
+            certificate: self.maybe(Self::text),
+            validation: self.text(),
+            identities: self.some(1, Self::identity),
+            alpn: self.some(0, Self::text),
+            sni: self.maybe(Self::text).unwrap_or_default(),
+        }
+    }
+
+    fn endpoints(&mut self) -> Endpoints {
+        let endpoint = |random: &mut Self| Endpoint {
+            address: random.address(),
+            transport: random.maybe(Self::text),
+            workload: random.maybe(|random| Workload {
+                name: random.text(),
+                namespace: random.text(),
+                app: random.text(),
+                version: random.maybe(Self::text).unwrap_or_default(),
+            }),
+        };
+        let mut endpoints = self.some(0, endpoint);
+        endpoints.dedup_by_key(|endpoint| endpoint.address);
+        Endpoints { cluster: self.text(), endpoints }
+    }
+}

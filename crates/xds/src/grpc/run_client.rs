@@ -1,0 +1,105 @@
+//! The client: keeps one delta stream open, and [`Session`]'s state over all of them.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::wire;
+use crate::client::Session;
+use crate::pb::discovery::DeltaDiscoveryRequest;
+use crate::resource::{Rejection, Update};
+use crate::server::Request;
+
+/// The first wait before connecting anew; short, because most often a control plane was restarted.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// The longest wait: a control plane that comes back is found within it.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Requests on their way: a response causes three at most, and one is read at a time.
+const REQUESTS: usize = 16;
+/// The largest response: a wildcard answer with tens of thousands of resources.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Runs the client forever: connects, reconnects with jittered backoff, keeps what it has in between.
+///
+/// `apply` gets every update, and says which resources it cannot run; these keep their last good version.
+///
+/// # Cancel safety
+/// Dropping it ends the stream; what was applied stays applied.
+pub async fn run_client(
+    channel: Channel,
+    mut session: Session,
+    mut apply: impl FnMut(Update) -> Vec<Rejection> + Send,
+) {
+    let mut backoff = FIRST_BACKOFF;
+    loop {
+        let mut answered = false;
+        let ended = run_stream(channel.clone(), &mut session, &mut apply, &mut answered).await;
+        if answered {
+            backoff = FIRST_BACKOFF;
+        }
+        match ended {
+            Ok(()) => tracing::info!("the control plane ended the stream"),
+            Err(status) => tracing::warn!(code = ?status.code(), "xDS: {}", status.message()),
+        }
+        tokio::time::sleep(backoff.mul_f64(jitter())).await;
+        backoff = (backoff * 2).min(MAX_BACKOFF);
+    }
+}
+
+/// Between a half and the whole, so that not all clients come back at once.
+fn jitter() -> f64 {
+    0.5 + fastrand::f64() / 2.0
+}
+
+/// Runs one stream to its end.
+async fn run_stream(
+    channel: Channel,
+    session: &mut Session,
+    apply: &mut (impl FnMut(Update) -> Vec<Rejection> + Send),
+    answered: &mut bool,
+) -> Result<(), Status> {
+    let (requests, outgoing) = mpsc::channel::<DeltaDiscoveryRequest>(REQUESTS);
+    let mut node = Some(session.node().clone());
+    for request in session.connect() {
+        send(&requests, wire::request(request, node.take().as_ref())).await?;
+    }
+    let mut client =
+        AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
+    let response = client.delta_aggregated_resources(ReceiverStream::new(outgoing)).await?;
+    let mut incoming = response.into_inner();
+    while let Some(message) = incoming.message().await? {
+        *answered = true;
+        let Some(response) = wire::response(message) else { continue };
+        for request in take_in(session, response, apply) {
+            send(&requests, wire::request(request, None)).await?;
+        }
+    }
+    Ok(())
+}
+
+fn take_in(
+    session: &mut Session,
+    response: crate::client::Response,
+    apply: &mut impl FnMut(Update) -> Vec<Rejection>,
+) -> Vec<Request> {
+    let received = session.receive(response);
+    let update = received.update.clone();
+    let rejections = if update.is_empty() { Vec::new() } else { apply(update) };
+    let finished = session.finish(received, rejections);
+    if !finished.cleanup.is_empty() {
+        // Removals cannot be refused.
+        drop(apply(finished.cleanup));
+    }
+    finished.requests
+}
+
+async fn send(
+    requests: &mpsc::Sender<DeltaDiscoveryRequest>,
+    request: DeltaDiscoveryRequest,
+) -> Result<(), Status> {
+    requests.send(request).await.map_err(|_| Status::unavailable("the stream is closed"))
+}

@@ -8,6 +8,7 @@ import json
 import sys
 
 import grpc
+import grpc.experimental
 
 
 def varint(value):
@@ -27,7 +28,7 @@ def charge(order, cents):
 
 def main():
     target, calls = sys.argv[1], int(sys.argv[2])
-    credentials = grpc.xds_channel_credentials(grpc.insecure_channel_credentials())
+    credentials = grpc.xds_channel_credentials(grpc.experimental.insecure_channel_credentials())
     codes = {}
     details = ""
     with grpc.secure_channel(target, credentials) as channel:

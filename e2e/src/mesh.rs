@@ -30,7 +30,7 @@ impl Mesh {
         let mut mesh = Self { demo, dir };
         eventually("traffic flows in the demo", || {
             assert!(mesh.demo.alive(), "the demo ended early: {}", mesh.demo.output());
-            mesh.folder().join("run/control-plane.pid").exists() && mesh.edge("web", "catalog").is_some()
+            mesh.folder().join("run/control-plane.pid").exists() && mesh.edge("web", "cart").is_some()
         });
         mesh
     }

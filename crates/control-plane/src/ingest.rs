@@ -28,7 +28,7 @@ use meshwork_model::problem::{Place, Problem, Severity};
 pub(crate) use metadata::is_label;
 
 use metadata::Metadata;
-use reader::{Fields, Item, Report};
+use reader::{Fields, Item, Report, Room};
 use references::Reference;
 use words::{closest, list};
 use yaml::Node;
@@ -55,8 +55,6 @@ impl Loaded {
 const MAX_FILES: usize = 10_000;
 /// The most resources of all files together; the order of a large cluster.
 const MAX_RESOURCES: usize = 100_000;
-/// The most problems that are kept: nobody reads on behind them.
-const MAX_PROBLEMS: usize = 1_000;
 
 /// Reads every `.yaml`, `.yml` and `.json` file of a directory (not of directories in it), or one file.
 ///
@@ -118,6 +116,7 @@ fn is_config_file(path: &Path) -> bool {
 struct Draft {
     loaded: Loaded,
     problems: Vec<Problem>,
+    room: Room,
     references: Vec<Reference>,
     accounts: BTreeSet<Key>,
     /// Where each resource was first seen, by kind and key.
@@ -164,9 +163,11 @@ impl Draft {
             }
             return;
         }
-        let mut report = Report::new(file, "");
+        let mut report = Report::new(file, self.room);
         self.read_resource(document, &mut report);
-        self.problems.extend(report.into_problems());
+        let (problems, room) = report.finish();
+        self.problems.extend(problems);
+        self.room = room;
     }
 
     fn read_resource(&mut self, document: &Node, report: &mut Report<'_>) {
@@ -239,11 +240,12 @@ impl Draft {
     fn finish(mut self) -> Loaded {
         if !self.incomplete {
             let config = &self.loaded.config;
-            self.problems.extend(references::check(&self.references, config, &self.accounts));
+            let found = references::check(&self.references, config, &self.accounts);
+            self.room.take(&mut self.problems, found);
         }
-        self.problems.extend(self.check_peer_authentications());
+        let found = self.check_peer_authentications();
+        self.room.take(&mut self.problems, found);
         self.problems.sort_by(|a, b| place_of(a).cmp(&place_of(b)));
-        self.problems.truncate(MAX_PROBLEMS);
         Loaded { problems: self.problems, ..self.loaded }
     }
 

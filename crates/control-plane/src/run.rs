@@ -11,7 +11,8 @@ use meshwork_hub::Hub;
 use meshwork_identity::{
     AlternativeName, CertificateAuthority, IdentityError, IdentitySource, SpiffeId, Svid, files,
 };
-use meshwork_model::problem::Problem;
+use meshwork_model::mesh::{Config, Workload};
+use meshwork_model::problem::{Problem, Severity};
 use tokio::net::{TcpListener, TcpSocket};
 use tracing::{error, info, warn};
 
@@ -92,57 +93,81 @@ pub async fn run(
     ready: impl FnOnce(Ready),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    if !options.api.ip().is_loopback() {
-        return Err(Error::ApiAddress(options.api));
-    }
-    let _lock = lock(&options.state)?;
-    let last_good = LastGood::new(&options.state);
-    let mut watch = Watch::new(&options.config);
-    let (loaded, refused) = first_config(&options.config, &last_good)?;
-    let store = Arc::new(Store::open(&options.state)?);
-    let authority = CertificateAuthority::open_or_create(&options.state.join("ca"), &options.trust_domain)?;
-    let authority = Arc::new(authority);
-    let trust_bundle = options.state.join(BUNDLE);
-    files::write_public(&trust_bundle, authority.bundle().pem().as_bytes())?;
-    let world = Arc::new(World::new(&options.trust_domain, loaded.config.clone(), store.enrolments()?));
-    apply(&world, &last_good, loaded);
-    if let Some(problems) = refused {
-        world.refuse(problems);
-    }
-    let leases = store.leases()?;
-    world.restore(leases.clone(), tokio::time::Instant::now());
-
-    let own = own_svid(&authority, &options)?;
-    let identity = IdentitySource::new(own, authority.bundle())?;
+    let mut opened = Opened::open(&options)?;
     let (listener, api_listener) = (listen(options.listen).await?, listen(options.api).await?);
     let (listen, api) = (address(&listener, options.listen), address(&api_listener, options.api));
     let hub = Hub::new(WINDOW, Instant::now);
-    let certificates = Certificates {
-        authority: Arc::clone(&authority),
-        store: Arc::clone(&store),
-        world: Arc::clone(&world),
-        trust_domain: options.trust_domain.as_str().into(),
-        lifetime: options.svid_lifetime,
-    };
     let api_state =
-        api::Api { world: Arc::clone(&world), hub: Arc::clone(&hub), discovery: listen, own: api };
-    let failed = |why: &dyn std::fmt::Display| Error::Server(why.to_string());
+        api::Api { world: Arc::clone(&opened.world), hub: Arc::clone(&hub), discovery: listen, own: api };
     info!(%listen, %api, "serves");
-    ready(Ready { listen, api, trust_bundle });
+    ready(Ready { listen, api, trust_bundle: opened.trust_bundle.clone() });
+    let failed = |why: &dyn std::fmt::Display| Error::Server(why.to_string());
+    let world = Arc::clone(&opened.world);
     let ended = tokio::select! {
-        served = serve::serve(listener, &identity, certificates, Arc::clone(&world), &hub) => {
+        served = serve::serve(listener, &opened.identity, opened.certificates(&options), Arc::clone(&world), &hub) => {
             served.map_err(|e| failed(&e))
         }
         served = api::serve(api_listener, api_state) => served.map_err(|e| failed(&e)),
         () = keep::publish(&world) => Ok(()),
-        () = keep::leases(&world, &store, leases) => Ok(()),
+        () = keep::leases(&world, &opened.store, std::mem::take(&mut opened.leases)) => Ok(()),
         () = keep::expire(&world) => Ok(()),
-        () = follow(&mut watch, &options.config, &world, &last_good) => Ok(()),
-        () = renew(&identity, &authority, &options) => Ok(()),
+        () = follow(&mut opened.watch, &options.config, &world, &opened.last_good) => Ok(()),
+        () = renew(&opened.identity, &opened.authority, &options) => Ok(()),
         () = shutdown => Ok(()),
     };
     world.end_streams();
     ended
+}
+
+/// Everything that is read or made before the first port opens.
+struct Opened {
+    store: Arc<Store>,
+    authority: Arc<CertificateAuthority>,
+    identity: Arc<IdentitySource>,
+    world: Arc<World>,
+    watch: Watch,
+    last_good: LastGood,
+    leases: Vec<Workload>,
+    trust_bundle: PathBuf,
+    /// Held for as long as this is kept: the state has one user.
+    _lock: File,
+}
+
+impl Opened {
+    fn open(options: &Options) -> Result<Self, Error> {
+        if !options.api.ip().is_loopback() {
+            return Err(Error::ApiAddress(options.api));
+        }
+        let lock = lock(&options.state)?;
+        let last_good = LastGood::new(&options.state);
+        let watch = Watch::new(&options.config);
+        let (loaded, refused) = first_config(&options.config, &last_good)?;
+        let store = Store::open(&options.state)?;
+        let authority =
+            CertificateAuthority::open_or_create(&options.state.join("ca"), &options.trust_domain)?;
+        let trust_bundle = options.state.join(BUNDLE);
+        files::write_public(&trust_bundle, authority.bundle().pem().as_bytes())?;
+        let identity = IdentitySource::new(own_svid(&authority, options)?, authority.bundle())?;
+        let world = World::new(&options.trust_domain, Config::default(), store.enrolments()?);
+        apply(&world, &last_good, loaded);
+        if let Some(problems) = refused {
+            world.refuse(problems);
+        }
+        let leases = store.leases()?;
+        world.restore(leases.clone(), tokio::time::Instant::now());
+        let (store, authority, world) = (Arc::new(store), Arc::new(authority), Arc::new(world));
+        Ok(Self { store, authority, identity, world, watch, last_good, leases, trust_bundle, _lock: lock })
+    }
+
+    fn certificates(&self, options: &Options) -> Certificates {
+        Certificates {
+            authority: Arc::clone(&self.authority),
+            store: Arc::clone(&self.store),
+            world: Arc::clone(&self.world),
+            trust_domain: options.trust_domain.as_str().into(),
+            lifetime: options.svid_lifetime,
+        }
+    }
 }
 
 fn lock(state: &Path) -> Result<File, Error> {
@@ -198,7 +223,10 @@ fn apply(world: &World, last_good: &LastGood, loaded: Loaded) {
 
 fn tell(problems: &[Problem]) {
     for problem in problems {
-        warn!("{problem}");
+        match problem.severity {
+            Severity::Error => error!("{problem}"),
+            Severity::Warning => warn!("{problem}"),
+        }
     }
 }
 
@@ -236,7 +264,9 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     const ANSWER: Duration = Duration::from_millis(200);
     let fail = |why| Error::Listen { address, why };
     let probe = tokio::time::timeout(ANSWER, tokio::net::TcpStream::connect(address));
-    if address.port() != 0 && matches!(probe.await, Ok(Ok(_))) {
+    // A connection that meets itself, by the kernel's choice of its own port, found nobody.
+    let answers = |s: &tokio::net::TcpStream| s.local_addr().ok() != s.peer_addr().ok();
+    if address.port() != 0 && matches!(probe.await, Ok(Ok(stream)) if answers(&stream)) {
         return Err(fail(std::io::ErrorKind::AddrInUse.into()));
     }
     let open = || {

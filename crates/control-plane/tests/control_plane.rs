@@ -6,19 +6,25 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use hyper_util::rt::TokioIo;
 use meshwork_agent::{EnrolError, Enrolment, channel, enrol};
 use meshwork_control_plane::store::{Store, TokenRequest};
 use meshwork_control_plane::{Options, Ready, run};
-use meshwork_identity::IdentitySource;
+use meshwork_identity::istio_ca::{IstioCertificateRequest, IstioCertificateServiceClient};
+use meshwork_identity::{Bundle, IdentitySource, Key, Svid, bootstrap_client_config};
 use meshwork_model::proxy::{Kind, Resource, RouteAction};
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_xds::grpc::run_client;
 use meshwork_xds::{Node, Update, client};
+use rustls_pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint, Uri};
 
 /// Generous: the machine may be busy. How long things take is told by the failing test's own words.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -119,6 +125,29 @@ async fn start(dir: &Path) -> (Ready, JoinHandle<()>) {
     (told.await.expect("ready"), task)
 }
 
+fn control_plane() -> SpiffeId {
+    SpiffeId::workload("mesh.local", "meshwork-system", "control-plane").expect("valid")
+}
+
+/// A channel of somebody who has no certificate.
+fn anonymous(mesh: &Mesh) -> Channel {
+    let roots = std::fs::read_to_string(&mesh.ready.trust_bundle).expect("the bundle");
+    let bundle = Bundle::from_pem(&roots).expect("valid");
+    let tls = TlsConnector::from(bootstrap_client_config(&bundle, &control_plane()));
+    let address = mesh.ready.listen;
+    let connect = move |_: Uri| {
+        let tls = tls.clone();
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            let stream = tls.connect(ServerName::IpAddress(address.ip().into()), stream).await?;
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        }
+    };
+    Endpoint::from_shared(format!("http://{address}"))
+        .expect("valid")
+        .connect_with_connector_lazy(tower::service_fn(connect))
+}
+
 /// A sidecar's half of discovery: what it was given, by kind and name.
 struct Client {
     has: Arc<Mutex<BTreeMap<(Kind, String), Resource>>>,
@@ -142,8 +171,7 @@ impl Client {
             metadata,
             ..Node::default()
         };
-        let server = SpiffeId::workload("mesh.local", "meshwork-system", "control-plane").expect("valid");
-        let channel = channel(identity, mesh.ready.listen, &server);
+        let channel = channel(identity, mesh.ready.listen, &control_plane());
         let has = Arc::new(Mutex::new(BTreeMap::new()));
         let keep = Arc::clone(&has);
         let apply = move |update: Update| {
@@ -222,7 +250,6 @@ async fn config_that_changes_is_live_and_broken_config_is_refused() {
 
     mesh.edit("catalog.yaml", "wieght: 50", "weight: 20");
     client.until_weights(&[20, 10]).await;
-    // What the client calls on ports of this test is no problem of the config.
     assert_eq!(mesh.ask("/api/v1/problems").await, "[]");
     let start = Instant::now();
     while !mesh.ask("/api/v1/proxies").await.contains("\"current\":true") {
@@ -313,4 +340,48 @@ async fn a_token_lets_one_workload_in_once() {
     }
     assert!(client.has.lock().expect("sound").is_empty());
     assert_eq!(mesh.ask("/api/v1/proxies").await, "[]");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_buys_the_next_and_nothing_buys_none() {
+    let mesh = Mesh::start().await;
+    let cart = mesh.enrol("cart", "cart").await;
+    let ask = async |channel: Channel, key: &Key, name: Option<&str>| {
+        let csr = match name {
+            None => key.unnamed_csr_pem(),
+            Some(name) => key.csr_pem(&SpiffeId::workload("mesh.local", "shop", name).expect("valid")),
+        };
+        let request =
+            IstioCertificateRequest { csr: csr.expect("a request"), validity_duration: 60, metadata: None };
+        let answer = IstioCertificateServiceClient::new(channel).create_certificate(request).await;
+        answer.map(|answer| answer.into_inner().cert_chain.concat()).map_err(|status| status.code())
+    };
+    let renewing = || channel(&cart, mesh.ready.listen, &control_plane());
+    let key = Key::generate().expect("a key");
+    let chain = ask(renewing(), &key, None).await.expect("renewed");
+    let svid = Svid::from_pem(&chain, key).expect("an SVID");
+    assert_eq!(svid.id(), cart.id());
+    let life = svid.not_after().duration_since(svid.not_before()).expect("positive");
+    assert!(life <= Duration::from_mins(3), "{life:?}");
+
+    let key = Key::generate().expect("a key");
+    assert_eq!(ask(renewing(), &key, Some("web")).await, Err(Code::InvalidArgument));
+    assert_eq!(ask(anonymous(&mesh), &key, Some("cart")).await, Err(Code::Unauthenticated));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn discovery_and_telemetry_are_for_those_who_prove_an_identity() {
+    let mesh = Mesh::start().await;
+    for path in [
+        "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources",
+        "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
+        "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    ] {
+        let mut grpc = tonic::client::Grpc::new(anonymous(&mesh));
+        grpc.ready().await.expect("connected");
+        // Any message will do: nobody may look at it.
+        let codec = tonic_prost::ProstCodec::<(), ()>::default();
+        let status = grpc.unary(tonic::Request::new(()), path.parse().expect("a path"), codec).await;
+        assert_eq!(status.expect_err("refused").code(), Code::Unauthenticated, "{path}");
+    }
 }

@@ -19,6 +19,7 @@ use meshwork_model::proxy::{
     self, ChainMatch, Cluster, Direction, DownstreamTls, HttpConnection, Rbac, RouteTable, ServiceName,
     TcpProxy, Transport,
 };
+use meshwork_telemetry::AccessLog;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -82,6 +83,17 @@ pub(crate) struct HttpChain {
     pub(crate) routes: Arc<RouteTable>,
     /// Policies in order.
     pub(crate) policies: Vec<Arc<Rbac>>,
+    /// Access logs of its own.
+    pub(crate) logs: Vec<ChainLog>,
+}
+
+/// An access log that the config asks for.
+#[derive(Clone)]
+pub(crate) struct ChainLog {
+    /// Its number, by which workers keep their lanes.
+    pub(crate) number: usize,
+    /// The log.
+    pub(crate) log: AccessLog,
 }
 
 /// The server side of mTLS.
@@ -144,6 +156,14 @@ impl ListenerConfig {
 // === impl Chain ===
 
 impl Chain {
+    /// Access logs of its own.
+    pub(crate) fn logs(&self) -> &[ChainLog] {
+        match &self.filter {
+            Filter::Http(http) => &http.logs,
+            Filter::Tcp(_) => &[],
+        }
+    }
+
     /// Whether a connection that took `self` may live on under `other`: same place, same proof asked for.
     pub(crate) fn is_followed_by(&self, other: &Self) -> bool {
         let asked = |chain: &Self| chain.tls.as_ref().map(|tls| tls.source.clone());

@@ -49,7 +49,7 @@ pub(crate) const TCP_BUFFER_BYTES: usize = 16 * 1024;
 /// Idle HTTP/1.1 connections kept per worker and endpoint.
 pub(crate) const POOL_IDLE_PER_ENDPOINT: usize = 128;
 /// How long an idle upstream connection is kept. Shorter than what most servers allow, so that races are rare.
-pub(crate) const POOL_IDLE: Duration = Duration::from_secs(60);
+pub(crate) const POOL_IDLE: Duration = Duration::from_mins(1);
 /// How often idle upstream connections are looked through.
 pub(crate) const POOL_SWEEP: Duration = Duration::from_secs(5);
 /// How long an upstream connection is silent before the kernel probes it, and between probes.
@@ -81,6 +81,8 @@ pub(crate) const H2_SEND_BUFFER: usize = 64 * 1024;
 
 /// How long `apply` waits for the workers to take a new config over; a worker that is slower takes it later.
 pub(crate) const APPLY_WAIT: Duration = Duration::from_secs(2);
+/// Access logs of the config's own: each has a thread.
+pub(crate) const ACCESS_LOGS: usize = 8;
 /// Connections to the admin interface at the same time.
 pub(crate) const ADMIN_CONNECTIONS: usize = 32;
 /// One request to the admin interface, from accept to the last byte of its answer.

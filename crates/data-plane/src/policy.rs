@@ -3,11 +3,6 @@
 //! [`Authorized`] borrows the request that was judged for as long as it is being forwarded, so that rewriting
 //! behind the verdict does not compile. `model::policy::authorize` decides; this module only turns its verdict into
 //! a proof.
-//!
-//! ```compile_fail
-//! // Forwarding without a verdict: there is no other way to make the proof.
-//! let proof = meshwork_data_plane::policy::Authorized { head: todo!() };
-//! ```
 
 use std::sync::Arc;
 

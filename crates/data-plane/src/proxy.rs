@@ -112,7 +112,7 @@ impl Proxy {
         let workers = options.workers.max(1);
         let applied = Applied::new(workers);
         let (orders, _) = watch::channel(Orders::default());
-        let builder = Mutex::new(Builder::new(identity, workers));
+        let builder = Mutex::new(Builder::new(identity, workers, Arc::clone(&registry)));
         let state = Arc::new(State { builder, orders, applied, registry });
         let admin = options.admin.map(|address| {
             admin::Server::start(address, Arc::clone(&state)).map_err(|e| StartError::Admin(address, e))

@@ -12,6 +12,7 @@ use meshwork_model::spiffe::SpiffeId;
 use meshwork_telemetry::{EdgeId, EdgeKey, Entry, Protocol, Reporter, Request, Shard};
 use tokio::time::Instant;
 
+use crate::config::{Chain, ChainLog};
 use crate::connection::Peer;
 use crate::upstream::{Endpoint, Picked, Reach, WorkerCluster};
 use crate::worker::Worker;
@@ -30,8 +31,7 @@ pub(crate) struct Record {
     pub(crate) bytes_in: u64,
     /// Bytes of the response's body.
     pub(crate) bytes_out: u64,
-    /// The route's name.
-    pub(crate) route: Option<Arc<str>>,
+    route: Option<Arc<str>>,
     cluster: Option<Rc<WorkerCluster>>,
     endpoint: Option<Rc<Endpoint>>,
     clock: Option<SystemTime>,
@@ -43,7 +43,8 @@ pub(crate) struct OpenConnection {
 }
 
 impl Record {
-    pub(crate) fn begin(worker: &Worker) -> Self {
+    /// Begins now; what no log asks for is not looked up.
+    pub(crate) fn begin(worker: &Worker, chain: &Chain) -> Self {
         Self {
             started: Instant::now(),
             status: 0,
@@ -54,18 +55,25 @@ impl Record {
             route: None,
             cluster: None,
             endpoint: None,
-            clock: worker.lane.enabled().then(SystemTime::now),
+            clock: (worker.lane.enabled() || !chain.logs().is_empty()).then(SystemTime::now),
+        }
+    }
+
+    /// The route that takes the request, for the log.
+    pub(crate) fn note_route(&mut self, name: &Arc<str>) {
+        if self.clock.is_some() {
+            self.route = Some(Arc::clone(name));
         }
     }
 
     /// The cluster that the request goes to.
-    pub(crate) fn to_cluster(&mut self, cluster: &Rc<WorkerCluster>) {
+    pub(crate) fn note_cluster(&mut self, cluster: &Rc<WorkerCluster>) {
         self.cluster = Some(Rc::clone(cluster));
         self.endpoint = None;
     }
 
     /// The endpoint that it goes to.
-    pub(crate) fn to_endpoint(&mut self, picked: &Picked) {
+    pub(crate) fn note_endpoint(&mut self, picked: &Picked) {
         self.endpoint = Some(Rc::clone(picked.endpoint()));
     }
 
@@ -74,13 +82,15 @@ impl Record {
         &self,
         worker: &Worker,
         peer: &Peer,
-        service: Option<&ServiceName>,
+        chain: &Chain,
         head: &RequestHead,
         protocol: &str,
     ) {
+        let logs = chain.logs();
         let is_grpc = head.is_grpc();
         let duration = self.started.elapsed();
-        let edge = self.edge(worker, peer, service, if is_grpc { Protocol::Grpc } else { Protocol::Http });
+        let kind = if is_grpc { Protocol::Grpc } else { Protocol::Http };
+        let edge = self.edge(worker, peer, chain.service.as_ref(), kind);
         worker.shard.record_request(
             edge,
             &Request {
@@ -103,7 +113,7 @@ impl Record {
                 request_id: head.fields.find(b"x-request-id").unwrap_or_default(),
                 ..Entry::default()
             };
-            self.write_line(worker, peer, entry);
+            self.write_line(worker, peer, logs, &entry);
         }
     }
 
@@ -111,16 +121,17 @@ impl Record {
     pub(crate) fn write_connection(&self, worker: &Worker, peer: &Peer, edge: EdgeId) {
         let duration = self.started.elapsed();
         worker.shard.tcp_closed(edge, duration, self.reason);
+        let logs = &[];
         if let Some(start) = self.clock {
             let entry = Entry { start, duration, protocol: "TCP", ..Entry::default() };
-            self.write_line(worker, peer, entry);
+            self.write_line(worker, peer, logs, &entry);
         }
     }
 
-    fn write_line(&self, worker: &Worker, peer: &Peer, entry: Entry<'_>) {
+    fn write_line(&self, worker: &Worker, peer: &Peer, logs: &[ChainLog], entry: &Entry<'_>) {
         let config = self.cluster.as_ref().map(|cluster| cluster.config());
         let version = worker.config_version();
-        worker.lane.write(&Entry {
+        let line = Entry {
             direction: if peer.direction == Direction::Inbound { "inbound" } else { "outbound" },
             status: self.status,
             grpc_status: self.grpc_status,
@@ -134,8 +145,12 @@ impl Record {
             upstream: self.upstream_address(),
             upstream_peer: self.endpoint.as_ref().map_or("", |endpoint| principal(endpoint)),
             config_version: &version,
-            ..entry
-        });
+            ..*entry
+        };
+        worker.lane.write(&line);
+        for log in logs {
+            worker.chain_lane(log).write(&line);
+        }
     }
 
     fn upstream_address(&self) -> Option<SocketAddr> {

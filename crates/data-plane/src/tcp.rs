@@ -52,7 +52,7 @@ struct Relay<'r> {
 /// # Errors
 /// Why it was refused, could not be connected, or broke.
 pub(crate) async fn relay(seat: Seat, peer: &Peer, transport: Transport) -> Result<(), ProxyError> {
-    let record = Record::begin(&seat.worker);
+    let record = Record::begin(&seat.worker, &seat.chain);
     let mut relay = Relay { seat, peer, record, edge: None };
     let ended = relay.run(transport).await;
     relay.record.reason = ended.as_ref().err().map(ProxyError::reason);
@@ -93,14 +93,14 @@ impl Relay<'_> {
         let worker = &self.seat.worker;
         let unknown = || ProxyError::fatal(Kind::NoCluster(name.clone()));
         let cluster = worker.cluster(name).ok_or_else(unknown)?;
-        self.record.to_cluster(&cluster);
+        self.record.note_cluster(&cluster);
         let mut failed: Option<Picked> = None;
         let mut tries_left = TCP_CONNECT_TRIES;
         loop {
             let avoid = failed.as_ref().map(|picked| &**picked.endpoint());
             let empty = || ProxyError::fatal(Kind::NoEndpoint(name.clone()));
             let picked = cluster.pick(avoid, worker.random()).ok_or_else(empty)?;
-            self.record.to_endpoint(&picked);
+            self.record.note_endpoint(&picked);
             tries_left -= 1;
             match connect(&cluster.config(), picked.endpoint()).await {
                 Ok(transport) => return Ok((transport, picked)),

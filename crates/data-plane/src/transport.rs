@@ -52,15 +52,23 @@ impl Transport {
         !matches!(self, Self::Plain(_))
     }
 
-    /// Ends with a reset instead of a clean end when it is dropped, so that the peer sees that something is missing.
-    pub(crate) fn reset_on_close(&self) {
-        let stream = match self {
+    /// Ready when bytes of the underlying stream may have arrived, or it ended.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_read_ready(cx)
+    }
+
+    fn stream(&self) -> &TcpStream {
+        match self {
             Self::Plain(stream) => stream,
             Self::Server(stream) => stream.get_ref().0,
             Self::Client(stream) => stream.get_ref().0,
-        };
+        }
+    }
+
+    /// Ends with a reset instead of a clean end when it is dropped, so that the peer sees that something is missing.
+    pub(crate) fn reset_on_close(&self) {
         // A socket that is broken already resets by itself.
-        let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(self.stream()).set_linger(Some(Duration::ZERO));
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::spawn_local;
 use tokio::time::interval;
 
-use crate::config::{ListenerConfig, RuntimeConfig};
+use crate::config::{ChainLog, ListenerConfig, RuntimeConfig};
 use crate::drain::{Applied, Orders, Phase};
 use crate::limits::{HANDSHAKES_PER_WORKER, POOL_SWEEP};
 use crate::listener::{self, Sockets};
@@ -42,12 +42,19 @@ pub(crate) struct Worker {
     config: RefCell<Arc<RuntimeConfig>>,
     version: Cell<u64>,
     clusters: RefCell<HashMap<Arc<str>, Rc<WorkerCluster>>>,
-    acceptors: RefCell<HashMap<SocketAddr, (Arc<Sockets>, Rc<Notify>)>>,
+    acceptors: RefCell<HashMap<SocketAddr, Acceptor>>,
     connections: RefCell<HashMap<u64, Waker>>,
     arrivals: Cell<u64>,
     emptied: Notify,
     phase: Cell<Phase>,
     random: RefCell<Rng>,
+    chain_lanes: RefCell<HashMap<usize, Rc<Lane>>>,
+}
+
+/// A socket that is accepted from, and how to end that.
+struct Acceptor {
+    sockets: Arc<Sockets>,
+    stop: Rc<Notify>,
 }
 
 /// A connection that is told of changes, until this is dropped.
@@ -74,6 +81,7 @@ impl Worker {
             emptied: Notify::new(),
             phase: Cell::new(Phase::Running),
             random: RefCell::new(Rng::new()),
+            chain_lanes: RefCell::default(),
         })
     }
 
@@ -133,18 +141,20 @@ impl Worker {
     fn take_listeners_over(self: &Rc<Self>, config: &RuntimeConfig) {
         let mut acceptors = self.acceptors.borrow_mut();
         let is_running = self.phase.get() == Phase::Running;
-        acceptors.retain(|address, (sockets, stop)| {
-            let wanted = config.listeners.get(address).is_some_and(|l| Arc::ptr_eq(&l.sockets, sockets));
+        acceptors.retain(|address, acceptor| {
+            let listener = config.listeners.get(address);
+            let wanted = listener.is_some_and(|l| Arc::ptr_eq(&l.sockets, &acceptor.sockets));
             let keep = wanted && is_running;
             if !keep {
-                stop.notify_one();
+                acceptor.stop.notify_one();
             }
             keep
         });
         for (address, listener) in config.listeners.iter().filter(|_| is_running) {
-            acceptors
-                .entry(*address)
-                .or_insert_with(|| (Arc::clone(&listener.sockets), listener::start(self, &listener.sockets)));
+            acceptors.entry(*address).or_insert_with(|| Acceptor {
+                sockets: Arc::clone(&listener.sockets),
+                stop: listener::start(self, &listener.sockets),
+            });
         }
     }
 
@@ -171,6 +181,12 @@ impl Worker {
     /// Whether connections should end when they can.
     pub(crate) fn is_draining(&self) -> bool {
         self.phase.get() != Phase::Running
+    }
+
+    /// This worker's way into a chain's own access log.
+    pub(crate) fn chain_lane(&self, log: &ChainLog) -> Rc<Lane> {
+        let mut lanes = self.chain_lanes.borrow_mut();
+        Rc::clone(lanes.entry(log.number).or_insert_with(|| Rc::new(log.log.lane())))
     }
 
     /// A random number, uniformly drawn.

@@ -7,7 +7,8 @@
 //! - At most one response per kind is unanswered.
 //! - Make before break: a listener or route table waits while a cluster that is new to the client, or the first
 //!   endpoints of one, are unanswered; a cluster goes only after what may lead to it has gone.
-//! - A version that was refused is not sent again.
+//! - A version that was refused is not sent again. Some clients drop a whole response for one bad resource, and say so
+//!   in words only: what they did not blame is sent again, without what they did.
 //!
 //! Source: xDS protocol, "Variants of the xDS transport protocol".
 
@@ -151,8 +152,34 @@ struct Sent {
     version: Arc<str>,
     /// Its content; `None` where the client brought it from an earlier stream.
     resource: Option<Arc<Encoded>>,
-    /// Whether the client ever answered one version of it.
+    /// The last content that was accepted.
+    good: Option<Arc<Encoded>>,
+    /// Whether this version was refused.
+    refused: bool,
+    /// Whether the client has accepted or refused one version of it.
     known: bool,
+}
+
+impl Sent {
+    /// What the client runs, or is to run: the newest version that it did not refuse.
+    fn runs(&self) -> Option<&Arc<Encoded>> {
+        if self.refused { self.good.as_ref() } else { self.resource.as_ref() }
+    }
+
+    fn accept(&mut self) {
+        self.known = true;
+        self.good.clone_from(&self.resource);
+    }
+
+    fn refuse(&mut self) {
+        self.known = true;
+        self.refused = true;
+    }
+
+    /// Differs from every version, so that it is sent again.
+    fn send_again(&mut self) {
+        self.version = Arc::default();
+    }
 }
 
 /// A response that waits for its ACK or NACK.
@@ -265,7 +292,13 @@ impl Session {
 impl Subscription {
     /// What the client has from an earlier stream.
     fn bring(&mut self, have: BTreeMap<String, String>) {
-        let sent = |version: String| Sent { version: version.into(), resource: None, known: true };
+        let sent = |version: String| Sent {
+            version: version.into(),
+            resource: None,
+            good: None,
+            refused: false,
+            known: true,
+        };
         self.sent = have.into_iter().map(|(name, version)| (name.into(), sent(version))).collect();
     }
 
@@ -326,22 +359,40 @@ impl Subscription {
 
     /// Takes an ACK or NACK of the last response in.
     fn answered(&mut self, kind: Kind, refusal: Option<Refusal>) -> Vec<Event> {
-        let Some(Unanswered { mut versions, removed }) = self.unanswered.take() else { return Vec::new() };
-        for (name, _) in &versions {
-            if let Some(sent) = self.sent.get_mut(name) {
-                sent.known = true;
+        let Some(Unanswered { versions, removed }) = self.unanswered.take() else { return Vec::new() };
+        let Some(refusal) = refusal else {
+            self.accept(&versions);
+            return vec![Event::Accepted { kind, versions, removed }];
+        };
+        let rejections = attributed(kind, &refusal, &versions);
+        let is_blamed = |name: &Arc<str>| rejections.iter().any(|rejection| *rejection.name == **name);
+        let (blamed, others): (Vec<_>, Vec<_>) = versions.into_iter().partition(|(name, _)| is_blamed(name));
+        for (name, _) in &blamed {
+            self.with_sent(name, Sent::refuse);
+        }
+        let is_certain = !refusal.rejections.is_empty();
+        let mut events = vec![Event::Refused { kind, message: refusal.message, rejections }];
+        if is_certain {
+            self.accept(&others);
+            events.push(Event::Accepted { kind, versions: others, removed });
+        } else {
+            for (name, _) in &others {
+                self.with_sent(name, Sent::send_again);
             }
         }
-        let mut events = Vec::new();
-        if let Some(refusal) = refusal {
-            let rejections = attributed(kind, &refusal, &versions);
-            versions.retain(|(name, _)| !rejections.iter().any(|rejection| *rejection.name == **name));
-            events.push(Event::Refused { kind, message: refusal.message, rejections });
-        }
-        if events.is_empty() || !versions.is_empty() || !removed.is_empty() {
-            events.push(Event::Accepted { kind, versions, removed });
-        }
         events
+    }
+
+    fn accept(&mut self, versions: &[(Arc<str>, Arc<str>)]) {
+        for (name, _) in versions {
+            self.with_sent(name, Sent::accept);
+        }
+    }
+
+    fn with_sent(&mut self, name: &str, change: impl FnOnce(&mut Sent)) {
+        if let Some(sent) = self.sent.get_mut(name) {
+            change(sent);
+        }
     }
 
     fn wants(&self, name: &str) -> bool {
@@ -379,8 +430,14 @@ impl Subscription {
         }
         for new in &upserts {
             self.absent.remove(&*new.name);
-            let known = self.sent.get(&new.name).is_some_and(|sent| sent.known);
-            let sent = Sent { version: Arc::clone(&new.version), resource: Some(Arc::clone(new)), known };
+            let old = self.sent.remove(&new.name);
+            let sent = Sent {
+                version: Arc::clone(&new.version),
+                resource: Some(Arc::clone(new)),
+                known: old.as_ref().is_some_and(|old| old.known),
+                good: old.and_then(|old| old.good),
+                refused: false,
+            };
             self.sent.insert(Arc::clone(&new.name), sent);
         }
         let versions = upserts.iter().map(|new| (Arc::clone(&new.name), Arc::clone(&new.version))).collect();
@@ -394,10 +451,11 @@ impl Subscription {
         Response { kind, nonce, version: self.version(), resources, removed }
     }
 
-    /// All that the client wants and that exists. What only goes later is among it.
+    /// All that the client wants and that exists. What only goes later is among it, and in place of what it refused
+    /// stands what it last accepted.
     fn whole(&self) -> Vec<Arc<Encoded>> {
         let wanted = self.sent.iter().filter(|(name, _)| self.wants(name));
-        wanted.filter_map(|(_, sent)| sent.resource.clone()).collect()
+        wanted.filter_map(|(_, sent)| sent.runs().cloned()).collect()
     }
 
     fn version(&self) -> String {

@@ -7,10 +7,13 @@
 use std::ops::RangeInclusive;
 
 use meshwork_model::mesh::Labels;
-use meshwork_model::problem::{Place, Problem};
+use meshwork_model::problem::{Place, Problem, Severity};
 
 use super::words::{closest, list};
 use super::yaml::{Node, Value};
+
+/// The most errors that are kept, and the most warnings: nobody reads on behind them, and each costs time.
+pub(crate) const MAX_PROBLEMS: usize = 1_000;
 
 /// Where the problems of one resource go.
 #[derive(Debug)]
@@ -18,6 +21,14 @@ pub(crate) struct Report<'f> {
     file: &'f str,
     resource: String,
     problems: Vec<Problem>,
+    room: Room,
+}
+
+/// How many more problems are kept, by severity: errors never make way for warnings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    errors: usize,
+    warnings: usize,
 }
 
 /// The fields of one mapping.
@@ -47,8 +58,8 @@ pub(crate) struct Text<'n> {
 // === impl Report ===
 
 impl<'f> Report<'f> {
-    pub(crate) fn new(file: &'f str, resource: impl Into<String>) -> Self {
-        Self { file, resource: resource.into(), problems: Vec::new() }
+    pub(crate) fn new(file: &'f str, room: Room) -> Self {
+        Self { file, resource: String::new(), problems: Vec::new(), room }
     }
 
     pub(crate) fn name_resource(&mut self, resource: String) {
@@ -70,8 +81,11 @@ impl<'f> Report<'f> {
         message: impl Into<String>,
         fix: impl Into<String>,
     ) {
-        let problem = Problem::error(&self.resource, path, message, fix);
-        self.problems.push(problem.at(self.file, Some(place)));
+        if self.room.errors > 0 {
+            self.room.errors -= 1;
+            let problem = Problem::error(&self.resource, path, message, fix);
+            self.problems.push(problem.at(self.file, Some(place)));
+        }
     }
 
     pub(crate) fn warning(
@@ -81,12 +95,16 @@ impl<'f> Report<'f> {
         message: impl Into<String>,
         fix: impl Into<String>,
     ) {
-        let problem = Problem::error(&self.resource, path, message, fix);
-        self.problems.push(problem.at(self.file, Some(place)).warning());
+        if self.room.warnings > 0 {
+            self.room.warnings -= 1;
+            let problem = Problem::error(&self.resource, path, message, fix);
+            self.problems.push(problem.at(self.file, Some(place)).warning());
+        }
     }
 
-    pub(crate) fn into_problems(self) -> Vec<Problem> {
-        self.problems
+    /// The problems, and the room that is left.
+    pub(crate) fn finish(self) -> (Vec<Problem>, Room) {
+        (self.problems, self.room)
     }
 
     fn expected(&mut self, item: &Item<'_>, expected: &str) {
@@ -110,6 +128,30 @@ fn kind_of(value: &Value) -> String {
         Value::Text(v) => format!("the text \"{v}\""),
         Value::List(_) => "a list".to_owned(),
         Value::Map(_) => "a mapping".to_owned(),
+    }
+}
+
+// === impl Room ===
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { errors: MAX_PROBLEMS, warnings: MAX_PROBLEMS }
+    }
+}
+
+impl Room {
+    /// Keeps as many of these as there is room for.
+    pub(crate) fn take(&mut self, problems: &mut Vec<Problem>, more: impl IntoIterator<Item = Problem>) {
+        for problem in more {
+            let left = match problem.severity {
+                Severity::Error => &mut self.errors,
+                Severity::Warning => &mut self.warnings,
+            };
+            if *left > 0 {
+                *left -= 1;
+                problems.push(problem);
+            }
+        }
     }
 }
 
@@ -293,6 +335,9 @@ impl<'n> Fields<'n> {
     /// Ends the reading: what was not asked for is unknown.
     pub(crate) fn close(self, report: &mut Report<'_>) {
         for (key, _) in self.entries {
+            if report.room.errors == 0 {
+                return;
+            }
             let Value::Text(name) = &key.value else {
                 report.expected(&Item::new(key, self.path.clone()), "text");
                 continue;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use meshwork_model::mesh::{Config, Key, Protocol, RouteKind, Service};
 use meshwork_model::problem::{Place, Problem};
 
-use super::reader::{Item, Report};
+use super::reader::{Item, MAX_PROBLEMS, Report};
 use super::words::{closest, list};
 
 /// A reference with the place where it is written.
@@ -48,7 +48,11 @@ impl Reference {
 /// Checks every reference.
 pub(crate) fn check(references: &[Reference], config: &Config, accounts: &BTreeSet<Key>) -> Vec<Problem> {
     let mut problems = Vec::new();
+    let mut warnings = Vec::new();
     for reference in references {
+        if problems.len() >= MAX_PROBLEMS {
+            break;
+        }
         match &reference.target {
             Target::Backend { service, port } => {
                 find_port(reference, service, *port, config, &mut problems);
@@ -56,10 +60,14 @@ pub(crate) fn check(references: &[Reference], config: &Config, accounts: &BTreeS
             Target::Parent { service, port, kind } => {
                 check_parent(reference, service, *port, *kind, config, &mut problems);
             }
-            Target::ServiceAccount(account) => problems.extend(check_account(reference, account, accounts)),
+            Target::ServiceAccount(account) if warnings.len() < MAX_PROBLEMS => {
+                warnings.extend(check_account(reference, account, accounts));
+            }
+            Target::ServiceAccount(_) => {}
         }
     }
     problems.extend(check_parents(references, config));
+    problems.extend(warnings);
     problems
 }
 

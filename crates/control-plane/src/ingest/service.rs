@@ -27,6 +27,9 @@ const INFORMATIVE: &[&str] = &[
     "publishNotReadyAddresses",
 ];
 
+/// The most ports of a service; each is compared with each.
+const MAX_PORTS: usize = 1_000;
+
 const NOT_YET: &[&str] = &[
     "externalIPs",
     "externalName",
@@ -68,9 +71,12 @@ fn ports(spec: &mut Fields<'_>, report: &mut Report<'_>) -> Vec<ServicePort> {
     let Some(items) = spec.required(report, "ports").and_then(|_| spec.list(report, "ports")) else {
         return Vec::new();
     };
+    if let Some(item) = items.get(MAX_PORTS) {
+        report.error(&item.path, item.node.place, format!("a service has at most {MAX_PORTS} ports"), "");
+    }
     let mut ports: Vec<ServicePort> = Vec::new();
     let several = items.len() > 1;
-    for item in &items {
+    for item in items.iter().take(MAX_PORTS) {
         let Some(port) = port(item, report) else { continue };
         if several && port.name.is_empty() {
             let message = "each port of a service with several has a name";

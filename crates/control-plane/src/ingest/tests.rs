@@ -63,7 +63,9 @@ fn kinds_are_known_or_refused() {
         assert!(!loaded.is_accepted(), "{name}");
         assert!(loaded.problems[0].message.contains("not supported yet"), "{}", loaded.problems[0]);
     };
-    KINDS_NOT_YET.iter().for_each(|name| refused(name));
+    for name in KINDS_NOT_YET {
+        refused(name);
+    }
     check("[]", &["a.yaml:1:1: expected a mapping, found a list"]);
     check("kind: Service", &["a.yaml:1:1: apiVersion: the field `apiVersion` is missing"]);
 }
@@ -145,36 +147,40 @@ fn problems_of_services() {
     );
 }
 
+/// Reads an HTTPRoute that is attached to the cart; gives its problems without file and resource.
+fn check_route(spec: &str, expected: &[&str]) {
+    let loaded = load(&[("a.yaml", &route(spec))]);
+    let problems: Vec<String> = loaded.problems.iter().map(Problem::to_string).collect();
+    let short =
+        |p: &String| p.split_once("HTTPRoute shop/r: ").map_or(p.clone(), |(_, rest)| rest.to_owned());
+    assert_eq!(problems.iter().map(short).collect::<Vec<_>>(), expected, "{spec}");
+}
+
+const BACKEND: &str = "      backendRefs: [{ name: cart, port: 80 }]\n";
+
+fn rule(matches: &str) -> String {
+    format!("  rules:\n    - matches: [{matches}]\n{BACKEND}")
+}
+
 #[test]
-fn problems_of_routes() {
-    let check = |spec: &str, expected: &[&str]| {
-        let loaded = load(&[("a.yaml", &route(spec))]);
-        let problems: Vec<String> = loaded.problems.iter().map(Problem::to_string).collect();
-        let short: Vec<&str> = problems
-            .iter()
-            .map(|p| p.split_once("HTTPRoute shop/r: ").map_or(p.as_str(), |(_, rest)| rest))
-            .collect();
-        assert_eq!(short, expected, "{spec}");
-    };
-    let backend = "      backendRefs: [{ name: cart, port: 80 }]\n";
-    let rule = |matches: &str| format!("  rules:\n    - matches: [{matches}]\n{backend}");
-    check("", &[]);
-    check(&rule("{ path: { type: Exact, value: /a } }"), &[]);
-    check(
+fn problems_of_matches() {
+    check_route("", &[]);
+    check_route(&rule("{ path: { type: Exact, value: /a } }"), &[]);
+    check_route(
         &rule("{ path: { type: RegularExpression, value: /a.* } }"),
         &[
             "spec.rules[0].matches[0].path.type: \"RegularExpression\" is not supported yet; Use \"Exact\" or \
            \"PathPrefix\"",
         ],
     );
-    check(
+    check_route(
         &rule("{ path: { type: Prefix, value: a } }"),
         &[
             "spec.rules[0].matches[0].path.type: expected \"Exact\" or \"PathPrefix\", found \"Prefix\"",
             "spec.rules[0].matches[0].path.value: a path starts with \"/\"",
         ],
     );
-    check(
+    check_route(
         &rule("{ headers: [{ name: a, value: 1 }, { name: A, value: true }] }"),
         &[
             "spec.rules[0].matches[0].headers[0].value: expected text, found the number 1; Put it in quotes: YAML \
@@ -183,14 +189,18 @@ fn problems_of_routes() {
              reads it as something else than text",
         ],
     );
-    check(
+    check_route(
         &rule("{ headers: [{ name: a, value: x }, { name: A, value: y }, { name: \"b c\", value: z }] }"),
         &[
             "spec.rules[0].matches[0].headers[1]: the header a is tested already in this match; Leave one of the tests out",
             "spec.rules[0].matches[0].headers[2].name: \"b c\" is not a header's name",
         ],
     );
-    check(
+}
+
+#[test]
+fn problems_of_rules() {
+    check_route(
         &rule("{ queryParams: [{ name: a, value: b }], method: get }"),
         &[
             "spec.rules[0].matches[0].queryParams: `queryParams` is not supported yet",
@@ -198,9 +208,9 @@ fn problems_of_routes() {
              \"OPTIONS\", \"TRACE\" or \"PATCH\", found \"get\"; Did you mean \"GET\"?",
         ],
     );
-    check(
+    check_route(
         &format!(
-            "  hostnames: [a.example]\n  rules:\n    - filters: [{{ type: RequestRedirect }}]\n      timeout: 1s\n{backend}"
+            "  hostnames: [a.example]\n  rules:\n    - filters: [{{ type: RequestRedirect }}]\n      timeout: 1s\n{BACKEND}"
         ),
         &[
             "spec.hostnames: `hostnames` is not supported yet",
@@ -208,26 +218,26 @@ fn problems_of_routes() {
             "spec.rules[0].timeout: there is no field `timeout`; Did you mean `timeouts`?",
         ],
     );
-    check(
-        &format!("  rules:\n    - timeouts: {{ request: 10, backendRequest: 1s }}\n{backend}"),
+    check_route(
+        &format!("  rules:\n    - timeouts: {{ request: 10, backendRequest: 1s }}\n{BACKEND}"),
         &[
             "spec.rules[0].timeouts.request: expected text, found the number 10; Put it in quotes: YAML reads it as \
              something else than text",
             "spec.rules[0].timeouts.backendRequest: `backendRequest` is not supported yet",
         ],
     );
-    check(
-        &format!("  rules:\n    - timeouts: {{ request: 10 s }}\n{backend}"),
+    check_route(
+        &format!("  rules:\n    - timeouts: {{ request: 10 s }}\n{BACKEND}"),
         &["spec.rules[0].timeouts.request: \"10 s\" is not a duration; Write it as 500ms, 10s or 1m30s"],
     );
-    check(
+    check_route(
         "  rules:\n    - backendRefs: [{ name: cart, port: 80, weight: 0 }]\n",
         &[
             "spec.rules[0].backendRefs: all weights are 0, so that no request could be forwarded; Give one backend a \
            weight over 0",
         ],
     );
-    check(
+    check_route(
         "  rules:\n    - backendRefs: [{ name: cart, port: 80, weight: -1 }]\n",
         &["spec.rules[0].backendRefs[0].weight: expected a number from 0 to 1000000, found the number -1"],
     );
@@ -467,4 +477,21 @@ fn a_bomb_is_refused_in_bounded_time() {
     let file = dir.path().join("a.yaml");
     std::fs::File::create(&file).expect("made").set_len(yaml::MAX_FILE_BYTES + 1).expect("grown");
     assert!(read_dir(dir.path()).problems[0].message.starts_with("a file has at most"));
+}
+
+#[test]
+fn errors_are_bounded_and_warnings_do_not_hide_them() {
+    let fields: String = (0..5_000).map(|i| format!("nme{i}: 1\n")).collect();
+    let loaded = load(&[("a.yaml", &format!("{}{fields}", policy("")))]);
+    assert_eq!(loaded.problems.len(), 1_000);
+    let service = |i: usize| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{ name: s{i}, namespace: n }}\n\
+             spec: {{ ports: [{{ port: 80 }}] }}\n---\n"
+        )
+    };
+    let warnings: String = (0..2_000).map(service).collect();
+    let loaded = load(&[("a.yaml", &warnings), ("b.yaml", &policy("spec: 1\n"))]);
+    assert_eq!(loaded.problems.len(), 1_001);
+    assert!(!loaded.is_accepted());
 }

@@ -2,20 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use meshwork_identity::{ClientCertificate, IdentitySource};
 use meshwork_model::proxy::{
-    Cluster, Discovery, DownstreamTls, Endpoints, FilterChain, HttpConnection, HttpFilter, Kind, Listener,
-    NetworkFilter, Resource, RouteAction, RouteSource, RouteTable, ServiceName, Transport, UpstreamTls,
+    AccessLog, Cluster, Discovery, DownstreamTls, Endpoints, FilterChain, HttpConnection, HttpFilter, Kind,
+    Listener, NetworkFilter, Resource, RouteAction, RouteSource, RouteTable, ServiceName, Transport,
+    UpstreamTls,
 };
+use meshwork_telemetry::{self as telemetry, Registry, Sink};
 use meshwork_xds::{Rejection, Update};
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{
-    Chain, ClientTls, ClusterConfig, EndpointSet, Filter, HttpChain, ListenerConfig, RuntimeConfig, ServerTls,
+    Chain, ChainLog, ClientTls, ClusterConfig, EndpointSet, Filter, HttpChain, ListenerConfig, RuntimeConfig,
+    ServerTls,
 };
+use crate::limits::ACCESS_LOGS;
 use crate::listener::Sockets;
 use crate::upstream::Reach;
 
@@ -34,6 +39,9 @@ pub(crate) struct Builder {
     groups: HashMap<Group, Arc<ArcSwap<EndpointSet>>>,
     /// Sockets bound ahead of their listeners.
     reserved: HashMap<SocketAddr, Arc<Sockets>>,
+    /// Access logs that listeners ask for, by sink; once opened they stay.
+    logs: Vec<(AccessLog, telemetry::AccessLog)>,
+    registry: Arc<Registry>,
     versions: BTreeMap<(Kind, String), String>,
     version: u64,
 }
@@ -42,6 +50,7 @@ pub(crate) struct Builder {
 struct Accepted {
     listener: Listener,
     tls: Vec<Option<Arc<tokio_rustls::rustls::ServerConfig>>>,
+    logs: Vec<Vec<ChainLog>>,
     sockets: Arc<Sockets>,
     /// As it last ran: it stays so while the routes that a new version names are on their way.
     running: Option<Arc<ListenerConfig>>,
@@ -60,7 +69,11 @@ enum Group {
 type Released = HashMap<SocketAddr, Arc<Sockets>>;
 
 impl Builder {
-    pub(crate) fn new(identity: Option<Arc<IdentitySource>>, workers: usize) -> Self {
+    pub(crate) fn new(
+        identity: Option<Arc<IdentitySource>>,
+        workers: usize,
+        registry: Arc<Registry>,
+    ) -> Self {
         Self {
             identity,
             workers,
@@ -69,6 +82,8 @@ impl Builder {
             clusters: BTreeMap::new(),
             groups: HashMap::new(),
             reserved: HashMap::new(),
+            logs: Vec::new(),
+            registry,
             versions: BTreeMap::new(),
             version: 0,
         }
@@ -211,18 +226,42 @@ impl Builder {
 
     fn upsert_listener(&mut self, listener: Listener, released: &mut Released) -> Result<(), String> {
         check_chains(&listener)?;
-        let mut tls = Vec::new();
+        let (mut tls, mut logs) = (Vec::new(), Vec::new());
         for (at, chain) in listener.chains.iter().enumerate() {
             let made = chain.tls.as_ref().map(|tls| self.server_tls(tls)).transpose();
             tls.push(made.map_err(|why| format!("filter_chains[{at}].transport_socket: {why}"))?);
+            let opened = self.open_logs(&chain.filter);
+            logs.push(opened.map_err(|why| format!("filter_chains[{at}].access_log: {why}"))?);
         }
         let sockets = self.bind(&listener, released)?;
         let running = self.listeners.remove(&listener.name).and_then(|old| old.running);
         // What runs stays only on the sockets that it has.
         let running = running.filter(|running| Arc::ptr_eq(&running.sockets, &sockets));
         let name = Arc::clone(&listener.name);
-        self.listeners.insert(name, Accepted { listener, tls, sockets, running });
+        self.listeners.insert(name, Accepted { listener, tls, logs, sockets, running });
         Ok(())
+    }
+
+    fn open_logs(&mut self, filter: &NetworkFilter) -> Result<Vec<ChainLog>, String> {
+        let NetworkFilter::Http(http) = filter else { return Ok(Vec::new()) };
+        http.access_logs.iter().map(|log| self.open_log(log)).collect()
+    }
+
+    fn open_log(&mut self, wanted: &AccessLog) -> Result<ChainLog, String> {
+        if let Some(number) = self.logs.iter().position(|(sink, _)| sink == wanted) {
+            return Ok(ChainLog { number, log: self.logs[number].1.clone() });
+        }
+        if self.logs.len() >= ACCESS_LOGS {
+            return Err(format!("there are {ACCESS_LOGS} different ones already"));
+        }
+        let sink = match wanted {
+            AccessLog::File(path) => Sink::File(PathBuf::from(&**path)),
+            AccessLog::Stdout => Sink::Stdout,
+        };
+        let opened = telemetry::AccessLog::open(&sink, &self.registry);
+        let log = opened.map_err(|error| format!("cannot open {wanted:?}: {error}"))?;
+        self.logs.push((wanted.clone(), log.clone()));
+        Ok(ChainLog { number: self.logs.len() - 1, log })
     }
 
     fn server_tls(&self, tls: &DownstreamTls) -> Result<Arc<tokio_rustls::rustls::ServerConfig>, String> {
@@ -304,9 +343,10 @@ impl Accepted {
         clusters: &BTreeMap<Arc<str>, Arc<ClusterConfig>>,
     ) -> Option<ListenerConfig> {
         let mut chains = Vec::new();
-        for (index, (chain, tls)) in self.listener.chains.iter().zip(&self.tls).enumerate() {
+        let made = self.tls.iter().zip(&self.logs);
+        for (index, (chain, (tls, logs))) in self.listener.chains.iter().zip(made).enumerate() {
             let filter = match &chain.filter {
-                NetworkFilter::Http(http) => Filter::Http(http_chain(http, tables)?),
+                NetworkFilter::Http(http) => Filter::Http(http_chain(http, tables, logs)?),
                 NetworkFilter::Tcp(tcp) => Filter::Tcp(Arc::clone(tcp)),
             };
             chains.push(Arc::new(Chain {
@@ -331,13 +371,17 @@ impl Accepted {
     }
 }
 
-fn http_chain(http: &Arc<HttpConnection>, tables: &BTreeMap<Arc<str>, Arc<RouteTable>>) -> Option<HttpChain> {
+fn http_chain(
+    http: &Arc<HttpConnection>,
+    tables: &BTreeMap<Arc<str>, Arc<RouteTable>>,
+    logs: &[ChainLog],
+) -> Option<HttpChain> {
     let routes = match &http.routes {
         RouteSource::Inline(table) => Arc::clone(table),
         RouteSource::Named(name) => Arc::clone(tables.get(name)?),
     };
     let policies = http.filters.iter().map(|HttpFilter::Rbac(rbac)| Arc::clone(rbac)).collect();
-    Some(HttpChain { config: Arc::clone(http), routes, policies })
+    Some(HttpChain { config: Arc::clone(http), routes, policies, logs: logs.to_vec() })
 }
 
 /// The service of the first cluster behind a filter that has one.

@@ -131,7 +131,11 @@ impl Downstream<'_> {
 
     /// The rest of the request will not be read: the connection, or stream, ends with the answer.
     pub(crate) fn abandon_request(&mut self) {
-        either!(self, side => side.abandon_request());
+        match self {
+            Self::H1(connection) => connection.abandon_request(),
+            // When its answer is out, dropping the stream resets it, as RFC 9113 §8.1 asks.
+            Self::H2(_) => {}
+        }
     }
 
     /// Breaks the response off, so that the client can see that it is not complete.

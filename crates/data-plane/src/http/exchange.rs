@@ -53,7 +53,7 @@ impl<'x> Exchange<'x> {
         request: &'x mut RequestHead,
         scratch: &'x mut Scratch,
     ) -> Self {
-        let record = Record::begin(worker);
+        let record = Record::begin(worker, chain);
         Self { worker, peer, chain, http, downstream, request, scratch, record }
     }
 
@@ -79,7 +79,7 @@ impl<'x> Exchange<'x> {
         // Authorize: the proof that forwarding asks for; it borrows the request as judged.
         let authorized = policy::authorize(&http.policies, caller, self.peer.port, request)?;
         let route = route.ok_or_else(|| ProxyError::fatal(Kind::NoRoute))?;
-        self.record.route = Some(std::sync::Arc::clone(&route.name));
+        self.record.note_route(&route.name);
 
         // Forward: pick, connect, send; wait for the response's head.
         let action = match &route.action {
@@ -139,8 +139,7 @@ impl<'x> Exchange<'x> {
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
-        let service = self.chain.service.as_ref();
         let protocol = self.downstream.protocol();
-        self.record.write_request(self.worker, self.peer, service, self.request, protocol);
+        self.record.write_request(self.worker, self.peer, self.chain, self.request, protocol);
     }
 }

@@ -77,7 +77,7 @@ impl Call<'_, '_> {
         let name = &route::select_cluster(self.action, self.worker.random()).name;
         let unknown = || ProxyError::fatal(Kind::NoCluster(name.clone()));
         let cluster = self.worker.cluster(name).ok_or_else(unknown)?;
-        self.record.to_cluster(&cluster);
+        self.record.note_cluster(&cluster);
         let connects = self.action.connect_retries.min(CONNECT_TRIES);
         let (mut connects_left, mut stale_left) = (connects, STALE_RETRIES);
         let (mut fresh, mut failed) = (false, None);
@@ -96,7 +96,7 @@ impl Call<'_, '_> {
         let picked = cluster
             .pick(failed, self.worker.random())
             .ok_or_else(|| ProxyError::fatal(Kind::NoEndpoint(cluster.config().cluster.name.clone())))?;
-        self.record.to_endpoint(&picked);
+        self.record.note_endpoint(&picked);
         Ok(picked)
     }
 
@@ -167,15 +167,15 @@ impl Call<'_, '_> {
         upstream.send_head(self.authorized.head(), length, upgrade)?;
         let mut interim_left = INTERIM_RESPONSES;
         let mut was_open = true;
-        self.wait_idle();
+        // Of a retry, too: a clock read less, and the deadline is far away.
+        self.scratch.timer.set(Some(self.record.started + STREAM_IDLE));
         poll_fn(|cx| {
             self.poll_request(cx, upstream)?;
             if was_open && self.flow == Flow::Ended {
                 was_open = false;
                 self.await_response();
             }
-            loop {
-                let Poll::Ready(answer) = upstream.poll_head(cx, &mut self.scratch.response) else { break };
+            while let Poll::Ready(answer) = upstream.poll_head(cx, &mut self.scratch.response) {
                 match answer? {
                     Answer::Interim if interim_left > 0 => {
                         interim_left -= 1;

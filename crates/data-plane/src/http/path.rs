@@ -44,7 +44,7 @@ pub(crate) fn normalize(
 fn is_plain(path: &[u8]) -> bool {
     let mut before = 0;
     path.iter().all(|b| {
-        let plain = !matches!(b, b'%' | b'\\') && !(before == b'/' && matches!(b, b'/' | b'.'));
+        let plain = !matches!(b, b'%' | b'\\') && (before != b'/' || !matches!(b, b'/' | b'.'));
         before = *b;
         plain
     })

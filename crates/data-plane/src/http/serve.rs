@@ -4,16 +4,16 @@
 //! the connection.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use meshwork_model::head::RequestHead;
 use meshwork_model::proxy::Codec;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::AsyncReadExt;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::Instant;
 
@@ -23,7 +23,7 @@ use super::exchange::{Exchange, Scratch};
 use crate::config::{Chain, Filter, HttpChain};
 use crate::connection::{Peer, Seat};
 use crate::error::{Kind, ProxyError};
-use crate::limits::{CONNECTION_IDLE, HEAD_READ};
+use crate::limits::{CONNECTION_IDLE, HEAD_READ, IDLE_BUFFER_BYTES};
 use crate::timer::Timer;
 use crate::transport::{Rewound, Transport};
 
@@ -40,11 +40,10 @@ pub(crate) async fn serve(
     mut transport: Transport,
     alpn: Option<&[u8]>,
 ) -> Result<(), ProxyError> {
-    let mut inbox = BytesMut::new();
+    let mut inbox = BytesMut::with_capacity(IDLE_BUFFER_BYTES);
     let is_h2 = match (http(&seat.chain).config.codec, alpn) {
-        (Codec::Http1, _) => false,
         (Codec::Http2, _) | (Codec::Auto, Some(b"h2")) => true,
-        (Codec::Auto, Some(_)) => false,
+        (Codec::Http1, _) | (Codec::Auto, Some(_)) => false,
         (Codec::Auto, None) => match begins_with_preface(&mut seat, &mut transport, &mut inbox).await? {
             Some(is_h2) => is_h2,
             None => return Ok(()),
@@ -77,41 +76,29 @@ async fn begins_with_preface(
 ) -> Result<Option<bool>, ProxyError> {
     let mut timer = Timer::default();
     timer.set(Some(Instant::now() + idle_timeout(&seat.chain)));
-    let mut bytes = [0; PREFACE.len()];
-    let mut read = 0;
     loop {
-        let more = poll_fn(|cx| {
-            if read == 0 && (seat.must_end() || timer.poll_expired(cx).is_ready()) {
-                return Poll::Ready(Ok(0));
+        let is_new = inbox.is_empty();
+        let read = poll_fn(|cx| {
+            if let Poll::Ready(read) = pin!(transport.read_buf(inbox)).poll(cx) {
+                return Poll::Ready(read);
             }
-            if timer.poll_expired(cx).is_ready() {
-                return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
-            }
-            poll_read(transport, cx, &mut bytes[read..])
+            let is_late = timer.poll_expired(cx).is_ready();
+            if is_late || is_new && seat.must_end() { Poll::Ready(Ok(0)) } else { Poll::Pending }
         });
-        let more = more.await.map_err(|e| ProxyError::downstream(&e))?;
-        if read == 0 {
-            timer.set(Some(Instant::now() + HEAD_READ));
-        }
-        read += more;
-        let is_prefix = PREFACE.starts_with(&bytes[..read]);
-        if more == 0 && read == 0 {
+        if read.await.map_err(|e| ProxyError::downstream(&e))? == 0 {
             return Ok(None);
         }
-        if more == 0 || !is_prefix || read == PREFACE.len() {
-            inbox.extend_from_slice(&bytes[..read]);
-            return Ok(Some(is_prefix && read == PREFACE.len()));
+        if is_new {
+            timer.set(Some(Instant::now() + HEAD_READ));
+        }
+        let compared = inbox.len().min(PREFACE.len());
+        if inbox[..compared] != PREFACE[..compared] {
+            return Ok(Some(false));
+        }
+        if compared == PREFACE.len() {
+            return Ok(Some(true));
         }
     }
-}
-
-fn poll_read(
-    transport: &mut Transport,
-    cx: &mut Context<'_>,
-    bytes: &mut [u8],
-) -> Poll<std::io::Result<usize>> {
-    let mut buffer = ReadBuf::new(bytes);
-    Pin::new(transport).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
 }
 
 // === HTTP/1 ===
@@ -128,14 +115,14 @@ async fn serve_h1(
         if seat.must_end() {
             connection.close_after_answer();
         }
-        let error = match next {
+        let asked = match next {
             Ok(None) => break,
             Ok(Some(length)) => Ok(length),
             // Nothing can be said to one who is not there.
             Err(ProxyError { kind: Kind::DownstreamGone | Kind::DownstreamBroken(_), .. }) => return Ok(()),
             Err(error) => {
                 request.clear();
-                connection.close_after_answer();
+                connection.give_up();
                 Err(error)
             }
         };
@@ -148,7 +135,7 @@ async fn serve_h1(
             &mut request,
             &mut scratch,
         );
-        match error {
+        match asked {
             Ok(length) => exchange.run(length).await,
             Err(error) => Box::pin(exchange.fail(error)).await,
         }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use meshwork_model::balance;
-use meshwork_model::proxy;
+use meshwork_model::proxy::{self, UpstreamProtocol};
 use meshwork_telemetry::EdgeId;
 
 use super::Pool;
@@ -82,6 +82,11 @@ impl WorkerCluster {
         Arc::clone(&self.config.borrow())
     }
 
+    /// What is spoken with its endpoints.
+    pub(crate) fn protocol(&self) -> UpstreamProtocol {
+        self.config.borrow().cluster.protocol
+    }
+
     /// Takes a new config over; `false` where what changed makes the present connections unfit.
     pub(crate) fn take_over(&self, config: &Arc<ClusterConfig>) -> bool {
         let mut mine = self.config.borrow_mut();
@@ -138,7 +143,9 @@ impl Balance {
                 _ => Endpoint::new(endpoint, config),
             })
             .collect();
-        known.values().for_each(|gone| gone.index.set(None));
+        for gone in known.values() {
+            gone.index.set(None);
+        }
         for (index, endpoint) in self.endpoints.iter().enumerate() {
             endpoint.index.set(Some(index));
         }

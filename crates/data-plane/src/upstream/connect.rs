@@ -8,8 +8,8 @@ use meshwork_model::proxy::UpstreamProtocol;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::{IpAddr, ServerName};
+use tokio_rustls::{TlsConnector, rustls};
 
 use super::{Endpoint, Reach};
 use crate::config::{ClientTls, ClusterConfig};
@@ -72,9 +72,6 @@ async fn shake_hands(
 
 /// A handshake that fails by TLS is a matter of identity; one that breaks off, of the connection.
 fn handshake(error: io::Error) -> Kind {
-    if error.get_ref().is_some_and(|inner| inner.is::<tokio_rustls::rustls::Error>()) {
-        Kind::Identity(error.to_string())
-    } else {
-        Kind::Connect(error)
-    }
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if inner.is_some() { Kind::Identity(error.to_string()) } else { Kind::Connect(error) }
 }

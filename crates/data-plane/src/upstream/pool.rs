@@ -12,11 +12,11 @@ use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::{Picked, connect};
-use crate::config::ClusterConfig;
 use crate::error::{Kind, ProxyError};
 use crate::http::codec::{Upstream, h1, h2};
 use crate::limits::{H2_CONNECTIONS_PER_ENDPOINT, POOL_IDLE, POOL_IDLE_PER_ENDPOINT};
 use crate::record::OpenConnection;
+use crate::transport::Transport;
 
 /// Connections to one endpoint.
 #[derive(Default)]
@@ -62,10 +62,9 @@ impl Lease {
         fresh: bool,
         opened: impl Fn(&Picked) -> OpenConnection,
     ) -> Result<Self, (ProxyError, Picked)> {
-        let config = picked.cluster().config();
-        let taken = match config.cluster.protocol {
-            UpstreamProtocol::Http1 => picked.endpoint().pool.take_h1(&picked, &config, fresh, opened).await,
-            UpstreamProtocol::Http2 => picked.endpoint().pool.take_h2(&picked, &config, opened).await,
+        let taken = match picked.cluster().protocol() {
+            UpstreamProtocol::Http1 => picked.endpoint().pool.take_h1(&picked, fresh, opened).await,
+            UpstreamProtocol::Http2 => picked.endpoint().pool.take_h2(&picked, opened).await,
         };
         match taken {
             Ok((upstream, open, is_reused)) => Ok(Self { upstream, picked, is_reused, open }),
@@ -90,7 +89,6 @@ impl Pool {
     async fn take_h1(
         &self,
         picked: &Picked,
-        config: &ClusterConfig,
         fresh: bool,
         opened: impl Fn(&Picked) -> OpenConnection,
     ) -> Result<Taken, ProxyError> {
@@ -98,7 +96,7 @@ impl Pool {
             return Ok((Upstream::H1(idle.connection), Some(idle.open), true));
         }
         // Rare beside the requests that find a connection: apart, so that those do not carry its memory.
-        let transport = Box::pin(connect(config, picked.endpoint())).await?;
+        let transport = Box::pin(open(picked)).await?;
         Ok((Upstream::H1(Box::new(h1::ClientConnection::new(transport))), Some(opened(picked)), false))
     }
 
@@ -122,7 +120,6 @@ impl Pool {
     async fn take_h2(
         &self,
         picked: &Picked,
-        config: &ClusterConfig,
         opened: impl Fn(&Picked) -> OpenConnection,
     ) -> Result<Taken, ProxyError> {
         if let Some(stream) = self.open_stream() {
@@ -140,7 +137,7 @@ impl Pool {
         if self.multiplexed.borrow().len() >= H2_CONNECTIONS_PER_ENDPOINT {
             return Err(ProxyError::unsent(Kind::Overload("HTTP/2 connections to the endpoint")));
         }
-        let stream = Box::pin(self.open_h2(picked, config, opened)).await;
+        let stream = Box::pin(self.open_h2(picked, opened)).await;
         let stream = stream.inspect_err(|_| self.failures.set(self.failures.get() + 1))?;
         ready(stream, false).await
     }
@@ -148,10 +145,9 @@ impl Pool {
     async fn open_h2(
         &self,
         picked: &Picked,
-        config: &ClusterConfig,
         opened: impl Fn(&Picked) -> OpenConnection,
     ) -> Result<h2::ClientStream, ProxyError> {
-        let transport = connect(config, picked.endpoint()).await?;
+        let transport = open(picked).await?;
         let h2::Connected { connection, driver } = h2::ClientConnection::begin(transport).await?;
         let open = opened(picked);
         spawn_local(async move {
@@ -188,6 +184,10 @@ impl Pool {
             .borrow_mut()
             .retain_mut(|m| m.connection.is_open() && (!m.connection.is_idle() || is_fresh(m.used)));
     }
+}
+
+async fn open(picked: &Picked) -> Result<Transport, ProxyError> {
+    connect(&picked.cluster().config(), picked.endpoint()).await
 }
 
 /// Waits until the connection takes the stream.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use meshwork_data_plane::Options;
 use meshwork_model::proxy::{
     Direction, Discovery, Endpoint, Endpoints, Kind, Listener, Resource, Route, RouteAction, RouteSource,
 };
@@ -40,14 +41,15 @@ fn routes(to: &str) -> Resource {
 #[tokio::test]
 async fn no_request_fails_while_everything_is_replaced() {
     let (one, two) = (Origin::answering(ONE).await, Origin::answering(TWO).await);
-    let sut = Sut::start(vec![
+    let config = vec![
         eds("a"),
         eds("b"),
         endpoints("a", &[one.address]),
         endpoints("b", &[two.address]),
         named("routes"),
         routes("a"),
-    ]);
+    ];
+    let sut = Sut::start_with(Options { workers: 2, ..Options::default() }, None, config);
     let address = sut.address("web");
     let calling = tokio::spawn(async move {
         let mut client = Client::connect(address).await;
@@ -186,6 +188,7 @@ async fn draining_answers_what_has_begun_and_closes_the_rest() {
         origin.send(ONE).await;
         let got = busy.receive().await;
         assert_eq!((got.body.as_str(), got.header("connection")), ("one", Some("close")));
+        drop((idle, busy));
     };
     let ((), ()) = tokio::join!(answering, soon(sut.proxy.drain(SOON)));
 }

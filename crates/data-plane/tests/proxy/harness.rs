@@ -40,7 +40,7 @@ impl Mesh {
     }
 
     pub(crate) fn identity(&self, account: &str) -> Arc<IdentitySource> {
-        let svid = self.authority.issue(&id(account), Duration::from_secs(3600), &[]).expect("signed");
+        let svid = self.authority.issue(&id(account), Duration::from_hours(1), &[]).expect("signed");
         IdentitySource::new(svid, self.authority.bundle()).expect("valid")
     }
 }
@@ -112,8 +112,8 @@ pub(crate) fn listener(name: &str, direction: Direction, chain: FilterChain) -> 
     })
 }
 
-pub(crate) fn chain(filter: NetworkFilter, tls: Option<DownstreamTls>) -> FilterChain {
-    FilterChain { name: "chain".into(), matches: ChainMatch::default(), tls, filter }
+pub(crate) fn chain(filter: NetworkFilter, tls: impl Into<Option<DownstreamTls>>) -> FilterChain {
+    FilterChain { name: "chain".into(), matches: ChainMatch::default(), tls: tls.into(), filter }
 }
 
 /// A plain HTTP listener `web` with these routes.
@@ -199,14 +199,14 @@ pub(crate) fn is(account: &str) -> Principal {
 }
 
 /// The mTLS that a mesh's inbound side ends.
-pub(crate) fn inbound_tls(alpn: &[&str]) -> Option<DownstreamTls> {
-    Some(DownstreamTls {
+pub(crate) fn inbound_tls(alpn: &[&str]) -> DownstreamTls {
+    DownstreamTls {
         certificate: "default".into(),
         validation: Some("ROOTCA".into()),
         require_client_certificate: true,
         alpn: alpn.iter().map(|name| (*name).into()).collect(),
         allowed: vec![],
-    })
+    }
 }
 
 /// The cluster, reached by mTLS as `account`.

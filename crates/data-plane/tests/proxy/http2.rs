@@ -163,7 +163,10 @@ async fn an_http1_client_reaches_an_h2_origin() {
     let got = client.call("POST /e HTTP/1.1\r\nHost: shop\r\nContent-Length: 5\r\n\r\nhello").await;
     assert_eq!((got.status(), got.body.as_str()), (200, "hello"));
     let asked = soon(origin.asked.recv()).await.expect("asked");
-    assert_eq!((asked.uri.authority().map(|a| a.as_str()), asked.uri.path()), (Some("shop"), "/e"));
+    assert_eq!(
+        (asked.uri.authority().map(http::uri::Authority::as_str), asked.uri.path()),
+        (Some("shop"), "/e")
+    );
     let got = client.call("GET /reset HTTP/1.1\r\nHost: shop\r\n\r\n").await;
     assert_eq!((got.status(), got.header("x-meshwork-reason")), (503, Some("MW0304")));
     client.send("HEAD / HTTP/1.1\r\nHost: shop\r\n\r\n").await;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use meshwork_identity::IdentitySource;
 use meshwork_model::proxy::{
@@ -93,6 +94,9 @@ async fn an_endpoint_that_no_transport_takes_is_never_called_in_plaintext() {
     let mesh = Mesh::new();
     let mut origin = Origin::answering(OK).await;
     let web = outbound(mesh.identity("web"), origin.address, "catalog");
+    let mut hasty = by_mtls(cluster("catalog", &[origin.address]), "catalog", &[]);
+    hasty.connect_timeout = Duration::from_millis(100);
+    assert_eq!(web.apply(vec![Resource::Cluster(hasty)]), []);
     // Plaintext behind an mTLS endpoint: the handshake fails, and that is the end of it.
     assert_eq!(web.client().await.call(GET).await.status(), 503);
     let mut unmarked = by_mtls(cluster("catalog", &[origin.address]), "catalog", &[]);
@@ -132,7 +136,7 @@ async fn a_chain_is_chosen_by_the_first_bytes() {
         address: Some(LOOPBACK),
         direction: Direction::Inbound,
         chains: vec![
-            chain(Transport::Tls, inbound_tls(&["http/1.1"]), vec![]),
+            chain(Transport::Tls, Some(inbound_tls(&["http/1.1"])), vec![]),
             chain(Transport::Plaintext, None, deny_all),
         ],
     };

@@ -25,7 +25,7 @@ fn tcp(cluster: &str, rules: Rules, tls: Option<DownstreamTls>) -> meshwork_mode
 }
 
 pub(crate) fn inbound_tcp(identity: Arc<IdentitySource>, application: SocketAddr, rules: Rules) -> Sut {
-    let listener = listener("inbound", Direction::Inbound, tcp("app", rules, inbound_tls(&[])));
+    let listener = listener("inbound", Direction::Inbound, tcp("app", rules, Some(inbound_tls(&[]))));
     Sut::start_as(Some(identity), vec![Resource::Cluster(cluster("app", &[application])), listener])
 }
 

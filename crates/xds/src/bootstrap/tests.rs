@@ -69,7 +69,7 @@ fn values_are_refused_with_what_to_write() {
         "address: 127.0.0.1, port_value: 9000",
         "address: localhost, port_value: 9000",
         &[&format!(
-            "web.yaml:31:54: Cluster app: {ENDPOINT}.address.socket_address.address: `localhost` is not an IP address"
+            "web.yaml:31:58: Cluster app: {ENDPOINT}.address.socket_address.address: `localhost` is not an IP address"
         )],
     );
     check(

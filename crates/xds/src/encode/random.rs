@@ -127,9 +127,8 @@ impl Random {
             generate_request_id: self.0.bool(),
             server_name: self.maybe(Self::text),
             idle_timeout: self.maybe(Self::time),
-            access_logs: self.some(0, |random| match random.0.bool() {
-                true => AccessLog::File(random.text()),
-                false => AccessLog::Stdout,
+            access_logs: self.some(0, |random| {
+                if random.0.bool() { AccessLog::File(random.text()) } else { AccessLog::Stdout }
             }),
         }
     }
@@ -193,10 +192,7 @@ impl Random {
     }
 
     fn header(&mut self) -> HeaderMatch {
-        let test = match self.0.bool() {
-            true => HeaderTest::Present,
-            false => HeaderTest::Value(self.string()),
-        };
+        let test = if self.0.bool() { HeaderTest::Present } else { HeaderTest::Value(self.string()) };
         HeaderMatch { name: self.text(), test, invert: self.0.bool() }
     }
 
@@ -244,10 +240,8 @@ impl Random {
     }
 
     fn cluster(&mut self) -> Cluster {
-        let discovery = match self.0.bool() {
-            true => Discovery::Eds(self.text()),
-            false => Discovery::Static(self.endpoints()),
-        };
+        let discovery =
+            if self.0.bool() { Discovery::Eds(self.text()) } else { Discovery::Static(self.endpoints()) };
         let transport = |random: &mut Self| TransportMatch {
             name: random.text(),
             transport: random.maybe(Self::text),

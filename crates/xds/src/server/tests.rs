@@ -228,16 +228,44 @@ fn a_nack_is_told_resource_by_resource() {
 }
 
 #[test]
-fn what_was_good_beside_the_bad_counts_as_accepted() {
+fn what_was_good_beside_the_bad_counts_as_accepted_if_the_client_names_the_bad() {
     let mut driver = Driver::new(Protocol::Delta, "c:beta@1 c:other@1");
     driver.want("c", "");
-    let (events, _) = driver.answer("c", Some(refusal("beta is bad")));
+    let rejections = vec![Rejection { kind: Kind::Cluster, name: "beta".to_owned(), why: "bad".to_owned() }];
+    let (events, sent) = driver.answer("c", Some(Refusal { message: "beta is bad".to_owned(), rejections }));
     let accepted = Event::Accepted {
         kind: Kind::Cluster,
         versions: vec![("other".into(), "1".into())],
         removed: Vec::new(),
     };
     assert_eq!(events.last(), Some(&accepted));
+    assert_eq!(sent, [""; 0]);
+}
+
+#[test]
+fn what_was_good_beside_the_bad_is_sent_again_to_who_may_have_dropped_it() {
+    for protocol in BOTH {
+        let mut driver = Driver::new(protocol, "c:beta@1 c:other@1");
+        driver.want("c", "");
+        let (events, sent) = driver.answer("c", Some(refusal("beta is bad")));
+        assert!(matches!(events.as_slice(), [Event::Refused { .. }]), "{events:?}");
+        assert_eq!(sent, ["c other@1"]);
+        assert_eq!(driver.ack("c"), [""; 0]);
+    }
+}
+
+#[test]
+fn in_the_whole_state_the_last_good_version_stands_for_a_refused_one() {
+    let mut driver = Driver::new(Protocol::StateOfTheWorld, "c:beta@1 c:other@1");
+    driver.want("c", "");
+    driver.ack("c");
+    assert_eq!(driver.publish("c:beta@2 c:other@2"), ["c beta@2 other@2"]);
+    let (_, sent) = driver.answer("c", Some(refusal("beta is bad")));
+    assert_eq!(sent, ["c beta@1 other@2"]);
+    driver.ack("c");
+    assert_eq!(driver.publish("c:beta@2 c:other@3"), ["c beta@1 other@3"]);
+    driver.ack("c");
+    assert_eq!(driver.publish("c:beta@3 c:other@3"), ["c beta@3 other@3"]);
 }
 
 #[test]

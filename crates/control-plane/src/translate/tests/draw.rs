@@ -133,7 +133,8 @@ fn cluster(cluster: &Cluster) -> String {
             None => text.push_str("plaintext\n"),
             Some(tls) => {
                 let certificate = tls.certificate.as_deref().unwrap_or("no certificate");
-                let identities: Vec<&str> = tls.identities.iter().map(|id| id.as_str()).collect();
+                let identities: Vec<&str> =
+                    tls.identities.iter().map(meshwork_model::spiffe::SpiffeId::as_str).collect();
                 let _ = writeln!(
                     text,
                     "{certificate} under {}, to {identities:?}, alpn {:?}",

@@ -29,9 +29,18 @@ pub(crate) struct ClientConnection {
     /// Whether any byte of the answer has arrived.
     answering: bool,
     keep_alive: bool,
-    /// Whether the request asks to switch to another protocol: only then may the endpoint.
-    may_switch: bool,
-    switched: bool,
+    upgrade: Upgrade,
+}
+
+/// Whether the connection switches to another protocol.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upgrade {
+    /// The request does not ask for it, so that the endpoint may not.
+    No,
+    /// The request asks for it.
+    Asked,
+    /// It did.
+    Done,
 }
 
 impl ClientConnection {
@@ -44,15 +53,14 @@ impl ClientConnection {
             requests: 0,
             answering: false,
             keep_alive: true,
-            may_switch: false,
-            switched: false,
+            upgrade: Upgrade::No,
         }
     }
 
     /// Whether another request may follow: both messages are whole, and nothing came uncalled for.
     pub(crate) fn is_reusable(&self) -> bool {
         self.keep_alive
-            && !self.switched
+            && self.upgrade != Upgrade::Done
             && self.incoming.ended
             && self.outgoing.ended
             && self.wire.inbox.is_empty()
@@ -62,7 +70,8 @@ impl ClientConnection {
     /// Whether an idle connection is still good: open, and silent. Costs no system call unless something happened.
     pub(crate) fn is_alive(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        self.wire.poll_fill(&mut cx).is_pending()
+        // What is readable may be TLS's own; only reading tells.
+        self.wire.transport.poll_readable(&mut cx).is_pending() || self.wire.poll_fill(&mut cx).is_pending()
     }
 
     /// Prepares for waiting in the pool.
@@ -95,7 +104,7 @@ impl ClientConnection {
         self.requests += 1;
         self.answering = false;
         self.keep_alive = true;
-        self.may_switch = upgrade.is_some();
+        self.upgrade = if upgrade.is_some() { Upgrade::Asked } else { Upgrade::No };
         Ok(())
     }
 
@@ -133,7 +142,7 @@ impl ClientConnection {
         let Some(response) = parsed else { return Ok(None) };
         self.wire.inbox.advance(response.head_len);
         Ok(Some(match response.status {
-            101 if self.may_switch => self.switch(),
+            101 if self.upgrade == Upgrade::Asked => self.switch(),
             101 => {
                 return Err(ProxyError::fatal(Kind::BadResponse("an upgrade that nobody asked for".into())));
             }
@@ -152,7 +161,7 @@ impl ClientConnection {
     fn switch(&mut self) -> Answer {
         self.incoming = Incoming::new(Framing::UntilClose);
         self.outgoing = Outgoing::new(Framing::UntilClose);
-        self.switched = true;
+        self.upgrade = Upgrade::Done;
         Answer::Switched
     }
 
@@ -180,7 +189,7 @@ impl ClientConnection {
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
         ready!(self.wire.poll_flush(cx)).map_err(|e| self.broken(&e))?;
-        if self.switched && self.outgoing.ended {
+        if self.upgrade == Upgrade::Done && self.outgoing.ended {
             ready!(Pin::new(&mut self.wire.transport).poll_shutdown(cx)).map_err(|e| self.broken(&e))?;
         }
         Poll::Ready(Ok(()))

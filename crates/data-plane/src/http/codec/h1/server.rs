@@ -97,7 +97,9 @@ impl ServerConnection {
             let request = http1::parse_request(inbox, spans, &engine_limits())?;
             Ok(request.inspect(|request| fill(head, request, inbox, spans)))
         });
-        let Some(request) = parsed.map_err(|e| self.refuse(e))? else { return Ok(None) };
+        let Some(request) = parsed.map_err(|rule| ProxyError::fatal(Kind::BadRequest(rule)))? else {
+            return Ok(None);
+        };
         self.upgrade = request.upgrade.map(|span| span.of(&self.wire.inbox).to_vec());
         self.wire.inbox.advance(request.head_len);
         self.version = request.version;
@@ -110,14 +112,14 @@ impl ServerConnection {
         Ok(Some(length_of(request.body)))
     }
 
-    /// What follows a broken rule has no meaning any more.
-    fn refuse(&mut self, rule: http1::ParseError) -> ProxyError {
+    /// Gives up on a request whose head is not complete, or broken: what follows it has no meaning any more. One
+    /// answer may still be sent.
+    pub(crate) fn give_up(&mut self) {
         self.closing = true;
         self.state = State::Asked;
         self.kind = RequestKind::Other;
         self.incoming = Incoming::none();
         self.wire.inbox.clear();
-        ProxyError::fatal(Kind::BadRequest(rule))
     }
 
     /// Says in the next answer that the connection ends with it.

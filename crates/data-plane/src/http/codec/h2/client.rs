@@ -172,16 +172,17 @@ impl ClientStream {
     }
 
     pub(crate) fn send(&mut self, frame: Frame) -> Result<(), ProxyError> {
-        if let Some(outgoing) = &mut self.outgoing {
-            outgoing.send(frame);
-        }
+        self.outgoing()?.send(frame);
         Ok(())
     }
 
+    fn outgoing(&mut self) -> Result<&mut Outgoing, ProxyError> {
+        let unsent = || ProxyError::fatal(Kind::UpstreamBroken("no request was sent".into()));
+        self.outgoing.as_mut().ok_or_else(unsent)
+    }
+
     pub(crate) fn finish(&mut self) -> Result<(), ProxyError> {
-        if let Some(outgoing) = &mut self.outgoing {
-            outgoing.finish();
-        }
+        self.outgoing()?.finish();
         Ok(())
     }
 
@@ -193,9 +194,13 @@ impl ClientStream {
     }
 }
 
-/// A stream that was refused never reached the application. Source: RFC 9113 §8.7.
+/// A stream that was refused never reached the application (RFC 9113 §8.7); one whose connection ended may have.
 fn upstream(error: &::h2::Error, retry: Retry) -> ProxyError {
     let is_refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
-    let retry = if is_refused { Retry::Safe } else { retry };
+    let retry = match retry {
+        _ if is_refused => Retry::Safe,
+        Retry::Never if error.is_io() || error.is_go_away() => Retry::IfRepeatable,
+        retry => retry,
+    };
     ProxyError { kind: Kind::UpstreamBroken(error.to_string().into()), retry }
 }

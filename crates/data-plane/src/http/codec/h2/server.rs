@@ -19,6 +19,9 @@ pub(crate) struct ServerConnection {
     connection: Connection<Rewound, Bytes>,
 }
 
+/// A request, and the length of its body, or why it cannot be served.
+pub(crate) type Next = (ServerStream, Result<Length, ProxyError>);
+
 /// A request of it.
 pub(crate) struct ServerStream {
     incoming: Incoming,
@@ -52,7 +55,7 @@ impl ServerConnection {
         &mut self,
         cx: &mut Context<'_>,
         head: &mut RequestHead,
-    ) -> Poll<Option<Result<(ServerStream, Result<Length, ProxyError>), ProxyError>>> {
+    ) -> Poll<Option<Result<Next, ProxyError>>> {
         self.connection.poll_accept(cx).map(|next| {
             let (request, respond) = match next? {
                 Ok(next) => next,
@@ -90,10 +93,6 @@ impl ServerStream {
 
     pub(crate) fn is_answered(&self) -> bool {
         self.outgoing.is_some() || self.is_cut
-    }
-
-    pub(crate) fn abandon_request(&mut self) {
-        // Dropping the stream with its answer sent resets it with NO_ERROR or CANCEL, as RFC 9113 §8.1 asks.
     }
 
     pub(crate) fn abort(&mut self) {

@@ -39,7 +39,7 @@ impl Origin {
 
 fn serve(mut stream: TcpStream, answer: &[u8], record: &Mutex<Vec<Vec<u8>>>) {
     let mut bytes = Vec::new();
-    let mut buffer = [0; 65_536];
+    let mut buffer = [0; 16_384];
     loop {
         let Ok(n @ 1..) = stream.read(&mut buffer) else {
             // What came of a request that was never completed counts too: it reached the origin.

@@ -108,8 +108,8 @@ pub fn output(command: &mut Command) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
-        "{:?} failed: {}\n{text}\n{}",
-        command.get_program(),
+        "{} failed: {}\n{text}\n{}",
+        command.get_program().display(),
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );

@@ -1,4 +1,5 @@
-//! Generates `crates/xds/src/descriptors.bin`: the descriptors of Envoy's messages that we read and write.
+//! Generates `crates/xds/src/descriptors.bin`, the descriptors of Envoy's messages that we read and write, and from
+//! them and the support table `docs/envoy-support.md`.
 //!
 //! Source: the `.proto` files that the `envoy-types` crate carries, so that descriptors and compiled types are of
 //! one version. What the roots do not reach is trimmed, and so are comments and options.
@@ -97,7 +98,18 @@ pub(crate) fn run() -> Result<()> {
     let trimmed = trim(compiler.file_descriptor_set())?;
     let root = metadata["workspace_root"].as_str().context("cargo metadata names no workspace root")?;
     let output = Path::new(root).join(OUTPUT);
-    std::fs::write(&output, trimmed.encode_to_vec()).with_context(|| format!("writing {}", output.display()))
+    std::fs::write(&output, trimmed.encode_to_vec()).with_context(|| format!("writing {}", output.display()))?;
+    documentation()
+}
+
+/// Has the crate's own golden test write the documentation: the table is linked there, not here.
+fn documentation() -> Result<()> {
+    let tests = ["test", "--quiet", "--package", "meshwork-xds", "--lib", "support::"];
+    let status = Command::new("cargo").args(tests).env("UPDATE", "1").status()?;
+    if !status.success() {
+        bail!("the support table does not fit the descriptors");
+    }
+    Ok(())
 }
 
 fn cargo_metadata() -> Result<serde_json::Value> {

@@ -161,6 +161,11 @@ struct Sent {
 }
 
 impl Sent {
+    /// What a client may have in a version whose content is not at hand.
+    fn of_old(version: Arc<str>) -> Self {
+        Self { version, resource: None, good: None, refused: false, known: true }
+    }
+
     /// What the client runs, or is to run: the newest version that it did not refuse.
     fn runs(&self) -> Option<&Arc<Encoded>> {
         if self.refused { self.good.as_ref() } else { self.resource.as_ref() }
@@ -292,14 +297,8 @@ impl Session {
 impl Subscription {
     /// What the client has from an earlier stream.
     fn bring(&mut self, have: BTreeMap<String, String>) {
-        let sent = |version: String| Sent {
-            version: version.into(),
-            resource: None,
-            good: None,
-            refused: false,
-            known: true,
-        };
-        self.sent = have.into_iter().map(|(name, version)| (name.into(), sent(version))).collect();
+        self.sent =
+            have.into_iter().map(|(name, version)| (name.into(), Sent::of_old(version.into()))).collect();
     }
 
     /// Changes a delta subscription; the names that are new.
@@ -379,6 +378,9 @@ impl Subscription {
             for (name, _) in &others {
                 self.with_sent(name, Sent::send_again);
             }
+            // A response that blames nobody and brought nothing would only be refused again.
+            let removed = if blamed.is_empty() { Vec::new() } else { removed };
+            self.sent.extend(removed.into_iter().map(|name| (name.into(), Sent::of_old(Arc::default()))));
         }
         events
     }

@@ -216,34 +216,4 @@ fn walks_into(field: &FieldDescriptor) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_row_names_a_field_that_exists() {
-        for accepted in table::ACCEPTED {
-            let descriptor = descriptors::message(accepted.message).expect(accepted.message);
-            for field in accepted.fields {
-                let found = descriptor.get_field_by_name(field.name);
-                assert!(found.is_some(), "{}.{}", accepted.message, field.name);
-            }
-        }
-    }
-
-    #[test]
-    fn every_message_that_an_honoured_field_holds_is_accepted() {
-        for row in table().filter(|row| row.support == Support::Honoured) {
-            let field = descriptors::message(&row.message).and_then(|m| m.get_field_by_name(&row.field));
-            if let Some(nested) = field.as_ref().and_then(walks_into) {
-                assert!(is_accepted(&nested), "{}.{} holds {nested}", row.message, row.field);
-            }
-        }
-    }
-
-    #[test]
-    fn harmless_fields_say_why() {
-        for row in table().filter(|row| row.support == Support::Harmless) {
-            assert!(!row.note.is_empty(), "{}.{}", row.message, row.field);
-        }
-    }
-}
+mod tests;

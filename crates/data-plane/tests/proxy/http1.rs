@@ -479,7 +479,7 @@ async fn peers_that_send_noise_harm_nobody() {
         drop(client);
         if round % 4 == 0 {
             let mut client = sut.client().await;
-            client.send("GET /noise HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            client.send("GET /noise HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
             let mut origin = noise.accept().await;
             origin.receive().await;
             let answer = if round % 8 == 0 {

@@ -14,9 +14,8 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(&self) {
         let mut command = super::Arguments::command();
         clap_complete::generate(self.shell, &mut command, "meshwork", &mut std::io::stdout());
-        Ok(())
     }
 }

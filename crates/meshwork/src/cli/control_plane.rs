@@ -49,13 +49,13 @@ impl ControlPlane {
         };
         runtime::on_all_cores(async {
             let shutdown = async { drop(signals::stop().await) };
-            control_plane::run(options, announce, shutdown).await?;
+            control_plane::run(options, |ready| announce(&ready), shutdown).await?;
             Ok(())
         })
     }
 }
 
-fn announce(ready: control_plane::Ready) {
+fn announce(ready: &control_plane::Ready) {
     tracing::info!("proxies connect to {}", ready.listen);
     tracing::info!("the API answers on http://{}", ready.api);
     tracing::info!("the trust bundle is {}", ready.trust_bundle.display());

@@ -20,20 +20,13 @@ fn render(problem: &Problem, source: Option<&String>, renderer: &Renderer) -> St
     let title = level.primary_title(&problem.message);
     let subject = [problem.resource.as_str(), problem.field.as_str()].join(": ");
     let mut report: Vec<Group<'_>> = Vec::new();
-    match (source, problem.place) {
-        (Some(text), Some(place)) => {
-            let range = place.start.min(text.len())..place.end.clamp(place.start, text.len());
-            let mark = AnnotationKind::Primary.span(range).label(subject.as_str());
-            report.push(title.element(Snippet::source(text).path(&problem.file).annotation(mark)));
-        }
-        _ => {
-            let place = if problem.file.is_empty() {
-                subject.clone()
-            } else {
-                format!("{}: {subject}", problem.file)
-            };
-            report.push(title.element(Level::NOTE.message(place)));
-        }
+    if let (Some(text), Some(place)) = (source, problem.place) {
+        let range = place.start.min(text.len())..place.end.clamp(place.start, text.len());
+        let mark = AnnotationKind::Primary.span(range).label(subject.as_str());
+        report.push(title.element(Snippet::source(text).path(&problem.file).annotation(mark)));
+    } else {
+        let place = if problem.file.is_empty() { subject } else { format!("{}: {subject}", problem.file) };
+        report.push(title.element(Level::NOTE.message(place)));
     }
     if !problem.fix.is_empty() {
         report.push(Group::with_title(Level::HELP.secondary_title(&problem.fix)));

@@ -26,8 +26,8 @@ pub(crate) struct Workload {
     state: PathBuf,
 
     /// The workload's name, the same as in its join token
-    #[arg(long, value_name = "NAME")]
-    workload: String,
+    #[arg(long = "workload", value_name = "NAME")]
+    name: String,
 
     /// A file with a join token; needed the first time only
     #[arg(long, value_name = "FILE")]
@@ -79,7 +79,7 @@ impl Workload {
             format!("{id} is not of the form spiffe://<trust-domain>/ns/<namespace>/sa/<account>")
         })?;
         Ok(Node {
-            name: self.workload.clone(),
+            name: self.name.clone(),
             namespace: namespace.to_owned(),
             service_account: service_account.to_owned(),
             labels: self.labels.iter().cloned().collect(),

@@ -255,6 +255,18 @@ fn what_was_good_beside_the_bad_is_sent_again_to_who_may_have_dropped_it() {
 }
 
 #[test]
+fn a_removal_beside_the_bad_is_told_again_to_who_may_have_dropped_it() {
+    let mut driver = Driver::new(Protocol::Delta, "c:old@1");
+    driver.want("c", "");
+    driver.ack("c");
+    assert_eq!(driver.publish("c:beta@1"), ["c beta@1 -old"]);
+    let (_, sent) = driver.answer("c", Some(refusal("beta is bad")));
+    assert_eq!(sent, ["c -old"]);
+    let (_, sent) = driver.answer("c", Some(refusal("I refuse everything")));
+    assert_eq!(sent, [""; 0], "and not for ever");
+}
+
+#[test]
 fn in_the_whole_state_the_last_good_version_stands_for_a_refused_one() {
     let mut driver = Driver::new(Protocol::StateOfTheWorld, "c:beta@1 c:other@1");
     driver.want("c", "");

@@ -1,6 +1,5 @@
 //! The side that called us.
 
-use std::io;
 use std::task::{Context, Poll};
 
 use ::h2::Reason;
@@ -145,21 +144,12 @@ impl ServerStream {
     }
 }
 
+/// A stream that was reset, or a connection that is closed, is a client that left; anything else broke a rule.
 fn downstream(error: &::h2::Error) -> ProxyError {
-    match error.io_error_kind() {
-        Some(io::ErrorKind::InvalidData) | None if !error.is_reset() => {
-            ProxyError::fatal(Kind::DownstreamBroken(error.to_string().into()))
-        }
-        _ => ProxyError::fatal(Kind::DownstreamGone),
-    }
-}
-
-trait IoErrorKind {
-    fn io_error_kind(&self) -> Option<io::ErrorKind>;
-}
-
-impl IoErrorKind for ::h2::Error {
-    fn io_error_kind(&self) -> Option<io::ErrorKind> {
-        self.get_io().map(io::Error::kind)
-    }
+    let is_rule = !error.is_reset() && !error.is_io();
+    ProxyError::fatal(if is_rule {
+        Kind::DownstreamBroken(error.to_string().into())
+    } else {
+        Kind::DownstreamGone
+    })
 }

@@ -98,7 +98,8 @@ pub(crate) fn run() -> Result<()> {
     let trimmed = trim(compiler.file_descriptor_set())?;
     let root = metadata["workspace_root"].as_str().context("cargo metadata names no workspace root")?;
     let output = Path::new(root).join(OUTPUT);
-    std::fs::write(&output, trimmed.encode_to_vec()).with_context(|| format!("writing {}", output.display()))?;
+    std::fs::write(&output, trimmed.encode_to_vec())
+        .with_context(|| format!("writing {}", output.display()))?;
     documentation()
 }
 

@@ -10,7 +10,7 @@
 //! - [`store`] keeps tokens, enrolments and leases across restarts.
 //! - `api` answers people and the command line, on loopback; [`topology_of`] draws config that runs nowhere.
 //!
-//! [`run`] ties them together.
+//! [`run()`] ties them together.
 //!
 //! Kubernetes and YAML types stop in `ingest`; Envoy's protobufs stop in `meshwork_xds`.
 

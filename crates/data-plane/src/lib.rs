@@ -1,15 +1,15 @@
 //! The proxy: listeners, connections, exchanges, policy and upstreams.
 //!
-//! One request, in the order of the files: [`listener`] accepts → [`connection`] chooses the filter chain and ends
-//! mTLS → [`http::exchange`] `Exchange::run`: route → authenticate → authorize → forward → respond → record.
-//! **Open `http/exchange.rs` first.** [`tcp`] has the same shape for bytes.
+//! One request, in the order of the files: `listener` accepts → `connection` chooses the filter chain and ends
+//! mTLS → `http::exchange` `Exchange::run`: route → authenticate → authorize → forward → respond → record.
+//! **Open `http/exchange.rs` first.** `tcp` has the same shape for bytes.
 //!
-//! - [`proxy`]: the handle that everything outside holds: start, apply, drain.
-//! - [`config`]: builds the immutable `RuntimeConfig` off the hot path and says why a resource is refused.
-//! - [`worker`]: a thread with its own runtime, sockets, pools, balancer state and metric shard.
-//! - [`upstream`]: picks, connects and pools; [`policy`] makes the proof without which nothing is forwarded.
-//! - [`error`]: the one place that turns a failure into a `Reason`, a status and an answer; [`limits`]: every bound.
-//! - [`admin`]: readiness, config names and metrics; [`drain`]: how it all ends.
+//! - `proxy`: the handle that everything outside holds: start, apply, drain.
+//! - `config`: builds the immutable `RuntimeConfig` off the hot path and says why a resource is refused.
+//! - `worker`: a thread with its own runtime, sockets, pools, balancer state and metric shard.
+//! - `upstream`: picks, connects and pools; `policy` makes the proof without which nothing is forwarded.
+//! - `error`: the one place that turns a failure into a `Reason`, a status and an answer; `limits`: every bound.
+//! - `admin`: readiness, config names and metrics; `drain`: how it all ends.
 //!
 //! It never parses config or protobufs, keeps no keys, and knows nothing of a control plane: whoever has an
 //! `xds::Update` may apply it.

@@ -1,6 +1,6 @@
 //! One request and its response: **the file to open first**.
 //!
-//! [`Exchange::run`] is the order of phases, in full. Each phase decides by a pure function of `model`, then acts;
+//! `Exchange::proceed`, which [`Exchange::run`] wraps, is the order of phases, in full. Each phase decides by a pure function of `model`, then acts;
 //! the failure of any of them ends in [`Exchange::fail`], and whatever happens is recorded once, when the exchange is
 //! dropped.
 

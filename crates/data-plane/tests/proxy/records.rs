@@ -1,7 +1,9 @@
 //! What requests leave behind: metrics, access log, and the admin interface that shows them.
 
+use std::sync::Arc;
+
 use meshwork_data_plane::Options;
-use meshwork_model::proxy::Resource;
+use meshwork_model::proxy::{self, Direction, Resource, RouteSource};
 use meshwork_telemetry::{AccessLog, EdgeSnapshot, Registry, Sink};
 
 use crate::harness::*;
@@ -72,6 +74,33 @@ async fn the_access_log_tells_of_each_request() {
         assert!(line.contains(part), "{part} in {line}");
     }
     assert!(find("400").contains("MW0101"));
+}
+
+#[tokio::test]
+async fn a_log_that_the_config_asks_for_is_written_with_the_id_that_was_made() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("config.log");
+    let file = path.to_str().expect("text").into();
+    let mut origin = Origin::answering(OK).await;
+    let table = RouteSource::Inline(Arc::new(table("t", vec![route("/", &[("a", 1)])])));
+    let mut http = http_connection(table, vec![]);
+    http.generate_request_id = true;
+    http.access_logs = vec![proxy::AccessLog::File(file)];
+    let filter = proxy::NetworkFilter::Http(Arc::new(http));
+    let listener = listener("web", Direction::Unspecified, chain(filter, None));
+    let sut = Sut::start(vec![Resource::Cluster(cluster("a", &[origin.address])), listener]);
+    sut.client().await.call("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    let id = origin.next().await.header("x-request-id").expect("made").to_owned();
+    drop(sut);
+    let line = soon(async {
+        loop {
+            match std::fs::read_to_string(&path) {
+                Ok(text) if text.ends_with('\n') => break text,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    });
+    assert!(line.await.contains(&id));
 }
 
 #[tokio::test]

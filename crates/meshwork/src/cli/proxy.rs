@@ -42,7 +42,7 @@ impl Proxy {
 
 async fn serve(bootstrap: Bootstrap, workers: Option<usize>) -> anyhow::Result<()> {
     let options = data_plane::Options {
-        workers: runtime::workers(workers),
+        workers: workers.unwrap_or_else(data_plane::default_workers),
         node: data_plane::NodeLabels::default(),
         admin: bootstrap.admin,
         access_log: AccessLog::off(),
@@ -55,6 +55,6 @@ async fn serve(bootstrap: Bootstrap, workers: Option<usize>) -> anyhow::Result<(
         bail!("the config cannot be run: {}", refused.join("; "));
     }
     signals::stop().await?;
-    proxy.drain(runtime::DRAIN).await;
+    proxy.drain(data_plane::DRAIN).await;
     Ok(())
 }

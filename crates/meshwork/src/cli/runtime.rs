@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io::IsTerminal;
-use std::time::Duration;
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
@@ -31,13 +30,4 @@ pub(crate) fn on_this_thread<T>(future: impl Future<Output = anyhow::Result<T>>)
 pub(crate) fn on_all_cores<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("cannot start a runtime")?.block_on(future)
-}
-
-/// How long a proxy that is asked to end lets its exchanges finish.
-pub(crate) const DRAIN: Duration = Duration::from_secs(10);
-
-/// Worker threads of a proxy: as many as asked, else the cores that this process may use, two at most. More would
-/// split pools and balancing further than most workloads have traffic for.
-pub(crate) fn workers(asked: Option<usize>) -> usize {
-    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from).min(2))
 }

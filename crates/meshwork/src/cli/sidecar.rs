@@ -56,7 +56,7 @@ impl Sidecar {
     async fn serve(self, enrolled: Enrolled, mut node: Node) -> anyhow::Result<()> {
         let registry = Registry::new(SystemTime::now());
         let options = data_plane::Options {
-            workers: runtime::workers(self.workers),
+            workers: self.workers.unwrap_or_else(data_plane::default_workers),
             node: labels(&node, &enrolled),
             admin: self.admin,
             access_log: AccessLog::open(&self.access_log, &registry).context("cannot open the access log")?,
@@ -73,7 +73,7 @@ impl Sidecar {
             () = xds::grpc::run_client(channel, session, |update| proxy.apply(update)) => {}
             stopped = signals::stop() => stopped?,
         }
-        proxy.drain(runtime::DRAIN).await;
+        proxy.drain(data_plane::DRAIN).await;
         // The last push tells what the drain still carried.
         drop(ending);
         Ok(metrics.await?)

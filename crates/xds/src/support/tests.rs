@@ -41,18 +41,19 @@ or *refused*: the error names the field, and the file with its line. A field or 
 
 fn documentation() -> String {
     let mut text = INTRODUCTION.to_owned();
-    let mut message = String::new();
-    for row in table().filter(|row| row.support != Support::Refused || !row.note.is_empty()) {
-        if row.message != message {
-            message.clone_from(&row.message);
-            write!(text, "\n## {message}\n\n| Field | | |\n|---|---|---|\n").unwrap();
+    for accepted in table::ACCEPTED {
+        write!(text, "\n## {}\n\n", accepted.message).unwrap();
+        let said = |row: &Row| row.support != Support::Refused || !row.note.is_empty();
+        let rows: Vec<Row> = table().filter(|row| row.message == accepted.message).filter(said).collect();
+        text.push_str(if rows.is_empty() { "Without fields.\n" } else { "| Field | | |\n|---|---|---|\n" });
+        for row in rows {
+            let support = match row.support {
+                Support::Honoured => "honoured",
+                Support::Harmless => "harmless",
+                Support::Refused => "refused",
+            };
+            writeln!(text, "| `{}` | {support} | {} |", row.field, row.note).unwrap();
         }
-        let support = match row.support {
-            Support::Honoured => "honoured",
-            Support::Harmless => "harmless",
-            Support::Refused => "refused",
-        };
-        writeln!(text, "| `{}` | {support} | {} |", row.field, row.note).unwrap();
     }
     text
 }

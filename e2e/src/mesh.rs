@@ -95,24 +95,8 @@ impl Mesh {
     /// The arguments with which a further workload enrols: a new token, the control plane, a state folder.
     pub fn enrolment(&self, account: &str, workload: &str, app: &str) -> Vec<String> {
         let state = self.folder().join("state/control-plane");
-        let label = format!("app={app}");
-        let token = output(
-            Command::new(crate::binary())
-                .args([
-                    "token",
-                    "create",
-                    "--namespace",
-                    "shop",
-                    "--service-account",
-                    account,
-                    "--workload",
-                    workload,
-                ])
-                .args(["--label", &label, "--state"])
-                .arg(&state),
-        );
         let file = self.scratch().join(format!("{workload}.token"));
-        std::fs::write(&file, token).expect("a token file");
+        write_token(&state, &file, [account, workload, app]);
         let control_plane = self.address("control-plane", "--listen").expect("a control plane").to_string();
         let path = |p: PathBuf| p.to_string_lossy().into_owned();
         let mut arguments = vec!["--control-plane".to_owned(), control_plane];
@@ -159,4 +143,24 @@ impl Mesh {
         let text = text.unwrap_or_else(|e| panic!("no report: {e}; {}", self.demo.output()));
         serde_json::from_str(&text).expect("JSON")
     }
+}
+
+/// Makes a join token of the namespace `shop` for a service account, a workload and its label `app`.
+pub fn write_token(state: &Path, file: &Path, [account, workload, app]: [&str; 3]) {
+    let token = output(
+        Command::new(crate::binary())
+            .args([
+                "token",
+                "create",
+                "--namespace",
+                "shop",
+                "--service-account",
+                account,
+                "--workload",
+                workload,
+            ])
+            .args(["--label", &format!("app={app}"), "--state"])
+            .arg(state),
+    );
+    std::fs::write(file, token).expect("a token file");
 }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use e2e::eventually;
 use e2e::mesh::Mesh;
@@ -161,6 +160,11 @@ fn a_changed_split_is_live_and_a_wrong_file_changes_nothing() {
         let problems = mesh.api("/api/v1/problems").unwrap_or_default().to_string();
         problems.contains("catalog.yaml") && problems.contains("backendRfes")
     });
-    std::thread::sleep(Duration::from_secs(2));
-    assert!(rate("v2") > 1.0, "the last good config stays");
+    let (v2, then) = (
+        || mesh.edge("web", "catalog-v2").map_or(0, |e| e["requests"].as_u64().unwrap_or(0)),
+        mesh.pid("web"),
+    );
+    let before = v2();
+    eventually("the last good config stays", || v2() > before + 50);
+    assert_eq!(mesh.pid("web"), then);
 }

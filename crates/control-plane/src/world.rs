@@ -125,16 +125,19 @@ impl World {
     /// A workload has enrolled; one that is connected already has its new labels from now on.
     pub(crate) fn enrolled(&self, enrolment: Enrolment) {
         let mut state = self.lock();
-        let connected = state.mesh.workloads.get(&enrolment.workload);
-        let relabelled = connected
-            .filter(|w| enrolment.identity(&state.mesh.trust_domain).as_ref() == Some(&w.identity))
-            .map(|w| Workload { labels: enrolment.labels.clone(), ..(**w).clone() });
-        state.enrolments.insert(enrolment.workload.clone(), enrolment);
-        if let Some(workload) = relabelled {
-            state.put(workload);
-            drop(state);
-            self.changed();
+        let (key, identity) = (enrolment.workload.clone(), enrolment.identity(&state.mesh.trust_domain));
+        let connected = state.mesh.workloads.get(&key).cloned();
+        let labels = enrolment.labels.clone();
+        state.enrolments.insert(key.clone(), enrolment);
+        let Some(connected) = connected else { return };
+        if identity.as_ref() == Some(&connected.identity) {
+            state.put(Workload { labels, ..(*connected).clone() });
+        } else {
+            // Who had the name until now has it no more: its stream ends, and nobody is sent there.
+            state.take_out(&key);
         }
+        drop(state);
+        self.changed();
     }
 
     /// Whether any workload is enrolled with an identity; one that is not gets no new certificate.
@@ -214,6 +217,13 @@ impl State {
         self.mesh = Arc::new(mesh);
     }
 
+    fn take_out(&mut self, key: &Key) {
+        let mut mesh = (*self.mesh).clone();
+        mesh.workloads.remove(key);
+        self.mesh = Arc::new(mesh);
+        self.proxies.remove(key);
+    }
+
     fn publish_to(&mut self, key: &Key) {
         let Some(workload) = self.mesh.workloads.get(key) else { return };
         let Some(proxy) = self.proxies.get_mut(key) else { return };
@@ -228,7 +238,13 @@ impl State {
     fn admit(&self, peer: &SpiffeId, stream: &Stream) -> Result<(Claims, Workload), String> {
         let claims = Claims::read(peer, &stream.node)?;
         let enrolment = self.enrolments.get(&claims.workload);
-        let enrolment = enrolment.ok_or_else(|| format!("no workload {} is enrolled", claims.workload))?;
+        let enrolment = enrolment.ok_or_else(|| {
+            format!(
+                "no workload {} is enrolled: start it under the name that its join token was made for, or make a token \
+                 for this one",
+                claims.workload
+            )
+        })?;
         if enrolment.identity(&self.mesh.trust_domain).as_ref() != Some(peer) {
             return Err(format!(
                 "the workload {} is enrolled with another identity than {peer}",

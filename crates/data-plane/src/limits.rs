@@ -67,9 +67,12 @@ pub(crate) const TCP_CONNECT_TRIES: u32 = 3;
 /// Streams at the same time per HTTP/2 connection, either side. Source: RFC 9113 §6.5.2 recommends at least 100.
 pub(crate) const H2_STREAMS: u32 = 100;
 /// Flow-control window of a stream: what one side may send before the other has taken it.
-pub(crate) const H2_STREAM_WINDOW: u32 = 256 * 1024;
+pub(crate) const H2_STREAM_WINDOW: u32 = 128 * 1024;
 /// Flow-control window of a connection, shared by its streams.
-pub(crate) const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Room for all of them, so that streams whose readers are slow never stall the others.
+pub(crate) const H2_CONNECTION_WINDOW: u32 = H2_STREAMS * H2_STREAM_WINDOW;
+/// How long a connection that has been asked to end may go on.
+pub(crate) const H2_ENDING: Duration = Duration::from_secs(10);
 /// Streams that a peer may reset before we have taken them. Source: CVE-2023-44487 (rapid reset).
 pub(crate) const H2_PENDING_RESETS: usize = 20;
 /// Streams that we reset because of a peer's mistakes before the connection is closed.

@@ -1,6 +1,6 @@
 //! A mesh's topology drawn as Mermaid text that GitHub renders.
 //!
-//! The control plane fills a [`Topology`] (from what runs, or from a directory of config) and [`mermaid`] draws it.
+//! The control plane fills a [`Topology`] (from what runs, or from a directory of config) and [`mermaid()`] draws it.
 //! Pure: no I/O, no async, no clock, no protobuf, no serde. So the types here have no JSON of their own: the control
 //! plane answers `GET /api/v1/diagram` with the Mermaid text itself, and writes the JSON of `GET /api/v1/topology` from
 //! its own types; a client that wants the picture asks for the text.

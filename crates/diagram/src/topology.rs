@@ -1,4 +1,4 @@
-//! What a picture shows: plain values, written by the control plane, read by [`crate::mermaid`].
+//! What a picture shows: plain values, written by the control plane, read by [`crate::mermaid()`].
 
 use std::fmt;
 

@@ -131,15 +131,16 @@ fn phases(problems: &mut Vec<String>) -> anyhow::Result<()> {
     let name = "crates/data-plane/src/http/exchange.rs";
     let text = std::fs::read_to_string(run::root().join(name))?;
     let lines: Vec<_> = text.lines().collect();
-    let Some(start) = lines.iter().position(|l| l.contains("async fn run(")) else {
-        problems.push(format!("{name} has no `async fn run(`, the one list of a request's phases"));
+    let Some(start) = lines.iter().position(|l| l.contains("async fn proceed(")) else {
+        problems.push(format!("{name} has no `async fn proceed(`, the one list of a request's phases"));
         return Ok(());
     };
     let indent = lines[start].len() - lines[start].trim_start().len();
     let closing = format!("{}}}", " ".repeat(indent));
     let length = lines[start..].iter().position(|l| *l == closing).unwrap_or(usize::MAX);
     if length > PHASES_LINES {
-        problems.push(format!("{name}: `run` has {length} lines; a request's phases fit on {PHASES_LINES}"));
+        problems
+            .push(format!("{name}: `proceed` has {length} lines; a request's phases fit on {PHASES_LINES}"));
     }
     Ok(())
 }

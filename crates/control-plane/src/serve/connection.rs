@@ -1,5 +1,6 @@
 //! Connections: accepted, brought through their handshakes side by side, and handed to tonic with who is behind them.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
@@ -25,6 +27,8 @@ const MAX_CONNECTIONS: usize = 16_384;
 const MAX_WAITING: usize = 64;
 /// A client that takes longer for its handshake is gone or means no good.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client without a certificate may stay: it asks for one, which is a single call, and comes back with it.
+const ANONYMOUS_AGE: Duration = Duration::from_secs(30);
 /// A pause when the process is out of file descriptors: others may close theirs.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -36,6 +40,8 @@ pub(super) struct Peer(pub(super) Option<SpiffeId>);
 pub(super) struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
+    /// When it ends, where the client showed no certificate.
+    end: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -92,7 +98,8 @@ async fn handshake(
         None => None,
         Some(certificates) => Some(peer_id(certificates).map_err(io::Error::other)?),
     };
-    Ok(Connection { stream, peer: Peer(peer), _permit: permit })
+    let end = peer.is_none().then(|| Box::pin(tokio::time::sleep(ANONYMOUS_AGE)));
+    Ok(Connection { stream, peer: Peer(peer), end, _permit: permit })
 }
 
 impl Connected for Connection {
@@ -109,6 +116,11 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(end) = &mut self.end
+            && end.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

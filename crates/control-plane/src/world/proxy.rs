@@ -17,6 +17,8 @@ use crate::snapshot::Published;
 const MAX_WANTED: usize = 1024;
 /// The most refusals that are kept of one proxy; more would only repeat them.
 const MAX_REFUSED: usize = 100;
+/// How much of a proxy's words about a refusal is kept: enough to act on.
+const MAX_REASON_BYTES: usize = 2048;
 
 /// A connected proxy, or one that was until a moment ago.
 #[derive(Debug)]
@@ -89,7 +91,8 @@ impl Proxy {
         }
     }
 
-    fn refuse(&mut self, kind: Kind, name: String, why: String) {
+    fn refuse(&mut self, kind: Kind, name: String, mut why: String) {
+        why.truncate(why.floor_char_boundary(MAX_REASON_BYTES));
         if self.refused.len() < MAX_REFUSED {
             self.refused.insert((kind, name), why);
         }

@@ -97,7 +97,7 @@ side!(Downstream<'_>);
 side!(Upstream);
 
 impl Downstream<'_> {
-    /// Ready when the client has left. Only after the end of the request's body.
+    /// Ready when the client has left. Only where [`Self::tells_when_gone`].
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
         either!(self, side => side.poll_gone(cx))
     }
@@ -105,6 +105,14 @@ impl Downstream<'_> {
     /// Whether the end of the request's body has been read.
     pub(crate) fn is_request_ended(&self) -> bool {
         either!(self, side => side.is_request_ended())
+    }
+
+    /// Whether [`Self::poll_gone`] can tell now: with HTTP/1 only once the request's body has been read.
+    pub(crate) fn tells_when_gone(&self) -> bool {
+        match self {
+            Self::H1(side) => side.is_request_ended(),
+            Self::H2(_) => true,
+        }
     }
 
     /// Sends an interim response.

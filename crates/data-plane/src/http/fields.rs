@@ -11,6 +11,8 @@ use crate::connection::Peer;
 
 /// Who the client is, as told to applications. Source: Envoy `x-forwarded-client-cert`.
 const CLIENT_CERT: &[u8] = b"x-forwarded-client-cert";
+/// What CGI and its successors take for the same field.
+const CLIENT_CERT_FOLDED: &[u8] = b"x_forwarded_client_cert";
 /// How the request came to the mesh, as told to applications. Source: Envoy `x-forwarded-proto`.
 const FORWARDED_PROTO: &[u8] = b"x-forwarded-proto";
 const REQUEST_ID: &[u8] = b"x-request-id";
@@ -27,6 +29,7 @@ pub(crate) fn prepare_request(
 ) {
     if peer.direction != Direction::Outbound {
         head.fields.remove(CLIENT_CERT);
+        head.fields.remove(CLIENT_CERT_FOLDED);
         if let Some(id) = &peer.id {
             head.fields.push(CLIENT_CERT, format!("URI={id}").as_bytes());
         }

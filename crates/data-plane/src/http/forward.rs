@@ -276,7 +276,7 @@ impl Call<'_, '_> {
 
     /// Ready when the client has left, or a deadline has passed.
     fn poll_interrupted(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
-        if self.downstream.is_request_ended()
+        if self.downstream.tells_when_gone()
             && let Poll::Ready(gone) = self.downstream.poll_gone(cx)
         {
             return Poll::Ready(gone);

@@ -23,7 +23,7 @@ use super::exchange::{Exchange, Scratch};
 use crate::config::{Chain, Filter, HttpChain};
 use crate::connection::{Peer, Seat};
 use crate::error::{Kind, ProxyError};
-use crate::limits::{CONNECTION_IDLE, HEAD_READ, IDLE_BUFFER_BYTES};
+use crate::limits::{CONNECTION_IDLE, H2_ENDING, H2_STREAMS, HEAD_READ, IDLE_BUFFER_BYTES};
 use crate::timer::Timer;
 use crate::transport::{Rewound, Transport};
 
@@ -117,6 +117,8 @@ async fn serve_h1(
         }
         let asked = match next {
             Ok(None) => break,
+            // The config that the connection was accepted under is gone: nothing is judged by it any more.
+            Ok(Some(_)) if !seat.move_along() => break,
             Ok(Some(length)) => Ok(length),
             // Nothing can be said to one who is not there.
             Err(ProxyError { kind: Kind::DownstreamGone | Kind::DownstreamBroken(_), .. }) => return Ok(()),
@@ -183,26 +185,39 @@ async fn serve_h2(mut seat: Seat, peer: Rc<Peer>, transport: Rewound) -> Result<
     // Aborts what is left of the streams when the connection ends.
     let mut streams = JoinSet::new();
     let mut timer = Timer::default();
-    let mut is_ending = false;
+    // When the connection is broken off, once it has been asked to end: a client need not answer that.
+    let mut ending = None;
     loop {
-        timer.set(Some(Instant::now() + idle_timeout(&seat.chain)));
+        timer.set(Some(ending.unwrap_or_else(|| Instant::now() + idle_timeout(&seat.chain))));
         let mut head = RequestHead::default();
         let next = poll_fn(|cx| {
             while let Poll::Ready(Some(_)) = streams.poll_join_next(cx) {}
-            let is_late = timer.poll_expired(cx).is_ready();
-            if !is_ending && (seat.must_end() || is_late && streams.is_empty()) {
-                is_ending = true;
-                connection.end_gracefully();
-            } else if is_late {
-                timer.set(Some(Instant::now() + idle_timeout(&seat.chain)));
+            let must_end = seat.must_end();
+            if timer.poll_expired(cx).is_ready() {
+                if ending.is_some() {
+                    return Poll::Ready(None);
+                }
+                if streams.is_empty() {
+                    end(&mut connection, &mut ending);
+                }
+                timer.set(Some(ending.unwrap_or_else(|| Instant::now() + idle_timeout(&seat.chain))));
+                let _ = timer.poll_expired(cx);
+            } else if must_end && ending.is_none() {
+                end(&mut connection, &mut ending);
+                timer.set(ending);
                 let _ = timer.poll_expired(cx);
             }
             connection.poll_request(cx, &mut head)
         });
-        let (stream, length) = match next.await {
+        let (mut stream, length) = match next.await {
             None => break,
             Some(request) => request?,
         };
+        // What the client sent before it knew that the connection ends is served, but only under the config of now.
+        if streams.len() >= H2_STREAMS as usize || !seat.move_along() {
+            stream.refuse();
+            continue;
+        }
         let chain = Arc::clone(&seat.chain);
         let stream = serve_stream(Rc::clone(&seat.worker), Rc::clone(&peer), chain, stream, head, length);
         streams.spawn_local(stream);
@@ -210,6 +225,12 @@ async fn serve_h2(mut seat: Seat, peer: Rc<Peer>, transport: Rewound) -> Result<
     // The connection is over for new requests; what its streams still have to write was driven above.
     drop(spawn_local(async move { while streams.join_next().await.is_some() {} }));
     Ok(())
+}
+
+/// Asks the client to go elsewhere, and sets when the connection is broken off.
+fn end(connection: &mut h2::ServerConnection, ending: &mut Option<Instant>) {
+    connection.end_gracefully();
+    *ending = Some(Instant::now() + H2_ENDING);
 }
 
 async fn serve_stream(

@@ -118,7 +118,9 @@ impl WorkerCluster {
     fn release(&self, endpoint: &Endpoint) {
         endpoint.active.set(endpoint.active.get() - 1);
         if let Some(index) = endpoint.index.get() {
-            self.balance.borrow_mut().state.active[index] = endpoint.active.get();
+            if let Some(active) = self.balance.borrow_mut().state.active.get_mut(index) {
+                *active = endpoint.active.get();
+            }
         }
     }
 }
@@ -133,6 +135,8 @@ impl Balance {
     }
 
     fn replace(&mut self, set: Arc<EndpointSet>, config: &ClusterConfig) {
+        // Whoever still holds an endpoint that does not come back must not write to another's place.
+        self.endpoints.iter().for_each(|endpoint| endpoint.index.set(None));
         let mut known: HashMap<SocketAddr, Rc<Endpoint>> =
             self.endpoints.drain(..).map(|e| (e.config.address, e)).collect();
         self.endpoints = set
@@ -143,9 +147,6 @@ impl Balance {
                 _ => Endpoint::new(endpoint, config),
             })
             .collect();
-        for gone in known.values() {
-            gone.index.set(None);
-        }
         for (index, endpoint) in self.endpoints.iter().enumerate() {
             endpoint.index.set(Some(index));
         }

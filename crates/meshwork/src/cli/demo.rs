@@ -1,10 +1,15 @@
 //! `meshwork demo`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure};
 
 use super::output::Format;
 use super::runtime;
+
+/// The shortest run that carries traffic on every edge.
+const MIN_RUN: Duration = Duration::from_secs(1);
 
 /// Run a mesh with a sample shop on this machine, under load
 ///
@@ -25,7 +30,7 @@ pub(crate) struct Demo {
     dir: Option<PathBuf>,
 
     /// Requests per second that the load generator sends
-    #[arg(long, default_value_t = meshwork_demo::DEFAULT_RATE)]
+    #[arg(long, default_value_t = meshwork_demo::DEFAULT_RATE, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
 
     /// What standard output is for: a live table, or the report as JSON
@@ -35,6 +40,14 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub(crate) fn run(self, started: Instant) -> anyhow::Result<()> {
+        if self.run_for.is_some_and(|time| time < MIN_RUN) {
+            bail!("a run of less than {} s shows nothing; --for 20s is a good start", MIN_RUN.as_secs());
+        }
+        if let Some(folder) =
+            self.report.as_deref().and_then(Path::parent).filter(|f| !f.as_os_str().is_empty())
+        {
+            ensure!(folder.is_dir(), "the report cannot be written: there is no folder {}", folder.display());
+        }
         let options = meshwork_demo::Options {
             started,
             run_for: self.run_for,

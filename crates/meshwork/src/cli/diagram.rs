@@ -31,7 +31,7 @@ enum Picture {
     Mermaid,
     /// Mermaid text in a fenced block, as GitHub renders it.
     Markdown,
-    /// The text as a JSON string, with nothing to escape.
+    /// A JSON object with the text as `mermaid`.
     Json,
 }
 

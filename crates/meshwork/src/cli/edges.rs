@@ -23,6 +23,7 @@ impl Edges {
         let edges: Vec<Edge> = serde_json::from_str(&text)?;
         match self.output {
             Format::Json => output::json(&edges)?,
+            Format::Text if edges.is_empty() => output::note("nothing has flowed yet"),
             Format::Text => output::line(meshwork_demo::table(&edges)),
         }
         Ok(())

@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use meshwork_agent::bootstrap;
 
-use super::workload::Workload;
-use super::{output, runtime};
-use crate::signals;
+use super::{runtime, workload};
 
 /// Let an Envoy join the mesh as a workload's proxy
 ///
@@ -17,7 +16,7 @@ use crate::signals;
 #[command(after_help = "Then: envoy -c DIR/bootstrap.yaml")]
 pub(crate) struct EnvoyBootstrap {
     #[command(flatten)]
-    workload: Workload,
+    workload: workload::Workload,
 
     /// The folder to write to; it will hold a private key
     #[arg(long, value_name = "DIR")]
@@ -43,17 +42,9 @@ impl EnvoyBootstrap {
                 admin: self.admin,
             };
             let path = bootstrap.write(&self.out, &enrolled.identity)?;
-            output::line(path.display());
-            if self.once {
-                return Ok(());
-            }
-            let identity = enrolled.identity.clone();
-            tokio::select! {
-                () = enrolled.keep_fresh() => {}
-                () = bootstrap.keep_fresh(&self.out, &identity) => {}
-                stopped = signals::stop() => stopped?,
-            }
-            Ok(())
+            let identity = Arc::clone(&enrolled.identity);
+            let fresh = bootstrap.keep_fresh(&self.out, &identity);
+            workload::keep(enrolled, &path, self.once, fresh).await
         })
     }
 }

@@ -1,12 +1,11 @@
 //! `meshwork grpc-bootstrap`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use meshwork_agent::bootstrap;
 
-use super::workload::Workload;
-use super::{output, runtime};
-use crate::signals;
+use super::{runtime, workload};
 
 /// Let a gRPC program join the mesh without a proxy
 ///
@@ -16,7 +15,7 @@ use crate::signals;
 #[command(after_help = "Then: GRPC_XDS_BOOTSTRAP=DIR/bootstrap.json, and call xds:///payments.shop:50051")]
 pub(crate) struct GrpcBootstrap {
     #[command(flatten)]
-    workload: Workload,
+    workload: workload::Workload,
 
     /// The folder to write to; it will hold a private key
     #[arg(long, value_name = "DIR")]
@@ -36,17 +35,9 @@ impl GrpcBootstrap {
                 control_plane: enrolled.control_plane,
             };
             let path = bootstrap.write(&self.out, &enrolled.identity)?;
-            output::line(path.display());
-            if self.once {
-                return Ok(());
-            }
-            let identity = enrolled.identity.clone();
-            tokio::select! {
-                () = enrolled.keep_fresh() => {}
-                () = bootstrap.keep_fresh(&self.out, &identity) => {}
-                stopped = signals::stop() => stopped?,
-            }
-            Ok(())
+            let identity = Arc::clone(&enrolled.identity);
+            let fresh = bootstrap.keep_fresh(&self.out, &identity);
+            workload::keep(enrolled, &path, self.once, fresh).await
         })
     }
 }

@@ -31,6 +31,12 @@ pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints a line for people to standard error.
+pub(crate) fn note(text: impl Display) {
+    // Nobody is left to tell where standard error is gone.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Prints an error with its causes, one a line.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     let mut stderr = std::io::stderr().lock();

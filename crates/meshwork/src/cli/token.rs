@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::Subcommand;
 use meshwork_control_plane::store::{Store, TokenRequest};
+use meshwork_identity::files::write_private;
 use serde_json::json;
 
 use super::output::{self, Format};
@@ -51,6 +53,10 @@ struct Create {
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "10m")]
     ttl: Duration,
 
+    /// Write the token to this file, which only you can read, in place of printing it
+    #[arg(long, value_name = "FILE", conflicts_with = "output")]
+    out: Option<PathBuf>,
+
     /// How to print
     #[arg(short, long, value_enum, default_value = "text")]
     output: Format,
@@ -66,10 +72,17 @@ impl Token {
             labels: create.labels.into_iter().collect(),
             ttl: create.ttl,
         };
+        if !create.state.join("bundle.pem").exists() {
+            bail!(
+                "no control plane has used {}: --state must be the same folder as the control plane's",
+                create.state.display()
+            );
+        }
         let token = Store::open(&create.state)?.create_token(&request)?;
-        match create.output {
-            Format::Text => output::line(token),
-            Format::Json => output::json(&json!({ "token": token }))?,
+        match (create.out, create.output) {
+            (Some(path), _) => write_private(&path, token.as_bytes())?,
+            (None, Format::Text) => output::line(token),
+            (None, Format::Json) => output::json(&json!({ "token": token }))?,
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The arguments of everything that enrols a workload: sidecars and foreign data planes.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,6 +9,8 @@ use meshwork_agent::bootstrap::Node;
 use meshwork_agent::{Enrolled, Enrolment, enrol};
 
 use super::binds::{InboundArgument, OutboundArgument};
+use super::output;
+use crate::signals;
 
 /// Who a workload is, how it proves that, and where its ports are.
 #[derive(clap::Args)]
@@ -66,7 +68,12 @@ impl Workload {
             state: self.state.clone(),
             lifetime: self.svid_lifetime,
         };
-        Ok(enrol(&enrolment).await?)
+        let missing = self.token_file.as_ref().filter(|_| enrolment.token.is_none());
+        let enrolled = enrol(&enrolment).await;
+        match missing {
+            Some(path) => enrolled.with_context(|| format!("there is no token file {}", path.display())),
+            None => Ok(enrolled?),
+        }
     }
 
     /// The workload as it describes itself to the control plane, once it knows who it is.
@@ -97,4 +104,27 @@ impl Workload {
             Err(error) => Err(error).with_context(|| format!("cannot read the token in {}", path.display())),
         }
     }
+}
+
+/// Prints a foreign data plane's bootstrap, and keeps certificate and files fresh until the process is asked to end;
+/// with `once`, not at all.
+///
+/// # Errors
+/// Signals cannot be handled.
+pub(crate) async fn keep(
+    enrolled: Enrolled,
+    bootstrap: &Path,
+    once: bool,
+    fresh_files: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    output::line(bootstrap.display());
+    if once {
+        return Ok(());
+    }
+    tokio::select! {
+        () = enrolled.keep_fresh() => {}
+        () = fresh_files => {}
+        stopped = signals::stop() => stopped?,
+    }
+    Ok(())
 }

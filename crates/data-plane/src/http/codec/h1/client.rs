@@ -70,8 +70,10 @@ impl ClientConnection {
     /// Whether an idle connection is still good: open, and silent. Costs no system call unless something happened.
     pub(crate) fn is_alive(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        // What is readable may be TLS's own; only reading tells.
-        self.wire.transport.poll_readable(&mut cx).is_pending() || self.wire.poll_fill(&mut cx).is_pending()
+        // What is readable may be TLS's own, and TLS may hold what was readable before; only reading tells.
+        let is_silent =
+            !self.wire.transport.is_tls() && self.wire.transport.poll_readable(&mut cx).is_pending();
+        is_silent || self.wire.poll_fill(&mut cx).is_pending()
     }
 
     /// Prepares for waiting in the pool.

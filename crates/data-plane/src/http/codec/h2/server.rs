@@ -102,6 +102,11 @@ impl ServerStream {
         }
     }
 
+    /// Says that nothing was done with the request, so that the client may send it elsewhere. Source: RFC 9113 §8.7.
+    pub(crate) fn refuse(&mut self) {
+        self.respond.send_reset(Reason::REFUSED_STREAM);
+    }
+
     pub(crate) fn send_interim(&mut self, head: &ResponseHead) -> Result<(), ProxyError> {
         let response = heads::write_response(head, Length::None)?;
         self.respond.send_informational(response).map_err(|e| downstream(&e))
@@ -109,7 +114,8 @@ impl ServerStream {
 
     pub(crate) fn send_head(&mut self, head: &ResponseHead, shape: Shape) -> Result<(), ProxyError> {
         let response = heads::write_response(head, shape.declared)?;
-        let is_ended = shape.empty || shape.declared == Length::Known(0);
+        // Trailers may follow a body of declared length 0; only an end that is known to be one is sent as such.
+        let is_ended = shape.empty;
         let stream = self.respond.send_response(response, is_ended).map_err(|e| downstream(&e))?;
         self.outgoing = Some(Outgoing::new(stream, is_ended));
         Ok(())

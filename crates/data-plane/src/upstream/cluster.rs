@@ -117,10 +117,10 @@ impl WorkerCluster {
 
     fn release(&self, endpoint: &Endpoint) {
         endpoint.active.set(endpoint.active.get() - 1);
-        if let Some(index) = endpoint.index.get() {
-            if let Some(active) = self.balance.borrow_mut().state.active.get_mut(index) {
-                *active = endpoint.active.get();
-            }
+        if let Some(index) = endpoint.index.get()
+            && let Some(active) = self.balance.borrow_mut().state.active.get_mut(index)
+        {
+            *active = endpoint.active.get();
         }
     }
 }

@@ -46,6 +46,7 @@ fn sidecar(dir: &Path, account: &str, control_plane: SocketAddr, ports: [&str; 2
 }
 
 #[test]
+#[ignore = "soak: three lives of a certificate"]
 fn short_certificates_are_renewed_under_traffic_and_a_killed_sidecar_needs_no_second_token() {
     let dir = tempfile::tempdir().expect("a folder");
     let dir = dir.path();

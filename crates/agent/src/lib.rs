@@ -1,8 +1,8 @@
 //! Enrols workloads on a host and keeps their certificates; writes bootstraps for foreign data planes.
 //!
-//! - [`enrol`] proves who we are to the control plane: by a join token the first time, by the SVID on disk from then
+//! - [`enrol()`] proves who we are to the control plane: by a join token the first time, by the SVID on disk from then
 //!   on. [`Enrolled::keep_fresh`] renews it for ever.
-//! - [`channel`] is the mTLS connection to the control plane that everything else of a data plane uses.
+//! - [`channel()`] is the mTLS connection to the control plane that everything else of a data plane uses.
 //! - [`bootstrap`] writes what Envoy and gRPC need to join the mesh as they are.
 //!
 //! State is one directory per identity, for its owner only, locked by the process that uses it.

@@ -1,7 +1,7 @@
 //! Envoy protobufs to and from the model, and the ADS sessions as state machines without I/O.
 //!
 //! - [`bootstrap`]: an Envoy v3 bootstrap file, YAML or JSON, as the model's resources.
-//! - [`encode`] and [`decode`]: one resource to and from Envoy's protobufs, in one of three [`Dialect`]s.
+//! - [`encode()`] and [`decode()`]: one resource to and from Envoy's protobufs, in one of three [`Dialect`]s.
 //! - [`support`]: the one table of what is honoured, harmless or refused; it judges files and wire alike.
 //! - [`server`] and [`client`]: both ends of ADS as state machines; [`grpc`] is the thin shell with sockets.
 //!

@@ -2,7 +2,7 @@
 //!
 //! A message is judged by what is *set* in it, whether it came from a file or by wire. A field that the table does
 //! not list is refused by name, so a config never means something else here than where it came from.
-//! `docs/envoy-support.md` is generated from [`table`].
+//! `docs/envoy-support.md` is generated from [`table()`].
 
 mod table;
 

@@ -1,8 +1,10 @@
-//! Generates `crates/xds/src/descriptors.bin`, the descriptors of Envoy's messages that we read and write, and from
-//! them and the support table `docs/envoy-support.md`.
+//! Generates `crates/xds/src/descriptors.bin`, the descriptors of Envoy's messages that we read and write, from them
+//! and the support table `docs/envoy-support.md`, and `docs/limits.md`.
 //!
 //! Source: the `.proto` files that the `envoy-types` crate carries, so that descriptors and compiled types are of
 //! one version. What the roots do not reach is trimmed, and so are comments and options.
+
+pub(crate) mod limits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -82,7 +84,7 @@ const ROOTS: [&str; 23] = [
 /// Where the descriptors go, from the workspace's root.
 const OUTPUT: &str = "crates/xds/src/descriptors.bin";
 
-/// Generates the descriptors anew.
+/// Generates everything anew.
 ///
 /// # Errors
 /// `envoy-types` or one of its files is missing, or a file does not compile.
@@ -97,6 +99,7 @@ pub(crate) fn run() -> Result<()> {
     }
     let trimmed = trim(compiler.file_descriptor_set())?;
     let root = metadata["workspace_root"].as_str().context("cargo metadata names no workspace root")?;
+    limits::write(Path::new(root))?;
     let output = Path::new(root).join(OUTPUT);
     std::fs::write(&output, trimmed.encode_to_vec())
         .with_context(|| format!("writing {}", output.display()))?;

@@ -6,10 +6,14 @@ mod sources;
 
 use anyhow::bail;
 
+use crate::r#gen::limits;
+use crate::run as workspace;
+
 /// Runs every check and names all that fails.
 pub(crate) fn run() -> anyhow::Result<()> {
     let mut problems = dependencies::check()?;
     problems.extend(sources::check()?);
+    problems.extend(limits::check(&workspace::root())?);
     if problems.is_empty() {
         return Ok(());
     }

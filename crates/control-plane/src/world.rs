@@ -134,7 +134,7 @@ impl World {
             state.put(Workload { labels, ..(*connected).clone() });
         } else {
             // Who had the name until now has it no more: its stream ends, and nobody is sent there.
-            state.take_out(&key);
+            state.take_out(&[key]);
         }
         drop(state);
         self.changed();
@@ -179,13 +179,10 @@ impl World {
         if gone.is_empty() {
             return;
         }
-        let mut mesh = (*state.mesh).clone();
-        for key in gone {
+        for key in &gone {
             info!(workload = %key, "is gone");
-            mesh.workloads.remove(&key);
-            state.proxies.remove(&key);
         }
-        state.mesh = Arc::new(mesh);
+        state.take_out(&gone);
         drop(state);
         self.changed();
     }
@@ -217,11 +214,13 @@ impl State {
         self.mesh = Arc::new(mesh);
     }
 
-    fn take_out(&mut self, key: &Key) {
+    fn take_out(&mut self, keys: &[Key]) {
         let mut mesh = (*self.mesh).clone();
-        mesh.workloads.remove(key);
+        for key in keys {
+            mesh.workloads.remove(key);
+            self.proxies.remove(key);
+        }
         self.mesh = Arc::new(mesh);
-        self.proxies.remove(key);
     }
 
     fn publish_to(&mut self, key: &Key) {

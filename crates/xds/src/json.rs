@@ -186,7 +186,7 @@ impl<'f> Reader<'f> {
         any.set_field_by_name("type_url", Reflected::String(type_url.to_owned()));
         let Some(nested) = descriptors::message(type_url) else {
             if !optional {
-                let names = descriptors::messages().map(|message| message.full_name().to_owned());
+                let names = descriptors::names().into_iter();
                 let fix = nearest(type_url.rsplit('/').next().unwrap_or_default(), names);
                 let fix = fix.map(|name| format!("did you mean `type.googleapis.com/{name}`?"));
                 let text = format!("the extension type `{type_url}` is not supported");

@@ -26,6 +26,7 @@ pub mod support;
 mod yaml;
 
 pub use decode::decode;
+pub use descriptors::unload as unload_descriptors;
 pub use dump::dump;
 pub use encode::{SdsSource, encode};
 pub use node::{Dialect, Node};

@@ -19,22 +19,23 @@ pub(crate) fn print(problems: &[Problem], sources: &BTreeMap<String, String>) {
 fn render(problem: &Problem, source: Option<&String>, renderer: &Renderer) -> String {
     let level = if problem.severity == Severity::Error { Level::ERROR } else { Level::WARNING };
     let title = level.primary_title(&problem.message);
-    let parts = [problem.resource.as_str(), problem.field.as_str()];
-    let subject = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+    let subject = joined([&problem.resource, &problem.field]);
     let mut report: Vec<Group<'_>> = Vec::new();
     if let (Some(text), Some(place)) = (source, problem.place) {
         let mark = AnnotationKind::Primary.span(range(text, place));
         let mark = if subject.is_empty() { mark } else { mark.label(subject.as_str()) };
         report.push(title.element(Snippet::source(text).path(&problem.file).annotation(mark)));
     } else {
-        let parts = [problem.file.clone(), subject];
-        let place = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
-        report.push(title.element(Level::NOTE.message(place)));
+        report.push(title.element(Level::NOTE.message(joined([&problem.file, &subject]))));
     }
     if !problem.fix.is_empty() {
         report.push(Group::with_title(Level::HELP.secondary_title(&problem.fix)));
     }
     renderer.render(&report)
+}
+
+fn joined(parts: [&str; 2]) -> String {
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
 }
 
 /// The bytes to mark. A parser's own errors have a line and a column, but no bytes.

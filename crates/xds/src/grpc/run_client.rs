@@ -1,16 +1,19 @@
 //! The client: keeps one delta stream open, and [`Session`]'s state over all of them.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
 use super::wire;
 use crate::client::Session;
-use crate::pb::discovery::DeltaDiscoveryRequest;
+use crate::descriptors;
+use crate::pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use crate::resource::{Rejection, Update};
 use crate::server::Request;
 
@@ -20,6 +23,8 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Requests on their way: a response causes three at most, and one is read at a time.
 const REQUESTS: usize = 16;
+/// How long the control plane says nothing before the memory that reading config takes is given back.
+const QUIET: Duration = Duration::from_secs(10);
 /// The largest response: a wildcard answer with tens of thousands of resources.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -71,7 +76,7 @@ async fn run_stream(
         AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
     let response = client.delta_aggregated_resources(ReceiverStream::new(outgoing)).await?;
     let mut incoming = response.into_inner();
-    while let Some(message) = incoming.message().await? {
+    while let Some(message) = next_message(&mut incoming).await? {
         *answered = true;
         let Some(response) = wire::response(message) else { continue };
         for request in take_in(session, response, apply) {
@@ -79,6 +84,20 @@ async fn run_stream(
         }
     }
     Ok(())
+}
+
+/// Waits for a message; where that takes long, lightly.
+async fn next_message(
+    incoming: &mut Streaming<DeltaDiscoveryResponse>,
+) -> Result<Option<DeltaDiscoveryResponse>, Status> {
+    let mut next = pin!(incoming.message());
+    match timeout(QUIET, &mut next).await {
+        Ok(message) => message,
+        Err(_) => {
+            descriptors::unload();
+            next.await
+        }
+    }
 }
 
 fn take_in(

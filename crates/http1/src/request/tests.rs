@@ -100,11 +100,48 @@ fn broken_request_lines_are_refused() {
         ParseError::BareCr,
     );
     check_refused(
-        &[" GET", "\t", "\0", "\x16\x03\x01", "G(T", "GET\t/", "GET\r\n", "GE\u{e9}", "\"", "GET:", "{"],
+        &[
+            " GET",
+            "\t",
+            "\0",
+            "\x16\x03\x01",
+            "G(T",
+            "GET\t/",
+            "GET\r\n",
+            "GE\u{e9}",
+            "\"",
+            "GET:",
+            "{",
+            "\x0bGET",
+            "GET\x0b/",
+            "GET\x0c/",
+            "GET\0/",
+            "GET\u{a0}/",
+            "GET/index HTTP/1.1\r\n",
+            "/",
+            "\u{feff}GET",
+            "\x7f",
+            "\r\n GET",
+            "HTTP/1.1 200 OK\r\n",
+        ],
         ParseError::BadMethod,
     );
     check_refused(
-        &["GET  / HTTP", "GET \t/", "GET /\tx", "GET /\0", "GET /\u{e9}", "GET /\x7f", "GET /a#b", "GET #"],
+        &[
+            "GET  / HTTP",
+            "GET \t/",
+            "GET /\tx",
+            "GET /\0",
+            "GET /\u{e9}",
+            "GET /\x7f",
+            "GET /a#b",
+            "GET #",
+            "GET /\tHTTP/1.1\r\n",
+            "GET /\x0bHTTP/1.1\r\n",
+            "GET /\u{a0}HTTP/1.1\r\n",
+            "GET /\x1b[0m",
+            "GET http://a/#b",
+        ],
         ParseError::BadTarget,
     );
     check_refused(
@@ -124,6 +161,21 @@ fn broken_request_lines_are_refused() {
             "GET / HTTP/1,1",
             "GET / HTTP/1.x",
             "GET / XTTP",
+            "GET / HTTP /1.1",
+            "GET / HTTP/ 1.1",
+            "GET / HTTP/1 .1",
+            "GET / HTTP/1. 1",
+            "GET / HTTP/1.1\t\r\n",
+            "GET / HTTP/1.1\0",
+            "GET / HTTP/1.1;a",
+            "GET / HTTP/01.1",
+            "GET / HTTP/1.01",
+            "GET / Http/1.1",
+            "GET / HTTP\\1.1",
+            "GET / HTTP/\u{ff11}.1",
+            "GET / HTTP/1.1 HTTP/1.1\r\n",
+            "GET /a b HTTP/1.1\r\n",
+            "GET \r\n",
         ],
         ParseError::BadVersion,
     );
@@ -133,6 +185,10 @@ fn broken_request_lines_are_refused() {
             "GET / HTTP/2.0",
             "GET / HTTP/0.9",
             "GET / HTTP/3.0",
+            "GET / HTTP/1.9",
+            "GET / HTTP/0.0",
+            "GET / HTTP/9.9",
+            "GET / HTTP/2.1",
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         ],
         ParseError::UnsupportedVersion,
@@ -176,6 +232,27 @@ fn target_forms_suit_their_methods() {
         "CONNECT a:0",
         "CONNECT a:80/",
         "connect a:80",
+        "GET http://a\\b/",
+        "GET http://a%2f/",
+        "GET http://a:/",
+        "GET http://a:80:80/",
+        "GET http://a@b:80/",
+        "GET http://a:pw@a/",
+        "GET http://[::1/",
+        "GET http://a,b/",
+        "GET http:a",
+        "GET httpx://a/",
+        "GET ws://a/",
+        "GET file:///etc/passwd",
+        "GET .",
+        "GET **",
+        "POST *",
+        "CONNECT a:",
+        "CONNECT a:65536",
+        "CONNECT u@a:80",
+        "CONNECT :80",
+        "OPTIONS */",
+        "OPTIONS *?a",
     ] {
         check(&line(request, "a"), Err(ParseError::BadTargetForm));
     }
@@ -211,18 +288,53 @@ fn field_lines_follow_the_grammar() {
         &["GET / HTTP/1.1\r\n Host: a", "GET / HTTP/1.1\r\n\tHost: a", "GET / HTTP/1.1\r\n \r\n"],
         ParseError::SpaceBeforeFirstField,
     );
-    for line in [" b", "\tb", " \r\n", " X: y"] {
+    for line in [" b", "\tb", " \r\n", " X: y", "\t\r\n", " Transfer-Encoding: chunked\r\n", "X:\r\n y\r\n"] {
         check_fields(line, Err(ParseError::FoldedField));
     }
-    for line in ["X : b", "X\t:b", "Content-Length : 5", "X y"] {
+    for line in
+        ["X : b", "X\t:b", "Content-Length : 5", "X y", "Transfer-Encoding\t: chunked", "Host : a", "X y: z"]
+    {
         check_fields(line, Err(ParseError::SpaceBeforeColon));
     }
-    check_fields("X\r\n", Err(ParseError::MissingColon));
-    for line in [":b", "X\0:", "X(:", "X\u{e9}:", "\"X\":", "X\x0b:", "X/y:", "X\x7f:", "[:", "X;:"] {
+    for line in ["X\r\n", "GET\r\n", "chunked\r\n"] {
+        check_fields(line, Err(ParseError::MissingColon));
+    }
+    for line in [
+        ":b",
+        "::",
+        ": Content-Length: 5",
+        "X\0:",
+        "X(:",
+        "X\u{e9}:",
+        "\"X\":",
+        "X\x0b:",
+        "X/y:",
+        "X\x7f:",
+        "[:",
+        "X;:",
+        "\x0bX:",
+        "\x0cX:",
+        "\u{a0}X:",
+        "\0:",
+        "X\x08:",
+        "X=y:",
+        "X,Y:",
+        "X@y:",
+        "{X}:",
+        "Content-Length\0: 5",
+        "Transfer-Encoding\x0b: chunked",
+        "\x1fTransfer-Encoding: chunked",
+    ] {
         check_fields(line, Err(ParseError::BadFieldName));
     }
-    for value in ["\0", "a\x01", "a\x0bb", "a\x0cb", "\x1f", "\x7f", "a\x08", "\x1b[0m"] {
+    for value in ["\0", "a\x01", "a\x0bb", "a\x0cb", "\x1f", "\x7f", "a\x08", "\x1b[0m", "a\0\r\n"] {
         check_fields(&format!("X: {value}"), Err(ParseError::BadFieldValue));
+    }
+    for lines in ["X: a\nY: b\r\n", "X: a\n\r\n", "X:\n", "\nX: b", "X: \"\n\"\r\n", "X\n: b"] {
+        check_fields(lines, Err(ParseError::BareLf));
+    }
+    for lines in ["X: a\rY: b\r\n", "X: a\r\r\n", "X:\r\r\n", "\rX: b", "X\r: b", "X: a\r b\r\n"] {
+        check_fields(lines, Err(ParseError::BareCr));
     }
 }
 
@@ -262,6 +374,27 @@ fn framing_is_certain_or_refused() {
         "\"5\"",
         "٥",
         "5\u{a0}",
+        "5\t5",
+        "5,",
+        ",5",
+        "5, 6",
+        "0,5",
+        "5h",
+        "0b101",
+        "0o5",
+        "5_0",
+        "1_000",
+        "1,000",
+        "5 , 5",
+        "-0",
+        "+0",
+        " +5",
+        "5e0",
+        "5.0",
+        "''",
+        "0000000000000005",
+        "18446744073709551621",
+        "340282366920938463463374607431768211461",
         "9223372036854775808",
         "18446744073709551616",
         "99999999999999999999999",
@@ -288,6 +421,21 @@ fn framing_is_certain_or_refused() {
     }
     // These names are others, however alike they look.
     check_fields("Content_Length: 5\r\nTransfer-Encodin: chunked\r\n", Ok("GET / a Http11 None keep"));
+    check_fields(
+        "Content-Length-: 5\r\nX-Transfer-Encoding: chunked\r\nTransfer_Encoding: x\r\n",
+        Ok("GET / a Http11 None keep"),
+    );
+    // Spaces and tabs around a value are not part of it, however many.
+    check_fields("Content-Length:\t \t5 \t\r\n", Ok("GET / a Http11 Length(5) keep"));
+}
+
+#[test]
+fn trace_carries_no_body() {
+    let trace = |line| format!("TRACE / HTTP/1.1\r\nHost: a\r\n{line}\r\n");
+    check(&trace(""), Ok("TRACE / a Http11 None keep"));
+    check(&trace("Content-Length: 0\r\n"), Ok("TRACE / a Http11 Length(0) keep"));
+    check(&trace("Content-Length: 1\r\n"), Err(ParseError::BodyNotAllowed));
+    check(&trace("Transfer-Encoding: chunked\r\n"), Err(ParseError::BodyNotAllowed));
 }
 
 #[test]
@@ -311,6 +459,26 @@ fn chunked_is_the_only_transfer_coding() {
         "chunked\u{a0}",
         ", chunked",
         "gzip, ,chunked",
+        "\u{a0}chunked",
+        "chunked;",
+        "chunked; ",
+        "chunked ;a=b",
+        "chunked,\tchunked",
+        "chunked\tchunked",
+        "CHUNKED, chunked",
+        "chunked, x",
+        "x chunked",
+        "'chunked'",
+        "chunkedchunked",
+        "chunked-x",
+        "chunked=1",
+        "Content-Length: 5",
+        "cow",
+        "gzip, chunked;a",
+        "gzip;a=\"b, chunked\"",
+        "deflate",
+        "\"a\", chunked",
+        ",,",
     ] {
         check_fields(&format!("Transfer-Encoding: {value}\r\n"), Err(ParseError::BadTransferEncoding));
     }
@@ -342,7 +510,33 @@ fn connection_fields_are_not_forwarded() {
         "Keep-Alive: 5\r\nProxy-Connection: close\r\nProxy-Authorization: x\r\n",
         Ok("GET / a Http11 None keep -Keep-Alive -Proxy-Connection -Proxy-Authorization"),
     );
-    for value in ["a b", "\"close\"", "close; a", "a/b", "\u{e9}", "close:"] {
+    check_fields(
+        "Connection: close, cookie\r\nCookie: a=b\r\nX-Forwarded-For: c\r\nConnection: X-Forwarded-For\r\n",
+        Ok("GET / a Http11 None close -Connection -Cookie -X-Forwarded-For -Connection"),
+    );
+    // What the message itself needs is nobody's to take away.
+    for name in ["host", "Content-Length", "CONTENT-LENGTH, close", "close, Host", "expect"] {
+        check_fields(
+            &format!("Content-Length: 5\r\nConnection: {name}\r\n"),
+            Err(ParseError::BadConnectionOption),
+        );
+    }
+    check_fields(
+        "Transfer-Encoding: chunked\r\nConnection: Transfer-Encoding\r\n",
+        Ok("GET / a Http11 Chunked keep -Transfer-Encoding -Connection"),
+    );
+    for value in [
+        "a b",
+        "\"close\"",
+        "close; a",
+        "a/b",
+        "\u{e9}",
+        "close:",
+        "close\tx",
+        "close=1",
+        "(close)",
+        "close, a b",
+    ] {
         check_fields(&format!("Connection: {value}\r\n"), Err(ParseError::BadConnectionOption));
     }
     let most = vec!["close"; 32].join(",");
@@ -369,6 +563,19 @@ fn upgrade_counts_only_when_asked_for_as_a_whole() {
         "GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
         Ok("GET / - Http10 None close -Connection -Upgrade"),
     );
+    // Where a body stands before the other protocol, it stays HTTP.
+    check_fields(
+        "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n",
+        Ok("GET / a Http11 Length(5) keep -Connection -Upgrade"),
+    );
+    check_fields(
+        "Connection: upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n",
+        Ok("GET / a Http11 Chunked keep -Connection -Upgrade -Transfer-Encoding"),
+    );
+    check_fields(
+        "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n",
+        Ok("GET / a Http11 Length(0) keep upgrade=websocket -Connection -Upgrade"),
+    );
     check_fields("Upgrade:\r\n", Err(ParseError::BadUpgrade));
     check_fields("Upgrade: a\r\nUpgrade: b\r\n", Err(ParseError::BadUpgrade));
 }
@@ -394,6 +601,11 @@ fn expectations_are_exact_and_need_a_body() {
         "Expect: y 100-continue\r\n",
         "Expect: 100-continue, x\r\n",
         "Expect: 200-ok\r\n",
+        "Expect: 100-continue;a=b\r\n",
+        "Expect: \"100-continue\"\r\n",
+        "Expect: 100-continue 100-continue\r\n",
+        "Expect: 100\r\n",
+        "Expect: \u{a0}100-continue\r\n",
         "Expect: 100-continue\r\nExpect: 100-continue\r\n",
     ] {
         check_fields(lines, Err(ParseError::BadExpectation));

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::{
     FieldSpan, Framing, Limits, ParseError, class,
-    cursor::{Cursor, Stop},
+    cursor::Cursor,
     fields::{Known, may_trail},
     head::{self, MAX_LENGTH},
 };

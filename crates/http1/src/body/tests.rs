@@ -116,9 +116,10 @@ fn trailers_are_parsed_whole() {
     check_refused(&["0\r\nGET / HTTP/1.1\r\n"], ParseError::SpaceBeforeColon);
 }
 
-#[test]
-fn broken_chunk_grammar_is_refused() {
-    check_refused(
+/// Chunked bodies, each with the rule that it breaks.
+const BROKEN_CHUNKS: &[(ParseError, &[&str])] = &[
+    (
+        ParseError::BadChunkSize,
         &[
             "\r\n",
             ";a\r\n",
@@ -152,9 +153,9 @@ fn broken_chunk_grammar_is_refused() {
             "1\r\na\r\n\t0\r\n",
             "1\r\na\r\nGET / HTTP/1.1\r\n",
         ],
-        ParseError::BadChunkSize,
-    );
-    check_refused(
+    ),
+    (
+        ParseError::BareLf,
         &[
             "1\n",
             "\n",
@@ -174,9 +175,9 @@ fn broken_chunk_grammar_is_refused() {
             "0\r\na\n: b\r\n",
             "0\r\na: \nb\r\n",
         ],
-        ParseError::BareLf,
-    );
-    check_refused(
+    ),
+    (
+        ParseError::BareCr,
         &[
             "1\rx",
             "1;a\rx",
@@ -191,13 +192,13 @@ fn broken_chunk_grammar_is_refused() {
             "0\r\n\r\r\n",
             "0\r\na\r: b\r\n",
         ],
-        ParseError::BareCr,
-    );
-    check_refused(
-        &["1\r\nab", "1\r\na0\r\n", "1\r\na\0", "3\r\nabcd\r\n", "1\r\na \r\n", "1\r\naGET", "1\r\na;\r\n"],
+    ),
+    (
         ParseError::BadChunkEnd,
-    );
-    check_refused(
+        &["1\r\nab", "1\r\na0\r\n", "1\r\na\0", "3\r\nabcd\r\n", "1\r\na \r\n", "1\r\naGET", "1\r\na;\r\n"],
+    ),
+    (
+        ParseError::ChunkTooLarge,
         &[
             "8000000000000000\r\n",
             "ffffffffffffffff\r\n",
@@ -206,10 +207,10 @@ fn broken_chunk_grammar_is_refused() {
             "ffffffffffffffff0",
             "fffffffffffffffff1",
         ],
-        ParseError::ChunkTooLarge,
-    );
-    check_refused(&["1;\0", "1;a=\x01", "1;\x7f", "1;\x0b"], ParseError::BadChunkExtension);
-    check_refused(
+    ),
+    (ParseError::BadChunkExtension, &["1;\0", "1;a=\x01", "1;\x7f", "1;\x0b"]),
+    (
+        ParseError::Truncated,
         &[
             "",
             "1",
@@ -223,8 +224,14 @@ fn broken_chunk_grammar_is_refused() {
             "0\r\na: b\r\n",
             "5\r\nabc",
         ],
-        ParseError::Truncated,
-    );
+    ),
+];
+
+#[test]
+fn broken_chunk_grammar_is_refused() {
+    for (error, inputs) in BROKEN_CHUNKS {
+        check_refused(inputs, *error);
+    }
     check(Framing::Chunked, "7fffffffffffffff\r\nab", Err(ParseError::Truncated));
 }
 

@@ -25,7 +25,8 @@ pub struct Request {
     /// How the body is delimited; never [`Framing::UntilClose`].
     pub body: Framing,
     /// Whether the client lets the connection be used again. Always false for HTTP/1.0: a proxy must not keep such
-    /// a connection (RFC 9112 §9.3).
+    /// a connection (RFC 9112 §9.3). Always false for CONNECT: a client may send the tunnel's bytes ahead, which are
+    /// not read as requests when there is no tunnel (RFC 9931 §5).
     pub keep_alive: bool,
     /// The protocols that the client asks to upgrade to: a list, as sent. Only where `Connection` says so too, and no
     /// body stands between the head and the other protocol's bytes. A caller that does not know the protocol ignores
@@ -230,7 +231,7 @@ fn request(
         version: line.version,
         host: facts.host,
         body,
-        keep_alive: is_http11 && !facts.options.close,
+        keep_alive: is_http11 && !facts.options.close && line.kind != RequestKind::Connect,
         upgrade: facts.upgrade().filter(|_| !has_body),
         expect_continue: expect_continue && facts.expect.is_some(),
     })

@@ -213,8 +213,8 @@ fn target_forms_suit_their_methods() {
         ("OPTIONS http://a", "a", "OPTIONS * a Http11 None keep"),
         ("OPTIONS http://a/", "a", "OPTIONS / a Http11 None keep"),
         ("GET http://[::1]:80/", "[::1]:80", "GET / [::1]:80 Http11 None keep"),
-        ("CONNECT a:443", "a:443", "CONNECT  a:443 Http11 None keep"),
-        ("CONNECT a:443", "a", "CONNECT  a:443 Http11 None keep"),
+        ("CONNECT a:443", "a:443", "CONNECT  a:443 Http11 None close"),
+        ("CONNECT a:443", "a", "CONNECT  a:443 Http11 None close"),
     ] {
         check(&line(request, host), Ok(expected));
     }

@@ -15,6 +15,7 @@ pub mod http;
 pub mod mesh;
 pub mod origin;
 pub mod program;
+pub mod proxy;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

@@ -1,29 +1,45 @@
 //! An origin that records what reaches it, byte by byte, and answers as it is told.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An HTTP/1.1 origin. Requests are recorded whole, head and body as they came.
 pub struct Origin {
     address: SocketAddr,
-    seen: Arc<Mutex<Vec<Vec<u8>>>>,
+    record: Arc<Mutex<Record>>,
+}
+
+#[derive(Default)]
+struct Record {
+    seen: Vec<Vec<u8>>,
+    bytes: usize,
+    connections: usize,
 }
 
 impl Origin {
     /// Starts an origin that answers every request with these bytes.
     pub fn start(answer: &'static [u8]) -> Self {
+        Self::answering(move |_, stream| stream.write_all(answer))
+    }
+
+    /// Starts an origin that calls `answer` with each request, as it came, and its connection; after an error it
+    /// closes.
+    pub fn answering(
+        answer: impl Fn(&[u8], &mut TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let record = Arc::clone(&seen);
+        let record = Arc::new(Mutex::new(Record::default()));
+        let (shared, answer) = (Arc::clone(&record), Arc::new(answer));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let record = Arc::clone(&record);
-                std::thread::spawn(move || serve(stream, answer, &record));
+                let (record, answer) = (Arc::clone(&shared), Arc::clone(&answer));
+                lock(&record).connections += 1;
+                std::thread::spawn(move || serve(stream, &*answer, &record));
             }
         });
-        Self { address, seen }
+        Self { address, record }
     }
 
     /// Where it listens.
@@ -31,28 +47,48 @@ impl Origin {
         self.address
     }
 
-    /// The requests that came since the last call.
+    /// The requests that came since the last call, and what had come of others when their connection closed.
     pub fn take(&self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut lock(&self.record).seen)
+    }
+
+    /// How many bytes have come so far.
+    pub fn bytes(&self) -> usize {
+        lock(&self.record).bytes
+    }
+
+    /// How many connections were opened so far.
+    pub fn connections(&self) -> usize {
+        lock(&self.record).connections
     }
 }
 
-fn serve(mut stream: TcpStream, answer: &[u8], record: &Mutex<Vec<Vec<u8>>>) {
+fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
+    record.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn serve(
+    mut stream: TcpStream,
+    answer: &dyn Fn(&[u8], &mut TcpStream) -> io::Result<()>,
+    record: &Mutex<Record>,
+) {
     let mut bytes = Vec::new();
     let mut buffer = [0; 16_384];
     loop {
         let Ok(n @ 1..) = stream.read(&mut buffer) else {
             // What came of a request that was never completed counts too: it reached the origin.
             if !bytes.is_empty() {
-                record.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+                lock(record).seen.push(bytes);
             }
             return;
         };
+        lock(record).bytes += n;
         bytes.extend_from_slice(&buffer[..n]);
         while let Some(end) = complete(&bytes) {
             let rest = bytes.split_off(end);
-            record.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::replace(&mut bytes, rest));
-            if stream.write_all(answer).is_err() {
+            let request = std::mem::replace(&mut bytes, rest);
+            lock(record).seen.push(request.clone());
+            if answer(&request, &mut stream).is_err() {
                 return;
             }
         }
@@ -60,13 +96,38 @@ fn serve(mut stream: TcpStream, answer: &[u8], record: &Mutex<Vec<Vec<u8>>>) {
 }
 
 /// Where the first request ends, once it is whole. Lenient: the proxies in front are the strict ones.
-fn complete(bytes: &[u8]) -> Option<usize> {
-    let head = bytes.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+pub fn complete(bytes: &[u8]) -> Option<usize> {
+    let head = find(bytes, b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
     if text.contains("\r\ntransfer-encoding: chunked") {
-        return bytes[head..].windows(5).position(|w| w == b"0\r\n\r\n").map(|at| head + at + 5);
+        return chunks_end(&bytes[head..]).map(|len| head + len);
     }
     let length = text.lines().find_map(|l| l.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
     let end = head + length.unwrap_or(0);
     (bytes.len() >= end).then_some(end)
+}
+
+/// Where a chunked body ends, its trailers included.
+fn chunks_end(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let line = find(&bytes[at..], b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[at..at + line]).ok()?, 16).ok()?;
+        at += line + 2;
+        if size == 0 {
+            break;
+        }
+        at += size + 2;
+        bytes.get(..at)?;
+    }
+    // An empty line at once, or behind the trailers.
+    if bytes[at..].starts_with(b"\r\n") {
+        Some(at + 2)
+    } else {
+        find(&bytes[at..], b"\r\n\r\n").map(|end| at + end + 4)
+    }
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
 }

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use crate::{
     FieldSpan, Framing, Limits, ParseError, class,
-    cursor::{Cursor, Stop},
-    fields::Known,
+    cursor::Cursor,
+    fields::{Known, may_trail},
     head::{self, MAX_LENGTH},
 };
 
@@ -88,7 +88,8 @@ impl BodyDecoder {
     /// Bytes are left for one of two reasons: they are a next chunk's data, or the start of a trailer section, which is
     /// parsed once it is whole (at most [`Limits::trailer_bytes`]).
     ///
-    /// `trailers` is cleared, and filled by the call that ends the body: spans are offsets in that call's `bytes`. Once
+    /// `trailers` is cleared, and filled by the call that ends the body: spans are offsets in that call's `bytes`. Those
+    /// that come too late to mean anything ([`may_trail`]) are marked [`FieldSpan::hop_by_hop`], and not forwarded. Once
     /// ended, further calls consume nothing and leave `trailers` alone.
     ///
     /// # Errors
@@ -208,21 +209,21 @@ impl BodyDecoder {
         trailers: &mut Vec<FieldSpan>,
     ) -> Result<Option<usize>, ParseError> {
         let (mut cursor, is_full) = Cursor::limited(bytes, at, self.max_trailer_bytes);
-        head::section(&mut cursor, trailers, self.max_trailer_fields, |known, _, field, _| {
+        let section = head::section(&mut cursor, trailers, self.max_trailer_fields, |known, _, field, _| {
             if known == Known::Other && !field.hop_by_hop {
                 Ok(())
             } else {
                 Err(ParseError::ForbiddenTrailer)
             }
-        })
-        .map_err(|stop| stop.or_if(is_full, ParseError::TrailersTooLong))
-        .map_or_else(
-            |stop| {
-                trailers.clear();
-                Stop::into_result(stop)
-            },
-            |()| Ok(Some(cursor.at)),
-        )
+        });
+        if let Err(stop) = section {
+            trailers.clear();
+            return stop.or_if(is_full, ParseError::TrailersTooLong).into_result();
+        }
+        for trailer in trailers {
+            trailer.hop_by_hop = !may_trail(trailer.name.of(bytes));
+        }
+        Ok(Some(cursor.at))
     }
 }
 

@@ -72,10 +72,11 @@ pub enum ParseError {
     RepeatedTransferEncoding,
     /// `Transfer-Encoding` in an HTTP/1.0 message.
     TransferEncodingInHttp10,
-    /// Framing fields that announce a body on a message that cannot have one (CONNECT, 1xx, a 2xx to CONNECT).
+    /// Framing fields that announce a body on a message that cannot have one (CONNECT, TRACE, 1xx, a 2xx to CONNECT).
     BodyNotAllowed,
     // --- connection ---
-    /// A `Connection` option is not a token.
+    /// A `Connection` option is not a token, or names a field that every recipient needs: `Content-Length`, `Host`,
+    /// `Expect`.
     BadConnectionOption,
     /// There are more `Connection` options than allowed.
     TooManyConnectionOptions,
@@ -157,7 +158,9 @@ impl ParseError {
             Self::RepeatedTransferEncoding => "there is more than one Transfer-Encoding",
             Self::TransferEncodingInHttp10 => "Transfer-Encoding in an HTTP/1.0 message",
             Self::BodyNotAllowed => "a message that cannot have a body has framing fields",
-            Self::BadConnectionOption => "a Connection option is malformed",
+            Self::BadConnectionOption => {
+                "a Connection option is malformed or names a field that is not its own"
+            }
             Self::TooManyConnectionOptions => "there are too many Connection options",
             Self::BadUpgrade => "Upgrade is empty or repeated",
             Self::BadExpectation => "Expect is not 100-continue, or is repeated",

@@ -61,6 +61,41 @@ pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
+/// Whether a field of this name, in any case, may stand in a trailer section: it neither frames, routes nor concerns
+/// the connection, and it decides neither who asks nor how the message is read before its end. Some recipients merge
+/// trailers into the header fields that were judged long before. Source: RFC 9110 §6.5.1.
+pub fn may_trail(name: &[u8]) -> bool {
+    Known::of(name).may_trail(name)
+}
+
+/// Names that no trailer may have besides those that are [`Known`]: controls, authentication, response control, and
+/// how content is processed.
+const NEVER_TRAILERS: &[&[u8]] = &[
+    b"age",
+    b"authorization",
+    b"cache-control",
+    b"content-encoding",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"date",
+    b"expires",
+    b"if-match",
+    b"if-modified-since",
+    b"if-none-match",
+    b"if-range",
+    b"if-unmodified-since",
+    b"location",
+    b"max-forwards",
+    b"pragma",
+    b"range",
+    b"retry-after",
+    b"set-cookie",
+    b"trailer",
+    b"vary",
+    b"www-authenticate",
+];
+
 impl Known {
     /// Recognises a name in any case: one comparison at most, chosen by the length.
     pub(crate) fn of(name: &[u8]) -> Self {
@@ -81,6 +116,11 @@ impl Known {
             _ => return Self::Other,
         };
         if name.eq_ignore_ascii_case(text) { known } else { Self::Other }
+    }
+
+    /// Whether a field of this name may stand in a trailer section. Source: RFC 9110 §6.5.1.
+    pub(crate) fn may_trail(self, name: &[u8]) -> bool {
+        self == Self::Other && !NEVER_TRAILERS.iter().any(|never| name.eq_ignore_ascii_case(never))
     }
 
     pub(crate) fn is_hop_by_hop(self) -> bool {
@@ -118,6 +158,22 @@ mod tests {
             ["", "host", "content-length", "trailer", "expect", "cookie", "connectioN-", "kontent-length"]
         {
             assert!(!is_hop_by_hop(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn trailers_carry_only_what_may_come_late() {
+        for name in
+            ["grpc-status", "grpc-message", "x-checksum", "etag", "server-timing", "content-md5", "digest"]
+        {
+            assert!(may_trail(name.as_bytes()), "{name}");
+        }
+        let known =
+            ["host", "content-length", "transfer-encoding", "connection", "te", "expect", "keep-alive"];
+        for never in known.into_iter().map(str::as_bytes).chain(NEVER_TRAILERS.iter().copied()) {
+            let name = String::from_utf8_lossy(never);
+            assert!(!may_trail(never) && !may_trail(&never.to_ascii_uppercase()), "{name}");
+            assert!(may_trail(format!("{name}-x").as_bytes()), "{name}");
         }
     }
 

@@ -180,6 +180,10 @@ impl Facts {
             if self.options.count > self.max_options {
                 return Err(ParseError::TooManyConnectionOptions);
             }
+            // Whoever obeyed would lose the message's end, its host, or its client's expectation.
+            if matches!(Known::of(option), Known::ContentLength | Known::Host | Known::Expect) {
+                return Err(ParseError::BadConnectionOption);
+            }
             self.options.note(option);
         }
         Ok(())

@@ -25,11 +25,12 @@ pub struct Request {
     /// How the body is delimited; never [`Framing::UntilClose`].
     pub body: Framing,
     /// Whether the client lets the connection be used again. Always false for HTTP/1.0: a proxy must not keep such
-    /// a connection (RFC 9112 §9.3).
+    /// a connection (RFC 9112 §9.3). Always false for CONNECT: a client may send the tunnel's bytes ahead, which are
+    /// not read as requests when there is no tunnel (RFC 9931 §5).
     pub keep_alive: bool,
-    /// The protocols that the client asks to upgrade to: a list, as sent. Only where `Connection` says so too. A
-    /// caller that does not know the protocol ignores it; above all `h2c` must not reach an origin, where it would
-    /// open a channel past every policy.
+    /// The protocols that the client asks to upgrade to: a list, as sent. Only where `Connection` says so too, and no
+    /// body stands between the head and the other protocol's bytes. A caller that does not know the protocol ignores
+    /// it; above all `h2c` must not reach an origin, where it would open a channel past every policy.
     pub upgrade: Option<Span>,
     /// Whether the client waits for a 100 before it sends the body. Never without a body.
     pub expect_continue: bool,
@@ -87,6 +88,7 @@ pub fn parse_request(
 struct Line {
     method: Span,
     kind: RequestKind,
+    is_trace: bool,
     target: Target,
     version: Version,
 }
@@ -144,8 +146,9 @@ fn request_line(cursor: &mut Cursor<'_>) -> Result<Line, Stop> {
         b"CONNECT" => RequestKind::Connect,
         _ => RequestKind::Other,
     };
+    let is_trace = method.of(cursor.bytes) == b"TRACE";
     let target = target(cursor.bytes, method, kind, text).ok_or(ParseError::BadTargetForm)?;
-    Ok(Line { method, kind, target, version })
+    Ok(Line { method, kind, is_trace, target, version })
 }
 
 /// Tells the four forms apart by the method and the first bytes.
@@ -210,11 +213,12 @@ fn request(
     fields: &mut [FieldSpan],
 ) -> Result<Request, ParseError> {
     let body = facts.framing();
-    if line.kind == RequestKind::Connect && body != Framing::None {
+    let has_body = !matches!(body, Framing::None | Framing::Length(0));
+    if line.kind == RequestKind::Connect && body != Framing::None || line.is_trace && has_body {
         return Err(ParseError::BodyNotAllowed);
     }
     let is_http11 = line.version == Version::Http11;
-    let expect_continue = is_http11 && !matches!(body, Framing::None | Framing::Length(0));
+    let expect_continue = is_http11 && has_body;
     if let (Some(index), false) = (facts.expect, expect_continue) {
         // An expectation that must be ignored must not come alive at the next hop.
         fields[index].hop_by_hop = true;
@@ -227,8 +231,8 @@ fn request(
         version: line.version,
         host: facts.host,
         body,
-        keep_alive: is_http11 && !facts.options.close,
-        upgrade: facts.upgrade(),
+        keep_alive: is_http11 && !facts.options.close && line.kind != RequestKind::Connect,
+        upgrade: facts.upgrade().filter(|_| !has_body),
         expect_continue: expect_continue && facts.expect.is_some(),
     })
 }

@@ -77,7 +77,8 @@ pub enum WriteError {
 /// Appends a request's head: HTTP/1.1, `host`, the fields, then framing and connection.
 ///
 /// Of `fields`, those that this engine answers for are dropped: `host`, `content-length` and all for which
-/// [`is_hop_by_hop`](crate::is_hop_by_hop) is true (`te: trailers` is kept, and announced in `Connection`).
+/// [`is_hop_by_hop`](crate::is_hop_by_hop) is true (`te: trailers` is kept, and announced in `Connection`). An `expect`
+/// is dropped where no body follows that could be waited for; elsewhere it must be `100-continue`.
 ///
 /// # Errors
 /// The part that cannot be written; `out` is then as it was. The fault of whoever made the part.
@@ -93,9 +94,18 @@ pub fn write_request_head<'a>(
     if framing == Framing::UntilClose || is_connect && framing != Framing::None {
         return Err(WriteError::Framing);
     }
+    let has_body = !matches!(framing, Framing::None | Framing::Length(0));
     whole(out, |out| {
         put(out, &[line.method, b" ", line.target, b" HTTP/1.1\r\nhost: ", line.authority, b"\r\n"]);
-        let te_trailers = write_fields(out, fields, |known| known == Known::Host)?;
+        let te_trailers = write_fields(out, fields, |known, _, value| match known {
+            Known::Host => Ok(false),
+            // Whoever reads an odd expectation otherwise than we do waits for a body when we do not.
+            Known::Expect if has_body && !value.eq_ignore_ascii_case(b"100-continue") => {
+                Err(WriteError::FieldValue)
+            }
+            Known::Expect => Ok(has_body),
+            _ => Ok(true),
+        })?;
         write_framing(out, framing);
         write_connection(out, connection, te_trailers)?;
         put(out, &[LINE_END]);
@@ -133,7 +143,7 @@ pub fn write_response_head<'a>(
         put(out, &[b"HTTP/1.1 "]);
         write_number::<10>(out, u64::from(line.status));
         put(out, &[b" ", reason_phrase(line.status).as_bytes(), LINE_END]);
-        write_fields(out, fields, |_| false)?;
+        write_fields(out, fields, |known, _, _| Ok(known != Known::Te))?;
         write_framing(out, framing);
         write_connection(out, connection, false)?;
         put(out, &[LINE_END]);
@@ -169,8 +179,8 @@ pub fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
     }
 }
 
-/// Appends the end of a chunked body with its trailers, of which those are dropped that no trailer may carry: `host`,
-/// `content-length`, `expect`, and all for which [`is_hop_by_hop`](crate::is_hop_by_hop) is true.
+/// Appends the end of a chunked body with its trailers, of which those are dropped for which
+/// [`may_trail`](crate::may_trail) is false.
 ///
 /// # Errors
 /// The trailer that cannot be written; `out` is then as it was.
@@ -180,7 +190,7 @@ pub fn write_last_chunk<'a>(
 ) -> Result<(), WriteError> {
     whole(out, |out| {
         put(out, &[b"0\r\n"]);
-        write_fields(out, trailers, |known| matches!(known, Known::Host | Known::Expect | Known::Te))?;
+        write_fields(out, trailers, |known, name, _| Ok(known.may_trail(name)))?;
         put(out, &[LINE_END]);
         Ok(())
     })
@@ -279,17 +289,21 @@ fn whole(
     write(out).inspect_err(|_| out.truncate(start))
 }
 
-/// Appends the fields that may be forwarded and are not `owned`; returns whether `te: trailers` was among them.
+/// Appends the fields that may be forwarded and that `wanted` lets through; returns whether `te: trailers` was among
+/// them.
 fn write_fields<'a>(
     out: &mut Vec<u8>,
     fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
-    owned: impl Fn(Known) -> bool,
+    wanted: impl Fn(Known, &[u8], &[u8]) -> Result<bool, WriteError>,
 ) -> Result<bool, WriteError> {
     let mut te_trailers = false;
     for (name, value) in fields {
         let known = Known::of(name);
-        let is_te_trailers = known == Known::Te && is_te_trailers(value) && !owned(known);
-        if known == Known::ContentLength || owned(known) || known.is_hop_by_hop() && !is_te_trailers {
+        let is_te_trailers = known == Known::Te && is_te_trailers(value);
+        if known == Known::ContentLength || known.is_hop_by_hop() && !is_te_trailers {
+            continue;
+        }
+        if !wanted(known, name, value)? {
             continue;
         }
         if !is_token(name) {

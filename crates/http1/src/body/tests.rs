@@ -1,6 +1,7 @@
 use super::*;
 
-/// What a decoder made of its input: the data, the trailers as `name=value`, and what was left over.
+/// What a decoder made of its input: the data, the trailers as `name=value` (`-name=value` where they are not
+/// forwarded), and what was left over.
 type Outcome = Result<(Vec<u8>, Vec<String>, Vec<u8>), ParseError>;
 
 /// Feeds `input` in pieces of `step` bytes, as a caller with a buffer does; an input that stops short is closed.
@@ -16,7 +17,8 @@ fn run(framing: Framing, limits: &Limits, input: &[u8], step: usize) -> Outcome 
         if decoded.ended {
             let lines = trailers.iter().map(|t| {
                 let text = |span: crate::Span| String::from_utf8_lossy(span.of(&buffer)).into_owned();
-                format!("{}={}", text(t.name), text(t.value))
+                let sign = if t.hop_by_hop { "-" } else { "" };
+                format!("{sign}{}={}", text(t.name), text(t.value))
             });
             let lines = lines.collect();
             buffer.drain(..decoded.consumed);
@@ -85,7 +87,12 @@ fn chunks_are_taken_apart() {
 #[test]
 fn trailers_are_parsed_whole() {
     check(Framing::Chunked, "0\r\nA: b\r\nc:\td \r\n\r\nnext", Ok(("", &["A=b", "c=d"], "next")));
-    check(Framing::Chunked, "1\r\nx\r\n0\r\nTrailer: 1\r\n\r\n", Ok(("x", &["Trailer=1"], "")));
+    check(Framing::Chunked, "1\r\nx\r\n0\r\nX-Trailer: 1\r\n\r\n", Ok(("x", &["X-Trailer=1"], "")));
+    check(
+        Framing::Chunked,
+        "0\r\nAuthorization: a\r\nt: 1\r\nSET-COOKIE: b\r\nContent-Type: c\r\nTrailer: d\r\n\r\n",
+        Ok(("", &["-Authorization=a", "t=1", "-SET-COOKIE=b", "-Content-Type=c", "-Trailer=d"], "")),
+    );
     check_refused(
         &[
             "0\r\nContent-Length: 5\r\n\r\n",
@@ -94,6 +101,8 @@ fn trailers_are_parsed_whole() {
             "0\r\nConnection: close\r\n\r\n",
             "0\r\nUpgrade: a\r\n\r\n",
             "0\r\nTE: trailers\r\n\r\n",
+            "0\r\nok: 1\r\nhttp2-settings: x\r\n\r\n",
+            "0\r\nProxy-Authorization: x\r\n\r\n",
             "0\r\nExpect: 100-continue\r\n\r\n",
             "0\r\nKeep-Alive: 1\r\n",
         ],
@@ -107,9 +116,10 @@ fn trailers_are_parsed_whole() {
     check_refused(&["0\r\nGET / HTTP/1.1\r\n"], ParseError::SpaceBeforeColon);
 }
 
-#[test]
-fn broken_chunk_grammar_is_refused() {
-    check_refused(
+/// Chunked bodies, each with the rule that it breaks.
+const BROKEN_CHUNKS: &[(ParseError, &[&str])] = &[
+    (
+        ParseError::BadChunkSize,
         &[
             "\r\n",
             ";a\r\n",
@@ -129,19 +139,66 @@ fn broken_chunk_grammar_is_refused() {
             "1\r\na\r\n\r\n",
             "1\r\na\r\n;",
             "\u{ff11}",
+            "\x0b1",
+            "1\x0b\r\n",
+            "1\x0c;a",
+            "\u{a0}1",
+            "1 ;a\r\n",
+            "\"1\"",
+            "1h",
+            "1\u{b2}",
+            "0x0\r\n",
+            "-0\r\n",
+            "1\r\na\r\n 0\r\n",
+            "1\r\na\r\n\t0\r\n",
+            "1\r\na\r\nGET / HTTP/1.1\r\n",
         ],
-        ParseError::BadChunkSize,
-    );
-    check_refused(
-        &["1\n", "\n", "1;a\n", "1\r\na\n", "0\r\n\n", "0\r\na: b\n", "1;\"\n\"\r\n", "1\r\na\r\n\n"],
+    ),
+    (
         ParseError::BareLf,
-    );
-    check_refused(
-        &["1\rx", "1;a\rx", "1\r\na\rx", "0\r\n\rx", "0\r\r\n", "1;a\r\r\n", "0\r\na: b\rc\r\n"],
+        &[
+            "1\n",
+            "\n",
+            "1;a\n",
+            "1\r\na\n",
+            "0\r\n\n",
+            "0\r\na: b\n",
+            "1;\"\n\"\r\n",
+            "1\r\na\r\n\n",
+            // "TERM.EXT" and "EXT.TERM": the line's end hidden in, or behind, an extension.
+            "2;\nxx\r\n4c\r\n0\r\n\r\n",
+            "2;a\nb\r\nxx\r\n0\r\n\r\n",
+            "2\n;\r\nxx\r\n0\r\n\r\n",
+            "0;\n\r\n",
+            "0\nGET / HTTP/1.1",
+            "0\r\na: b\n\r\n",
+            "0\r\na\n: b\r\n",
+            "0\r\na: \nb\r\n",
+        ],
+    ),
+    (
         ParseError::BareCr,
-    );
-    check_refused(&["1\r\nab", "1\r\na0\r\n", "1\r\na\0", "3\r\nabcd\r\n"], ParseError::BadChunkEnd);
-    check_refused(
+        &[
+            "1\rx",
+            "1;a\rx",
+            "1\r\na\rx",
+            "0\r\n\rx",
+            "0\r\r\n",
+            "1;a\r\r\n",
+            "0\r\na: b\rc\r\n",
+            "2;\rxx\r\n",
+            "2\r;\nxx\r\n",
+            "2;a\r\0\nxx\r\n",
+            "0\r\n\r\r\n",
+            "0\r\na\r: b\r\n",
+        ],
+    ),
+    (
+        ParseError::BadChunkEnd,
+        &["1\r\nab", "1\r\na0\r\n", "1\r\na\0", "3\r\nabcd\r\n", "1\r\na \r\n", "1\r\naGET", "1\r\na;\r\n"],
+    ),
+    (
+        ParseError::ChunkTooLarge,
         &[
             "8000000000000000\r\n",
             "ffffffffffffffff\r\n",
@@ -150,10 +207,10 @@ fn broken_chunk_grammar_is_refused() {
             "ffffffffffffffff0",
             "fffffffffffffffff1",
         ],
-        ParseError::ChunkTooLarge,
-    );
-    check_refused(&["1;\0", "1;a=\x01", "1;\x7f", "1;\x0b"], ParseError::BadChunkExtension);
-    check_refused(
+    ),
+    (ParseError::BadChunkExtension, &["1;\0", "1;a=\x01", "1;\x7f", "1;\x0b"]),
+    (
+        ParseError::Truncated,
         &[
             "",
             "1",
@@ -167,8 +224,14 @@ fn broken_chunk_grammar_is_refused() {
             "0\r\na: b\r\n",
             "5\r\nabc",
         ],
-        ParseError::Truncated,
-    );
+    ),
+];
+
+#[test]
+fn broken_chunk_grammar_is_refused() {
+    for (error, inputs) in BROKEN_CHUNKS {
+        check_refused(inputs, *error);
+    }
     check(Framing::Chunked, "7fffffffffffffff\r\nab", Err(ParseError::Truncated));
 }
 

@@ -69,10 +69,11 @@ fn request_lines_are_read() {
     check("GET / HTTP/1.1\r\nHost: a\r\n\r", Ok("partial"));
 }
 
-#[test]
-fn broken_request_lines_are_refused() {
-    check_refused(&["\r\n\r\nGET", "\r\n\r", "\r\n\n"], ParseError::EmptyLines);
-    check_refused(
+/// Beginnings of requests, each with the rule that it breaks.
+const BROKEN_REQUEST_LINES: &[(ParseError, &[&str])] = &[
+    (ParseError::EmptyLines, &["\r\n\r\nGET", "\r\n\r", "\r\n\n"]),
+    (
+        ParseError::BareLf,
         &[
             "\n",
             "G\n",
@@ -86,9 +87,9 @@ fn broken_request_lines_are_refused() {
             "GET / HTTP/1.1\r\nHost\n",
             "GET / HTTP/1.1\r\nHost: a\r\n\n",
         ],
-        ParseError::BareLf,
-    );
-    check_refused(
+    ),
+    (
+        ParseError::BareCr,
         &[
             "\rG",
             "GET /\rx",
@@ -97,17 +98,54 @@ fn broken_request_lines_are_refused() {
             "GET / HTTP/1.1\r\nHost: a\rb",
             "\r\r",
         ],
-        ParseError::BareCr,
-    );
-    check_refused(
-        &[" GET", "\t", "\0", "\x16\x03\x01", "G(T", "GET\t/", "GET\r\n", "GE\u{e9}", "\"", "GET:", "{"],
+    ),
+    (
         ParseError::BadMethod,
-    );
-    check_refused(
-        &["GET  / HTTP", "GET \t/", "GET /\tx", "GET /\0", "GET /\u{e9}", "GET /\x7f", "GET /a#b", "GET #"],
+        &[
+            " GET",
+            "\t",
+            "\0",
+            "\x16\x03\x01",
+            "G(T",
+            "GET\t/",
+            "GET\r\n",
+            "GE\u{e9}",
+            "\"",
+            "GET:",
+            "{",
+            "\x0bGET",
+            "GET\x0b/",
+            "GET\x0c/",
+            "GET\0/",
+            "GET\u{a0}/",
+            "GET/index HTTP/1.1\r\n",
+            "/",
+            "\u{feff}GET",
+            "\x7f",
+            "\r\n GET",
+            "HTTP/1.1 200 OK\r\n",
+        ],
+    ),
+    (
         ParseError::BadTarget,
-    );
-    check_refused(
+        &[
+            "GET  / HTTP",
+            "GET \t/",
+            "GET /\tx",
+            "GET /\0",
+            "GET /\u{e9}",
+            "GET /\x7f",
+            "GET /a#b",
+            "GET #",
+            "GET /\tHTTP/1.1\r\n",
+            "GET /\x0bHTTP/1.1\r\n",
+            "GET /\u{a0}HTTP/1.1\r\n",
+            "GET /\x1b[0m",
+            "GET http://a/#b",
+        ],
+    ),
+    (
+        ParseError::BadVersion,
         &[
             "GET /\r\n",
             "GET / \r\n",
@@ -124,19 +162,44 @@ fn broken_request_lines_are_refused() {
             "GET / HTTP/1,1",
             "GET / HTTP/1.x",
             "GET / XTTP",
+            "GET / HTTP /1.1",
+            "GET / HTTP/ 1.1",
+            "GET / HTTP/1 .1",
+            "GET / HTTP/1. 1",
+            "GET / HTTP/1.1\t\r\n",
+            "GET / HTTP/1.1\0",
+            "GET / HTTP/1.1;a",
+            "GET / HTTP/01.1",
+            "GET / HTTP/1.01",
+            "GET / Http/1.1",
+            "GET / HTTP\\1.1",
+            "GET / HTTP/\u{ff11}.1",
+            "GET / HTTP/1.1 HTTP/1.1\r\n",
+            "GET /a b HTTP/1.1\r\n",
+            "GET \r\n",
         ],
-        ParseError::BadVersion,
-    );
-    check_refused(
+    ),
+    (
+        ParseError::UnsupportedVersion,
         &[
             "GET / HTTP/1.2",
             "GET / HTTP/2.0",
             "GET / HTTP/0.9",
             "GET / HTTP/3.0",
+            "GET / HTTP/1.9",
+            "GET / HTTP/0.0",
+            "GET / HTTP/9.9",
+            "GET / HTTP/2.1",
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         ],
-        ParseError::UnsupportedVersion,
-    );
+    ),
+];
+
+#[test]
+fn broken_request_lines_are_refused() {
+    for (error, inputs) in BROKEN_REQUEST_LINES {
+        check_refused(inputs, *error);
+    }
 }
 
 #[test]
@@ -150,8 +213,8 @@ fn target_forms_suit_their_methods() {
         ("OPTIONS http://a", "a", "OPTIONS * a Http11 None keep"),
         ("OPTIONS http://a/", "a", "OPTIONS / a Http11 None keep"),
         ("GET http://[::1]:80/", "[::1]:80", "GET / [::1]:80 Http11 None keep"),
-        ("CONNECT a:443", "a:443", "CONNECT  a:443 Http11 None keep"),
-        ("CONNECT a:443", "a", "CONNECT  a:443 Http11 None keep"),
+        ("CONNECT a:443", "a:443", "CONNECT  a:443 Http11 None close"),
+        ("CONNECT a:443", "a", "CONNECT  a:443 Http11 None close"),
     ] {
         check(&line(request, host), Ok(expected));
     }
@@ -176,6 +239,27 @@ fn target_forms_suit_their_methods() {
         "CONNECT a:0",
         "CONNECT a:80/",
         "connect a:80",
+        "GET http://a\\b/",
+        "GET http://a%2f/",
+        "GET http://a:/",
+        "GET http://a:80:80/",
+        "GET http://a@b:80/",
+        "GET http://a:pw@a/",
+        "GET http://[::1/",
+        "GET http://a,b/",
+        "GET http:a",
+        "GET httpx://a/",
+        "GET ws://a/",
+        "GET file:///etc/passwd",
+        "GET .",
+        "GET **",
+        "POST *",
+        "CONNECT a:",
+        "CONNECT a:65536",
+        "CONNECT u@a:80",
+        "CONNECT :80",
+        "OPTIONS */",
+        "OPTIONS *?a",
     ] {
         check(&line(request, "a"), Err(ParseError::BadTargetForm));
     }
@@ -211,18 +295,53 @@ fn field_lines_follow_the_grammar() {
         &["GET / HTTP/1.1\r\n Host: a", "GET / HTTP/1.1\r\n\tHost: a", "GET / HTTP/1.1\r\n \r\n"],
         ParseError::SpaceBeforeFirstField,
     );
-    for line in [" b", "\tb", " \r\n", " X: y"] {
+    for line in [" b", "\tb", " \r\n", " X: y", "\t\r\n", " Transfer-Encoding: chunked\r\n", "X:\r\n y\r\n"] {
         check_fields(line, Err(ParseError::FoldedField));
     }
-    for line in ["X : b", "X\t:b", "Content-Length : 5", "X y"] {
+    for line in
+        ["X : b", "X\t:b", "Content-Length : 5", "X y", "Transfer-Encoding\t: chunked", "Host : a", "X y: z"]
+    {
         check_fields(line, Err(ParseError::SpaceBeforeColon));
     }
-    check_fields("X\r\n", Err(ParseError::MissingColon));
-    for line in [":b", "X\0:", "X(:", "X\u{e9}:", "\"X\":", "X\x0b:", "X/y:", "X\x7f:", "[:", "X;:"] {
+    for line in ["X\r\n", "GET\r\n", "chunked\r\n"] {
+        check_fields(line, Err(ParseError::MissingColon));
+    }
+    for line in [
+        ":b",
+        "::",
+        ": Content-Length: 5",
+        "X\0:",
+        "X(:",
+        "X\u{e9}:",
+        "\"X\":",
+        "X\x0b:",
+        "X/y:",
+        "X\x7f:",
+        "[:",
+        "X;:",
+        "\x0bX:",
+        "\x0cX:",
+        "\u{a0}X:",
+        "\0:",
+        "X\x08:",
+        "X=y:",
+        "X,Y:",
+        "X@y:",
+        "{X}:",
+        "Content-Length\0: 5",
+        "Transfer-Encoding\x0b: chunked",
+        "\x1fTransfer-Encoding: chunked",
+    ] {
         check_fields(line, Err(ParseError::BadFieldName));
     }
-    for value in ["\0", "a\x01", "a\x0bb", "a\x0cb", "\x1f", "\x7f", "a\x08", "\x1b[0m"] {
+    for value in ["\0", "a\x01", "a\x0bb", "a\x0cb", "\x1f", "\x7f", "a\x08", "\x1b[0m", "a\0\r\n"] {
         check_fields(&format!("X: {value}"), Err(ParseError::BadFieldValue));
+    }
+    for lines in ["X: a\nY: b\r\n", "X: a\n\r\n", "X:\n", "\nX: b", "X: \"\n\"\r\n", "X\n: b"] {
+        check_fields(lines, Err(ParseError::BareLf));
+    }
+    for lines in ["X: a\rY: b\r\n", "X: a\r\r\n", "X:\r\r\n", "\rX: b", "X\r: b", "X: a\r b\r\n"] {
+        check_fields(lines, Err(ParseError::BareCr));
     }
 }
 
@@ -236,6 +355,50 @@ fn spans_name_trimmed_values() {
     assert_eq!(lines, [(&b"Host"[..], &b"a"[..]), (b"X", b""), (b"Yy", b"b c")]);
 }
 
+/// Values of `Content-Length` that some peer reads as another number than some other, or not at all.
+const BAD_LENGTHS: &[&str] = &[
+    "",
+    "+5",
+    "-5",
+    "0x5",
+    "5 5",
+    "5,5",
+    "5, 5",
+    "05",
+    "00",
+    "5.",
+    "5e1",
+    "a",
+    "5;",
+    "\"5\"",
+    "٥",
+    "5\u{a0}",
+    "5\t5",
+    "5,",
+    ",5",
+    "5, 6",
+    "0,5",
+    "5h",
+    "0b101",
+    "0o5",
+    "5_0",
+    "1_000",
+    "1,000",
+    "5 , 5",
+    "-0",
+    "+0",
+    " +5",
+    "5e0",
+    "5.0",
+    "''",
+    "0000000000000005",
+    "18446744073709551621",
+    "340282366920938463463374607431768211461",
+    "9223372036854775808",
+    "18446744073709551616",
+    "99999999999999999999999",
+];
+
 #[test]
 fn framing_is_certain_or_refused() {
     check_fields("Content-Length: 5\r\n", Ok("GET / a Http11 Length(5) keep"));
@@ -245,27 +408,7 @@ fn framing_is_certain_or_refused() {
         Ok("GET / a Http11 Length(9223372036854775807) keep"),
     );
     check_fields("TRANSFER-ENCODING:\tChunked \r\n", Ok("GET / a Http11 Chunked keep -TRANSFER-ENCODING"));
-    for value in [
-        "",
-        "+5",
-        "-5",
-        "0x5",
-        "5 5",
-        "5,5",
-        "5, 5",
-        "05",
-        "00",
-        "5.",
-        "5e1",
-        "a",
-        "5;",
-        "\"5\"",
-        "٥",
-        "5\u{a0}",
-        "9223372036854775808",
-        "18446744073709551616",
-        "99999999999999999999999",
-    ] {
+    for value in BAD_LENGTHS {
         check_fields(&format!("Content-Length: {value}\r\n"), Err(ParseError::BadContentLength));
     }
     for second in ["5", "6", "x"] {
@@ -288,6 +431,21 @@ fn framing_is_certain_or_refused() {
     }
     // These names are others, however alike they look.
     check_fields("Content_Length: 5\r\nTransfer-Encodin: chunked\r\n", Ok("GET / a Http11 None keep"));
+    check_fields(
+        "Content-Length-: 5\r\nX-Transfer-Encoding: chunked\r\nTransfer_Encoding: x\r\n",
+        Ok("GET / a Http11 None keep"),
+    );
+    // Spaces and tabs around a value are not part of it, however many.
+    check_fields("Content-Length:\t \t5 \t\r\n", Ok("GET / a Http11 Length(5) keep"));
+}
+
+#[test]
+fn trace_carries_no_body() {
+    let trace = |line| format!("TRACE / HTTP/1.1\r\nHost: a\r\n{line}\r\n");
+    check(&trace(""), Ok("TRACE / a Http11 None keep"));
+    check(&trace("Content-Length: 0\r\n"), Ok("TRACE / a Http11 Length(0) keep"));
+    check(&trace("Content-Length: 1\r\n"), Err(ParseError::BodyNotAllowed));
+    check(&trace("Transfer-Encoding: chunked\r\n"), Err(ParseError::BodyNotAllowed));
 }
 
 #[test]
@@ -311,6 +469,26 @@ fn chunked_is_the_only_transfer_coding() {
         "chunked\u{a0}",
         ", chunked",
         "gzip, ,chunked",
+        "\u{a0}chunked",
+        "chunked;",
+        "chunked; ",
+        "chunked ;a=b",
+        "chunked,\tchunked",
+        "chunked\tchunked",
+        "CHUNKED, chunked",
+        "chunked, x",
+        "x chunked",
+        "'chunked'",
+        "chunkedchunked",
+        "chunked-x",
+        "chunked=1",
+        "Content-Length: 5",
+        "cow",
+        "gzip, chunked;a",
+        "gzip;a=\"b, chunked\"",
+        "deflate",
+        "\"a\", chunked",
+        ",,",
     ] {
         check_fields(&format!("Transfer-Encoding: {value}\r\n"), Err(ParseError::BadTransferEncoding));
     }
@@ -342,7 +520,33 @@ fn connection_fields_are_not_forwarded() {
         "Keep-Alive: 5\r\nProxy-Connection: close\r\nProxy-Authorization: x\r\n",
         Ok("GET / a Http11 None keep -Keep-Alive -Proxy-Connection -Proxy-Authorization"),
     );
-    for value in ["a b", "\"close\"", "close; a", "a/b", "\u{e9}", "close:"] {
+    check_fields(
+        "Connection: close, cookie\r\nCookie: a=b\r\nX-Forwarded-For: c\r\nConnection: X-Forwarded-For\r\n",
+        Ok("GET / a Http11 None close -Connection -Cookie -X-Forwarded-For -Connection"),
+    );
+    // What the message itself needs is nobody's to take away.
+    for name in ["host", "Content-Length", "CONTENT-LENGTH, close", "close, Host", "expect"] {
+        check_fields(
+            &format!("Content-Length: 5\r\nConnection: {name}\r\n"),
+            Err(ParseError::BadConnectionOption),
+        );
+    }
+    check_fields(
+        "Transfer-Encoding: chunked\r\nConnection: Transfer-Encoding\r\n",
+        Ok("GET / a Http11 Chunked keep -Transfer-Encoding -Connection"),
+    );
+    for value in [
+        "a b",
+        "\"close\"",
+        "close; a",
+        "a/b",
+        "\u{e9}",
+        "close:",
+        "close\tx",
+        "close=1",
+        "(close)",
+        "close, a b",
+    ] {
         check_fields(&format!("Connection: {value}\r\n"), Err(ParseError::BadConnectionOption));
     }
     let most = vec!["close"; 32].join(",");
@@ -369,6 +573,19 @@ fn upgrade_counts_only_when_asked_for_as_a_whole() {
         "GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
         Ok("GET / - Http10 None close -Connection -Upgrade"),
     );
+    // Where a body stands before the other protocol, it stays HTTP.
+    check_fields(
+        "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n",
+        Ok("GET / a Http11 Length(5) keep -Connection -Upgrade"),
+    );
+    check_fields(
+        "Connection: upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n",
+        Ok("GET / a Http11 Chunked keep -Connection -Upgrade -Transfer-Encoding"),
+    );
+    check_fields(
+        "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n",
+        Ok("GET / a Http11 Length(0) keep upgrade=websocket -Connection -Upgrade"),
+    );
     check_fields("Upgrade:\r\n", Err(ParseError::BadUpgrade));
     check_fields("Upgrade: a\r\nUpgrade: b\r\n", Err(ParseError::BadUpgrade));
 }
@@ -394,6 +611,11 @@ fn expectations_are_exact_and_need_a_body() {
         "Expect: y 100-continue\r\n",
         "Expect: 100-continue, x\r\n",
         "Expect: 200-ok\r\n",
+        "Expect: 100-continue;a=b\r\n",
+        "Expect: \"100-continue\"\r\n",
+        "Expect: 100-continue 100-continue\r\n",
+        "Expect: 100\r\n",
+        "Expect: \u{a0}100-continue\r\n",
         "Expect: 100-continue\r\nExpect: 100-continue\r\n",
     ] {
         check_fields(lines, Err(ParseError::BadExpectation));

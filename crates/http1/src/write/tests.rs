@@ -138,6 +138,23 @@ fn nothing_that_could_start_another_line_is_written() {
 }
 
 #[test]
+fn expectations_are_written_only_where_a_body_can_be_waited_for() {
+    let check = |value, framing, expected| {
+        check_request(["PUT", "/", "a"], &[("Expect", value)], framing, Connection::KeepAlive, expected);
+    };
+    check(
+        "100-continue",
+        Framing::Length(3),
+        Ok("PUT / HTTP/1.1\r\nhost: a\r\nExpect: 100-continue\r\ncontent-length: 3\r\n\r\n"),
+    );
+    check("100-continue", Framing::None, Ok("PUT / HTTP/1.1\r\nhost: a\r\n\r\n"));
+    check("x", Framing::Length(0), Ok("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"));
+    for odd in ["", "x", "y 100-continue", "100-continue, x"] {
+        check(odd, Framing::Chunked, Err(WriteError::FieldValue));
+    }
+}
+
+#[test]
 fn requests_have_a_certain_end() {
     let get = ["GET", "/", "a"];
     check_request(get, &[], Framing::UntilClose, Connection::Close, Err(WriteError::Framing));
@@ -171,6 +188,13 @@ fn response_heads_say_where_the_client_must_stop() {
     for (status, to, framing) in [(204, Other, Length(1)), (100, Other, Chunked), (200, Connect, Chunked)] {
         check_response(status, to, framing, Connection::KeepAlive, Err(WriteError::Framing));
     }
+    // Nothing is offered towards a client, and `te` is a request's.
+    let line = StatusLine { status: 200, to: Other };
+    let fields = [("te", "trailers"), ("upgrade", "h2c"), ("x", "y")];
+    check(
+        |out| write_response_head(out, line, bytes(&fields), Length(0), Connection::KeepAlive),
+        Ok("HTTP/1.1 200 OK\r\nx: y\r\ncontent-length: 0\r\n\r\n"),
+    );
     for status in [0, 99, 1000] {
         check_response(status, Other, None, Connection::KeepAlive, Err(WriteError::Status));
     }
@@ -193,6 +217,7 @@ fn chunks_and_trailers_are_canonical() {
     assert_eq!(out, format!("1a\r\n{}\r\n", "x".repeat(26)).into_bytes());
     check(|out| write_last_chunk(out, bytes(&[])), Ok("0\r\n\r\n"));
     check(|out| write_last_chunk(out, bytes(&[("a", "b"), ("expect", "x")])), Ok("0\r\na: b\r\n\r\n"));
+    check(|out| write_last_chunk(out, bytes(&[("Authorization", "x"), ("a", "")])), Ok("0\r\na: \r\n\r\n"));
     check(|out| write_last_chunk(out, bytes(OWNED)), Ok("0\r\n\r\n"));
     check(|out| write_last_chunk(out, bytes(&[("te", "trailers")])), Ok("0\r\n\r\n"));
     check(|out| write_last_chunk(out, bytes(&[("a", "b"), ("c", "\r\n")])), Err(WriteError::FieldValue));

@@ -1,0 +1,5 @@
+//! What a whole proxy does, judged from both of its ends.
+
+mod deadlines;
+mod exchange;
+mod framing;

@@ -7,6 +7,7 @@
 
 pub(crate) mod config;
 mod end;
+pub(crate) mod seeds;
 mod socket;
 mod world;
 

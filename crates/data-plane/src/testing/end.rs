@@ -5,14 +5,14 @@ use std::io;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
 
 use super::{MemorySocket, settle};
 
-/// A test's end of a connection with the proxy.
-pub(crate) struct End {
-    pub(crate) socket: MemorySocket,
+/// A test's end of a connection with the proxy, or the half of it that reads.
+pub(crate) struct End<S = MemorySocket> {
+    pub(crate) socket: S,
     /// What was read and belongs to no message yet.
     pub(crate) left: Vec<u8>,
 }
@@ -58,6 +58,25 @@ impl End {
         self.socket.shutdown().await.expect("open");
     }
 
+    /// Whether nothing comes, once everything has gone on that could.
+    pub(crate) async fn has_nothing(&mut self) -> bool {
+        settle().await;
+        self.left.is_empty() && poll_fn(|cx| Poll::Ready(self.socket.poll_read_ready(cx).is_pending())).await
+    }
+
+    /// Whether the connection ends by itself, in one way or the other, without any time passing.
+    pub(crate) async fn is_over(&mut self) -> bool {
+        timeout(Duration::from_millis(1), self.rest()).await.is_ok()
+    }
+
+    /// Both halves, for tests that read and write at the same time.
+    pub(crate) fn split(self) -> (End<ReadHalf<MemorySocket>>, WriteHalf<MemorySocket>) {
+        let (reading, writing) = split(self.socket);
+        (End { socket: reading, left: self.left }, writing)
+    }
+}
+
+impl<S: AsyncRead + Unpin> End<S> {
     /// The next message, whole.
     pub(crate) async fn receive(&mut self) -> Message {
         self.try_receive(false).await.expect("a message")
@@ -65,20 +84,26 @@ impl End {
 
     /// The next message, or why there is none; the answer to HEAD has no body, whatever it says.
     pub(crate) async fn try_receive(&mut self, is_to_head: bool) -> Result<Message, Cut> {
-        let head = self.head().await?;
-        let mut message = Message { head, ..Message::default() };
-        if is_to_head || matches!(message.status(), Some(100..200 | 204 | 304)) {
-            return Ok(message);
-        }
-        match message.framing() {
-            Framing::Length(length) => message.body = self.take(length).await?,
-            Framing::Chunked => self.chunks(&mut message).await?,
-            Framing::UntilClose => {
-                while self.fill().await? {}
-                message.body = std::mem::take(&mut self.left);
-            }
+        let mut message = self.receive_head().await?;
+        if !is_to_head && !matches!(message.status(), Some(100..200 | 204 | 304)) {
+            self.receive_body(&mut message).await?;
         }
         Ok(message)
+    }
+
+    /// The next message's head.
+    pub(crate) async fn receive_head(&mut self) -> Result<Message, Cut> {
+        Ok(Message { head: self.head().await?, ..Message::default() })
+    }
+
+    /// The body behind a head.
+    pub(crate) async fn receive_body(&mut self, message: &mut Message) -> Result<(), Cut> {
+        match message.framing() {
+            Framing::Length(length) => message.body = self.take(length).await?,
+            Framing::Chunked => self.chunks(message).await?,
+            Framing::UntilClose => message.body = self.rest().await?,
+        }
+        Ok(())
     }
 
     /// All bytes until the connection ends.
@@ -99,17 +124,6 @@ impl End {
     pub(crate) async fn receive_head_and(&mut self, length: usize) -> String {
         self.head().await.expect("a head");
         String::from_utf8(self.take(length).await.expect("bytes")).expect("text")
-    }
-
-    /// Whether nothing comes, once everything has gone on that could.
-    pub(crate) async fn has_nothing(&mut self) -> bool {
-        settle().await;
-        self.left.is_empty() && poll_fn(|cx| Poll::Ready(self.socket.poll_read_ready(cx).is_pending())).await
-    }
-
-    /// Whether the connection ends by itself, in one way or the other, without any time passing.
-    pub(crate) async fn is_over(&mut self) -> bool {
-        timeout(Duration::from_millis(1), self.rest()).await.is_ok()
     }
 
     async fn head(&mut self) -> Result<String, Cut> {

@@ -81,9 +81,10 @@ impl MemorySocket {
         self
     }
 
-    /// The connection breaks after so many more bytes towards the other end.
-    pub(crate) fn break_after(&self, bytes: usize) {
-        self.outgoing.borrow_mut().left = Some(bytes);
+    /// The connection breaks after so many more bytes, towards the other end or from it.
+    pub(crate) fn break_after(&self, bytes: usize, is_outgoing: bool) {
+        let lane = if is_outgoing { &self.outgoing } else { &self.incoming };
+        lane.borrow_mut().left = Some(bytes);
     }
 
     /// Breaks the connection now.

@@ -8,7 +8,6 @@ use meshwork_identity::peer_id;
 use meshwork_model::proxy::{Direction, Transport as Detected};
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_telemetry::Protocol;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::rustls::server::Acceptor;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server};
@@ -19,7 +18,7 @@ use crate::http::serve::serve as serve_http;
 use crate::limits::HANDSHAKE;
 use crate::record::OpenConnection;
 use crate::tcp;
-use crate::transport::Transport;
+use crate::transport::{Socket, Transport};
 use crate::upstream::Edges;
 use crate::worker::{Presence, Worker};
 
@@ -70,13 +69,13 @@ pub(crate) async fn serve(
     worker: Rc<Worker>,
     listener: &ListenerConfig,
     address: SocketAddr,
-    stream: TcpStream,
+    stream: impl Into<Socket>,
     remote: SocketAddr,
 ) -> Result<(), ProxyError> {
     let _presence = Presence::announce(&worker).await;
     let version = worker.version();
     // Apart, so that a connection does not carry the memory of its handshake.
-    let accepted = Box::pin(timeout(HANDSHAKE, accept(&worker, listener, stream))).await;
+    let accepted = Box::pin(timeout(HANDSHAKE, accept(&worker, listener, stream.into()))).await;
     let accepted = accepted.unwrap_or_else(|_| Err(ProxyError::fatal(Kind::RequestTimeout)))?;
     let peer = Rc::new(Peer {
         direction: listener.direction,
@@ -100,12 +99,8 @@ pub(crate) async fn serve(
 }
 
 /// Chooses the chain and ends TLS where that does.
-async fn accept(
-    worker: &Worker,
-    listener: &ListenerConfig,
-    stream: TcpStream,
-) -> Result<Accepted, ProxyError> {
-    stream.set_nodelay(true).map_err(|e| ProxyError::downstream(&e))?;
+async fn accept(worker: &Worker, listener: &ListenerConfig, stream: Socket) -> Result<Accepted, ProxyError> {
+    stream.set_nodelay().map_err(|e| ProxyError::downstream(&e))?;
     let transport = if listener.needs_transport() { Some(detect(&stream).await?) } else { None };
     let is_plaintext = transport == Some(Detected::Plaintext);
     if listener.needs_alpn() && !is_plaintext {
@@ -123,7 +118,7 @@ async fn accept(
 }
 
 /// TLS or not, by the first byte.
-async fn detect(stream: &TcpStream) -> Result<Detected, ProxyError> {
+async fn detect(stream: &Socket) -> Result<Detected, ProxyError> {
     let mut first = [0];
     match stream.peek(&mut first).await.map_err(|e| ProxyError::downstream(&e))? {
         0 => Err(ProxyError::fatal(Kind::DownstreamGone)),
@@ -137,7 +132,7 @@ async fn accept_by_alpn(
     worker: &Worker,
     listener: &ListenerConfig,
     transport: Option<Detected>,
-    stream: TcpStream,
+    stream: Socket,
 ) -> Result<Accepted, ProxyError> {
     let _permit = worker.handshakes.acquire().await;
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream);
@@ -155,7 +150,7 @@ async fn accept_by_alpn(
 }
 
 /// Who the client is, and whether the chain lets them in.
-fn proven(chain: Arc<Chain>, stream: server::TlsStream<TcpStream>) -> Result<Accepted, ProxyError> {
+fn proven(chain: Arc<Chain>, stream: server::TlsStream<Socket>) -> Result<Accepted, ProxyError> {
     let session = stream.get_ref().1;
     let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
     let id = match session.peer_certificates() {

@@ -26,6 +26,10 @@ mod policy;
 mod proxy;
 mod record;
 mod tcp;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod transport;
 mod upstream;

@@ -11,20 +11,39 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
+/// A connected socket.
+pub(crate) enum Socket {
+    /// The kernel's.
+    Tcp(TcpStream),
+    /// One in memory, where a test plays the network.
+    #[cfg(test)]
+    Memory(crate::testing::MemorySocket),
+}
+
 /// A connected stream of bytes.
 pub(crate) enum Transport {
     /// Plaintext.
-    Plain(TcpStream),
+    Plain(Socket),
     /// TLS that we ended.
-    Server(Box<server::TlsStream<TcpStream>>),
+    Server(Box<server::TlsStream<Socket>>),
     /// TLS that we began.
-    Client(Box<client::TlsStream<TcpStream>>),
+    Client(Box<client::TlsStream<Socket>>),
 }
 
 /// A transport of which some bytes were already read.
 pub(crate) struct Rewound {
     head: BytesMut,
     transport: Transport,
+}
+
+macro_rules! on_socket {
+    ($self:expr, $socket:ident => $call:expr) => {
+        match $self {
+            Socket::Tcp($socket) => $call,
+            #[cfg(test)]
+            Socket::Memory($socket) => $call,
+        }
+    };
 }
 
 macro_rules! on_stream {
@@ -54,10 +73,10 @@ impl Transport {
 
     /// Ready when bytes of the underlying stream may have arrived, or it ended.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_read_ready(cx)
+        on_socket!(self.socket(), socket => socket.poll_read_ready(cx))
     }
 
-    fn stream(&self) -> &TcpStream {
+    fn socket(&self) -> &Socket {
         match self {
             Self::Plain(stream) => stream,
             Self::Server(stream) => stream.get_ref().0,
@@ -67,8 +86,12 @@ impl Transport {
 
     /// Ends with a reset instead of a clean end when it is dropped, so that the peer sees that something is missing.
     pub(crate) fn reset_on_close(&self) {
-        // A socket that is broken already resets by itself.
-        let _ = SockRef::from(self.stream()).set_linger(Some(Duration::ZERO));
+        match self.socket() {
+            // A socket that is broken already resets by itself.
+            Socket::Tcp(socket) => drop(SockRef::from(socket).set_linger(Some(Duration::ZERO))),
+            #[cfg(test)]
+            Socket::Memory(socket) => socket.reset_on_close(),
+        }
     }
 }
 
@@ -105,6 +128,62 @@ impl AsyncWrite for Transport {
             Self::Server(stream) => stream.is_write_vectored(),
             Self::Client(stream) => stream.is_write_vectored(),
         }
+    }
+}
+
+// === impl Socket ===
+
+impl Socket {
+    /// Lets small messages leave at once.
+    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.set_nodelay(true),
+            #[cfg(test)]
+            Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Reads without consuming; 0 at the end of the stream.
+    pub(crate) async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        on_socket!(self, socket => socket.peek(bytes).await)
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(socket: TcpStream) -> Self {
+        Self::Tcp(socket)
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        on_socket!(self.get_mut(), socket => Pin::new(socket).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        on_socket!(self.get_mut(), socket => Pin::new(socket).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_socket!(self.get_mut(), socket => Pin::new(socket).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_socket!(self.get_mut(), socket => Pin::new(socket).poll_shutdown(cx))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        on_socket!(self.get_mut(), socket => Pin::new(socket).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 }
 

@@ -15,7 +15,7 @@ use super::{Endpoint, Reach};
 use crate::config::{ClientTls, ClusterConfig};
 use crate::error::{Kind, ProxyError};
 use crate::limits::{PEER_SILENCE, PROBE_AFTER};
-use crate::transport::Transport;
+use crate::transport::{Socket, Transport};
 
 /// Connects to an endpoint, within the cluster's connect time-out.
 ///
@@ -36,9 +36,14 @@ pub(crate) async fn connect(cluster: &ClusterConfig, endpoint: &Endpoint) -> Res
     timeout(limit, opening).await.unwrap_or_else(|_| Err(ProxyError::unsent(Kind::ConnectTimeout)))
 }
 
-async fn open(endpoint: &Endpoint) -> Result<TcpStream, ProxyError> {
-    let opened = TcpStream::connect(endpoint.config.address).await.and_then(tune);
-    opened.map_err(|error| ProxyError::unsent(Kind::Connect(error)))
+async fn open(endpoint: &Endpoint) -> Result<Socket, ProxyError> {
+    let address = endpoint.config.address;
+    #[cfg(test)]
+    if let Some(dialled) = crate::testing::dial(address).await {
+        return dialled.map(Socket::Memory).map_err(|error| ProxyError::unsent(Kind::Connect(error)));
+    }
+    let opened = TcpStream::connect(address).await.and_then(tune);
+    opened.map(Socket::Tcp).map_err(|error| ProxyError::unsent(Kind::Connect(error)))
 }
 
 /// Small messages leave at once; a peer that vanished without a word is noticed.

@@ -1,0 +1,114 @@
+//! Config of a proxy under test, in few words.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshwork_identity::{CertificateAuthority, IdentitySource};
+use meshwork_model::proxy::{
+    Balancing, ChainMatch, Cluster, Codec, Direction, Discovery, Domain, DownstreamTls, Endpoint, Endpoints,
+    FilterChain, Forward, HttpConnection, Listener, NetworkFilter, PathMatch, PathNormalization, Resource,
+    Route, RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy, UpstreamProtocol, VirtualHost,
+    WeightedCluster,
+};
+use meshwork_model::spiffe::SpiffeId;
+
+/// Where the scripted upstream listens, in a network of documentation's own.
+pub(crate) const ORIGIN: SocketAddr = address(1);
+/// Another one.
+pub(crate) const SECOND: SocketAddr = address(2);
+
+/// How long the route `/` lets its upstream think.
+pub(crate) const ROUTE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long connecting may take.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An address of a scripted upstream.
+pub(crate) const fn address(last: u8) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)), 80)
+}
+
+/// An HTTP proxy: the listener `web`, one route, the cluster `a` with these endpoints.
+pub(crate) fn web(endpoints: &[SocketAddr]) -> Vec<Resource> {
+    vec![Resource::Cluster(cluster(endpoints)), listener(http(Some(ROUTE_TIMEOUT)), None)]
+}
+
+/// A TCP proxy in the same form.
+pub(crate) fn tcp(endpoints: &[SocketAddr], idle_timeout: Option<Duration>) -> Vec<Resource> {
+    let proxy = TcpProxy { stat_prefix: "tcp".into(), cluster: "a".into(), rbac: vec![], idle_timeout };
+    let filter = NetworkFilter::Tcp(Arc::new(proxy));
+    vec![Resource::Cluster(cluster(endpoints)), listener(filter, None)]
+}
+
+/// The listener `web`.
+pub(crate) fn listener(filter: NetworkFilter, tls: Option<DownstreamTls>) -> Resource {
+    let chain = FilterChain { name: "chain".into(), matches: ChainMatch::default(), tls, filter };
+    Resource::Listener(Listener {
+        name: "web".into(),
+        // The kernel's port is bound and never used: connections begin in memory.
+        address: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)),
+        direction: Direction::Unspecified,
+        chains: vec![chain],
+    })
+}
+
+/// All requests go to the cluster `a`.
+pub(crate) fn http(timeout: Option<Duration>) -> NetworkFilter {
+    NetworkFilter::Http(Arc::new(http_connection(timeout)))
+}
+
+pub(crate) fn http_connection(timeout: Option<Duration>) -> HttpConnection {
+    let route = Route {
+        name: "route".into(),
+        matches: RouteMatch { path: PathMatch::Prefix("/".into()), headers: vec![] },
+        action: RouteAction::Forward(Forward {
+            clusters: vec![WeightedCluster { name: "a".into(), weight: 1 }],
+            timeout,
+            connect_retries: 2,
+        }),
+    };
+    let host = VirtualHost { name: "all".into(), domains: vec![Domain::Any], routes: vec![route] };
+    HttpConnection {
+        stat_prefix: "test".into(),
+        codec: Codec::Auto,
+        routes: RouteSource::Inline(Arc::new(RouteTable { name: "table".into(), hosts: vec![host] })),
+        filters: vec![],
+        paths: PathNormalization::default(),
+        generate_request_id: false,
+        server_name: None,
+        idle_timeout: None,
+        access_logs: vec![],
+    }
+}
+
+/// The cluster `a`.
+pub(crate) fn cluster(addresses: &[SocketAddr]) -> Cluster {
+    let endpoint = |address: &SocketAddr| Endpoint { address: *address, transport: None, workload: None };
+    let endpoints = Endpoints { cluster: "a".into(), endpoints: addresses.iter().map(endpoint).collect() };
+    Cluster {
+        name: "a".into(),
+        service: None,
+        discovery: Discovery::Static(endpoints),
+        balancing: Balancing::RoundRobin,
+        connect_timeout: CONNECT_TIMEOUT,
+        protocol: UpstreamProtocol::Http1,
+        transports: vec![],
+    }
+}
+
+/// An identity of a mesh of its own, and the mTLS that ends with it.
+pub(crate) fn identity() -> (Arc<IdentitySource>, DownstreamTls) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let authority =
+        CertificateAuthority::open_or_create(directory.path(), "mesh.local").expect("an authority");
+    let id = SpiffeId::workload("mesh.local", "shop", "cart").expect("valid");
+    let svid = authority.issue(&id, Duration::from_hours(1), &[]).expect("signed");
+    let tls = DownstreamTls {
+        certificate: "default".into(),
+        validation: Some("ROOTCA".into()),
+        require_client_certificate: true,
+        alpn: vec![],
+        allowed: vec![],
+    };
+    (IdentitySource::new(svid, authority.bundle()).expect("valid"), tls)
+}

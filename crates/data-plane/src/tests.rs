@@ -1,0 +1,6 @@
+//! What a whole proxy does, judged from both of its ends.
+
+mod bodies;
+mod deadlines;
+mod exchange;
+mod framing;

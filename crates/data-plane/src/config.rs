@@ -132,6 +132,20 @@ pub(crate) struct EndpointSet {
 // === impl ListenerConfig ===
 
 impl ListenerConfig {
+    /// What its clients may speak, for people.
+    pub(crate) fn accepts(&self) -> &'static str {
+        let plaintext = self.chains.iter().any(|chain| chain.tls.is_none());
+        let tls = || self.chains.iter().filter_map(|chain| chain.tls.as_ref());
+        let mtls = tls().any(|tls| tls.source.require_client_certificate);
+        match (plaintext, mtls, tls().next().is_some()) {
+            (false, true, _) => "mTLS",
+            (true, true, _) => "mTLS and plaintext",
+            (true, false, true) => "TLS and plaintext",
+            (false, false, true) => "TLS",
+            (_, false, false) => "plaintext",
+        }
+    }
+
     /// Whether a connection's first bytes are needed to choose its chain.
     pub(crate) fn needs_transport(&self) -> bool {
         self.chains.iter().any(|chain| chain.matches.transport.is_some())

@@ -35,4 +35,4 @@ mod transport;
 mod upstream;
 mod worker;
 
-pub use proxy::{DRAIN, NodeLabels, Options, Proxy, StartError, default_workers};
+pub use proxy::{NodeLabels, Options, Proxy, StartError, default_workers};

@@ -75,9 +75,6 @@ pub(crate) struct State {
     pub(crate) registry: Arc<Registry>,
 }
 
-/// How long a proxy that ends waits for what it has begun, unless somebody knows better.
-pub const DRAIN: Duration = Duration::from_secs(10);
-
 /// How many workers suit this machine: one per core that we may use, two at most. A sidecar shares its machine with the
 /// application; more threads would cost memory before they bring anything.
 pub fn default_workers() -> usize {

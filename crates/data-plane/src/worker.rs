@@ -17,6 +17,7 @@ use meshwork_telemetry::access_log::Lane;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::spawn_local;
 use tokio::time::interval;
+use tracing::info;
 
 use crate::config::{ChainLog, ListenerConfig, RuntimeConfig};
 use crate::drain::{Applied, Orders, Phase};
@@ -151,9 +152,15 @@ impl Worker {
             keep
         });
         for (address, listener) in config.listeners.iter().filter(|_| is_running) {
-            acceptors.entry(*address).or_insert_with(|| Acceptor {
-                sockets: Arc::clone(&listener.sockets),
-                stop: listener::start(self, &listener.sockets),
+            acceptors.entry(*address).or_insert_with(|| {
+                // One line for all workers.
+                if self.index == 0 {
+                    info!(name = %listener.name, %address, accepts = listener.accepts(), "listening");
+                }
+                Acceptor {
+                    sockets: Arc::clone(&listener.sockets),
+                    stop: listener::start(self, &listener.sockets),
+                }
             });
         }
     }

@@ -94,6 +94,14 @@ pub enum IdentityError {
         /// What the system said.
         source: io::Error,
     },
+    /// What a file holds cannot be used.
+    #[error("{}: {cause}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: Box<IdentityError>,
+    },
     /// The cryptographic library failed.
     #[error("the cryptographic library failed: {0}")]
     Crypto(String),

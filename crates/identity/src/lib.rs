@@ -9,13 +9,14 @@
 //!   read them anew at each handshake: a renewed certificate acts without rebuilding anything.
 //! - [`peer_id`] tells who the other end of a finished handshake is.
 //! - [`istio_ca`] is the wire format in which certificates are asked for.
-//! - [`files`] writes what must stay private.
+//! - [`files`] writes what must stay private; [`FileIdentity`] follows an identity that others write.
 //!
 //! Source: SPIFFE X.509-SVID and SPIFFE Trust Domain and Bundle specifications.
 
 mod authority;
 mod bundle;
 mod error;
+mod file_identity;
 pub mod files;
 pub mod istio_ca;
 mod key;
@@ -29,6 +30,7 @@ mod forge;
 pub use authority::{AlternativeName, CertificateAuthority, DEFAULT_LIFETIME, request_key_fingerprint};
 pub use bundle::Bundle;
 pub use error::IdentityError;
+pub use file_identity::{FileIdentity, IdentityFiles};
 pub use key::Key;
 pub use meshwork_model::spiffe::SpiffeId;
 pub use source::{ClientCertificate, IdentitySource, bootstrap_client_config};

@@ -113,10 +113,7 @@ impl IdentitySource {
     /// # Errors
     /// It is somebody else's, or not signed under the current bundle, or not valid now. Then nothing changes.
     pub fn replace_svid(&self, svid: Svid) -> Result<(), IdentityError> {
-        if *svid.id() != self.id {
-            let (found, expected) = (svid.id().to_string(), self.id.to_string());
-            return Err(IdentityError::Unexpected { found, expected });
-        }
+        self.check_own(&svid)?;
         svid.check_under(&self.bundle())?;
         let svid = Arc::new(svid);
         self.replace(|current| Current { svid: svid.clone(), bundle: current.bundle.clone(), ..*current });
@@ -135,6 +132,26 @@ impl IdentitySource {
         let bundle = Arc::new(bundle);
         self.replace(|current| Current { bundle: bundle.clone(), svid: current.svid.clone(), ..*current });
         Ok(())
+    }
+
+    /// Puts a renewed SVID and the bundle that it belongs to in place, both at the same moment.
+    ///
+    /// # Errors
+    /// The SVID is somebody else's, or not signed under that bundle, or not valid now. Then nothing changes.
+    pub fn replace_both(&self, svid: Svid, bundle: Bundle) -> Result<(), IdentityError> {
+        self.check_own(&svid)?;
+        svid.check_under(&bundle)?;
+        let (svid, bundle) = (Arc::new(svid), Arc::new(bundle));
+        self.replace(|current| Current { svid: svid.clone(), bundle: bundle.clone(), ..*current });
+        Ok(())
+    }
+
+    fn check_own(&self, svid: &Svid) -> Result<(), IdentityError> {
+        if *svid.id() == self.id {
+            return Ok(());
+        }
+        let (found, expected) = (svid.id().to_string(), self.id.to_string());
+        Err(IdentityError::Unexpected { found, expected })
     }
 
     fn replace(&self, next: impl Fn(&Current) -> Current) {

@@ -10,10 +10,12 @@ mod edges;
 mod envoy_bootstrap;
 mod explain;
 mod grpc_bootstrap;
+mod identity;
 mod output;
 mod problems;
 mod proxy;
 mod runtime;
+mod serving;
 mod shop;
 mod sidecar;
 mod token;
@@ -48,7 +50,7 @@ enum Command {
     ControlPlane(control_plane::ControlPlane),
     Token(token::Token),
     Sidecar(Box<sidecar::Sidecar>),
-    Proxy(proxy::Proxy),
+    Proxy(Box<proxy::Proxy>),
     EnvoyBootstrap(envoy_bootstrap::EnvoyBootstrap),
     GrpcBootstrap(grpc_bootstrap::GrpcBootstrap),
     Diagram(diagram::Diagram),

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
-use meshwork_data_plane as data_plane;
-use meshwork_telemetry::{AccessLog, Registry};
+use meshwork_data_plane::{self as data_plane, NodeLabels};
+use meshwork_identity::FileIdentity;
+use meshwork_telemetry::Registry;
 use meshwork_xds::Update;
 use meshwork_xds::bootstrap::{self, Bootstrap};
 
+use super::identity::{self, Identity};
+use super::serving::Serving;
 use super::{problems, runtime};
 use crate::signals;
 
@@ -20,9 +24,11 @@ pub(crate) struct Proxy {
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
 
-    /// Worker threads; the number of cores, two at most, where it is left out
-    #[arg(long, value_name = "N")]
-    workers: Option<usize>,
+    #[command(flatten)]
+    identity: Identity,
+
+    #[command(flatten)]
+    serving: Serving,
 }
 
 impl Proxy {
@@ -36,25 +42,33 @@ impl Proxy {
                 bail!("{} errors in {name}", problems::errors(&found));
             }
         };
-        runtime::on_this_thread(serve(bootstrap, self.workers))
+        let identity = self.identity.open().context("the identity's files cannot be used")?;
+        runtime::on_this_thread(serve(bootstrap, identity, self.serving))
     }
 }
 
-async fn serve(bootstrap: Bootstrap, workers: Option<usize>) -> anyhow::Result<()> {
-    let options = data_plane::Options {
-        workers: workers.unwrap_or_else(data_plane::default_workers),
-        node: data_plane::NodeLabels::default(),
-        admin: bootstrap.admin,
-        access_log: AccessLog::off(),
-    };
+async fn serve(bootstrap: Bootstrap, identity: Option<FileIdentity>, serving: Serving) -> anyhow::Result<()> {
+    let mut signals = signals::Stop::listen()?;
     let registry = Registry::new(SystemTime::now());
-    let proxy = data_plane::Proxy::start(options, None, registry)?;
+    let source = identity.as_ref().map(|identity| Arc::clone(identity.source()));
+    let node =
+        NodeLabels { identity: source.as_ref().map(|source| source.id().clone()), ..NodeLabels::default() };
+    let options = serving.options(node, bootstrap.admin, &registry)?;
+    let proxy = data_plane::Proxy::start(options, source, registry)?;
     let update = Update { upserts: bootstrap.resources, ..Update::default() };
     let refused: Vec<_> = proxy.apply(update).into_iter().map(|r| format!("{}: {}", r.name, r.why)).collect();
     if !refused.is_empty() {
         bail!("the config cannot be run: {}", refused.join("; "));
     }
-    signals::stop().await?;
-    proxy.drain(data_plane::DRAIN).await;
-    Ok(())
+    let following = async {
+        match identity {
+            Some(identity) => identity::follow(identity).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = following => {}
+        () = signals.asked() => {}
+    }
+    signals.drain(&proxy, serving.drain_time()).await
 }

@@ -1,6 +1,5 @@
 //! `meshwork sidecar`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,13 +8,13 @@ use meshwork_agent::bootstrap::Node;
 use meshwork_agent::{Enrolled, channel};
 use meshwork_data_plane::{self as data_plane, NodeLabels};
 use meshwork_model::proxy::Workload;
-use meshwork_telemetry::{AccessLog, Registry, ResourceAttributes, Sink, push_otlp};
+use meshwork_telemetry::{Registry, ResourceAttributes, push_otlp};
 use meshwork_xds as xds;
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 
-use super::runtime;
-use super::workload;
+use super::serving::Serving;
+use super::{runtime, workload};
 use crate::signals;
 
 /// Run the proxy of a workload
@@ -27,17 +26,8 @@ pub(crate) struct Sidecar {
     #[command(flatten)]
     workload: workload::Workload,
 
-    /// Where readiness, config and metrics are served; nowhere where it is left out
-    #[arg(long, value_name = "ADDR")]
-    admin: Option<SocketAddr>,
-
-    /// Where the access log goes, one JSON line a request: a file, `-` for standard output, or `off`
-    #[arg(long, value_name = "FILE", default_value = "off", value_parser = sink)]
-    access_log: Sink,
-
-    /// Worker threads; the number of cores, two at most, where it is left out
-    #[arg(long, value_name = "N")]
-    workers: Option<usize>,
+    #[command(flatten)]
+    serving: Serving,
 
     /// How often metrics are pushed to the control plane
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "10s")]
@@ -55,12 +45,7 @@ impl Sidecar {
 
     async fn serve(self, enrolled: Enrolled, mut node: Node) -> anyhow::Result<()> {
         let registry = Registry::new(SystemTime::now());
-        let options = data_plane::Options {
-            workers: self.workers.unwrap_or_else(data_plane::default_workers),
-            node: labels(&node, &enrolled),
-            admin: self.admin,
-            access_log: AccessLog::open(&self.access_log, &registry).context("cannot open the access log")?,
-        };
+        let options = self.serving.options(labels(&node, &enrolled), None, &registry)?;
         let identity = Arc::clone(&enrolled.identity);
         let proxy = data_plane::Proxy::start(options, Some(identity), Arc::clone(&registry))?;
         bind(&proxy, &mut node)?;
@@ -68,12 +53,13 @@ impl Sidecar {
         let (ending, ended) = oneshot::channel();
         let metrics = tokio::spawn(push(&registry, &node, channel.clone(), self.push_metrics, ended));
         let session = xds::client::Session::new(xds_node(&node));
+        let mut signals = signals::Stop::listen()?;
         tokio::select! {
             () = enrolled.keep_fresh() => {}
             () = xds::grpc::run_client(channel, session, |update| proxy.apply(update)) => {}
-            stopped = signals::stop() => stopped?,
+            () = signals.asked() => {}
         }
-        proxy.drain(data_plane::DRAIN).await;
+        signals.drain(&proxy, self.serving.drain_time()).await?;
         // The last push tells what the drain still carried.
         drop(ending);
         Ok(metrics.await?)
@@ -127,13 +113,4 @@ fn xds_node(node: &Node) -> xds::Node {
 
 fn label(node: &Node, key: &str) -> String {
     node.labels.get(key).cloned().unwrap_or_default()
-}
-
-fn sink(text: &str) -> Result<Sink, String> {
-    Ok(match text {
-        "" => return Err("expected a file, `-` for standard output, or `off`".to_owned()),
-        "off" => Sink::Off,
-        "-" => Sink::Stdout,
-        file => Sink::File(file.into()),
-    })
 }

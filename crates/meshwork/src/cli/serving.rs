@@ -1,0 +1,63 @@
+//! The arguments of everything that runs a data plane.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use meshwork_data_plane::{self as data_plane, NodeLabels};
+use meshwork_telemetry::{AccessLog, Registry, Sink};
+
+/// How a data plane runs, whatever its config.
+#[derive(clap::Args)]
+pub(crate) struct Serving {
+    /// Where readiness, config and metrics are served; as the config says, or nowhere, where it is left out
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+
+    /// Where the access log goes, one JSON line a request: a file, `-` for standard output, or `off`
+    #[arg(long, value_name = "FILE", default_value = "off", value_parser = sink)]
+    access_log: Sink,
+
+    /// Worker threads; the number of cores, two at most, where it is left out
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+
+    /// How long what has begun may go on after the process is asked to end; a second signal ends it at once
+    #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "10s")]
+    drain_time: Duration,
+}
+
+impl Serving {
+    /// Starts a data plane's options; `admin` is used where no argument names another address.
+    ///
+    /// # Errors
+    /// The access log cannot be opened.
+    pub(crate) fn options(
+        &self,
+        node: NodeLabels,
+        admin: Option<SocketAddr>,
+        registry: &Arc<Registry>,
+    ) -> anyhow::Result<data_plane::Options> {
+        Ok(data_plane::Options {
+            workers: self.workers.unwrap_or_else(data_plane::default_workers),
+            node,
+            admin: self.admin.or(admin),
+            access_log: AccessLog::open(&self.access_log, registry).context("cannot open the access log")?,
+        })
+    }
+
+    /// How long what has begun may go on.
+    pub(crate) fn drain_time(&self) -> Duration {
+        self.drain_time
+    }
+}
+
+fn sink(text: &str) -> Result<Sink, String> {
+    Ok(match text {
+        "" => return Err("expected a file, `-` for standard output, or `off`".to_owned()),
+        "off" => Sink::Off,
+        "-" => Sink::Stdout,
+        file => Sink::File(file.into()),
+    })
+}

@@ -8,6 +8,7 @@ pub(crate) mod codec;
 pub(crate) mod exchange;
 mod fields;
 mod forward;
+mod lend;
 mod path;
 mod respond;
 pub(crate) mod serve;

@@ -41,8 +41,13 @@ pub(crate) const READ_BYTES: usize = 32 * 1024;
 pub(crate) const COALESCE_BYTES: usize = 4 * 1024;
 /// Bytes of further requests that a client may send ahead before it has its answer.
 pub(crate) const PIPELINE_BYTES: usize = 64 * 1024;
-/// Buffer capacity that an idle connection keeps; a larger buffer is given back.
-pub(crate) const IDLE_BUFFER_BYTES: usize = 4 * 1024;
+/// Bytes of a buffer that a worker lends; most messages fit. An idle connection holds none.
+pub(crate) const BUFFER_BYTES: usize = 8 * 1024;
+/// Buffers of each kind that a worker keeps for the next message: as many as there are messages in the middle of which
+/// it waits, at a usual load.
+pub(crate) const LENT_KEPT: usize = 32;
+/// The largest buffer that is kept; one that grew past it, for a large head, is freed.
+pub(crate) const LENT_BYTES_KEPT: usize = 64 * 1024;
 /// Buffer of each direction of a TCP proxy connection.
 pub(crate) const TCP_BUFFER_BYTES: usize = 16 * 1024;
 

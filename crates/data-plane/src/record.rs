@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use meshwork_model::head::RequestHead;
 use meshwork_model::proxy::{Direction, ServiceName, Workload};
@@ -35,6 +35,7 @@ pub(crate) struct Record {
     cluster: Option<Rc<WorkerCluster>>,
     endpoint: Option<Rc<Endpoint>>,
     clock: Option<SystemTime>,
+    ended: Option<Instant>,
 }
 
 /// Counts a connection between two proxies as open.
@@ -55,6 +56,7 @@ impl Record {
             route: None,
             cluster: None,
             endpoint: None,
+            ended: None,
             clock: (worker.lane.enabled() || !chain.logs().is_empty()).then(SystemTime::now),
         }
     }
@@ -77,6 +79,16 @@ impl Record {
         self.endpoint = Some(Rc::clone(picked.endpoint()));
     }
 
+    /// When it ended: now, the first time that this is asked. What happens at an exchange's end needs one look at the
+    /// clock.
+    pub(crate) fn end(&mut self) -> Instant {
+        *self.ended.get_or_insert_with(Instant::now)
+    }
+
+    fn duration(&self) -> Duration {
+        self.ended.unwrap_or_else(Instant::now).duration_since(self.started)
+    }
+
     /// Writes the record of a request. Called once.
     pub(crate) fn write_request(
         &self,
@@ -88,7 +100,7 @@ impl Record {
     ) {
         let logs = chain.logs();
         let is_grpc = head.is_grpc();
-        let duration = self.started.elapsed();
+        let duration = self.duration();
         let kind = if is_grpc { Protocol::Grpc } else { Protocol::Http };
         let edge = self.edge(worker, peer, chain.service.as_ref(), kind);
         worker.shard.record_request(
@@ -119,7 +131,7 @@ impl Record {
 
     /// Writes the record of a connection of bytes. Called once.
     pub(crate) fn write_connection(&self, worker: &Worker, peer: &Peer, edge: EdgeId) {
-        let duration = self.started.elapsed();
+        let duration = self.duration();
         worker.shard.tcp_closed(edge, duration, self.reason);
         let logs = &[];
         if let Some(start) = self.clock {

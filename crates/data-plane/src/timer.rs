@@ -4,7 +4,7 @@
 //! again. So a busy connection arms the runtime's timer once per time-out, not once per request.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -13,6 +13,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(crate) struct Timer {
     deadline: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Who will be woken. Asking again on the same one's behalf costs a look, not a registration.
+    waker: Option<Waker>,
 }
 
 impl Timer {
@@ -27,6 +29,10 @@ impl Timer {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
+            self.waker = None;
+        }
+        if !sleep.is_elapsed() && self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return Poll::Pending;
         }
         while sleep.as_mut().poll(cx).is_ready() {
             if sleep.deadline() >= deadline {
@@ -34,6 +40,7 @@ impl Timer {
             }
             sleep.as_mut().reset(deadline);
         }
+        self.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 }

@@ -71,8 +71,17 @@ impl Transport {
         !matches!(self, Self::Plain(_))
     }
 
-    /// Ready when bytes of the underlying stream may have arrived, or it ended.
+    /// Ready when a read may bring something: bytes of the underlying stream have arrived, or it ended, or TLS holds
+    /// some already. Until then nobody needs a buffer.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let holds_bytes = match self {
+            Self::Plain(_) => false,
+            Self::Server(stream) => !stream.get_ref().1.wants_read(),
+            Self::Client(stream) => !stream.get_ref().1.wants_read(),
+        };
+        if holds_bytes {
+            return Poll::Ready(Ok(()));
+        }
         on_socket!(self.socket(), socket => socket.poll_read_ready(cx))
     }
 

@@ -94,6 +94,11 @@ impl Fields {
         self.lines.len()
     }
 
+    /// Bytes of memory that the section keeps for its text and lines.
+    pub fn memory_bytes(&self) -> usize {
+        self.text.capacity() + self.lines.capacity() * size_of::<(Span, Span)>()
+    }
+
     /// Whether there is no field line.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()

@@ -9,9 +9,11 @@ use std::rc::Rc;
 use meshwork_model::head::{RequestHead, ResponseHead};
 use meshwork_model::proxy::RouteAction;
 use meshwork_model::route;
+use tokio::time::Instant;
 
 use super::body::Length;
 use super::codec::Downstream;
+use super::lend::Heads;
 use super::{fields, forward, path, respond};
 use crate::config::{Chain, HttpChain};
 use crate::connection::Peer;
@@ -23,44 +25,45 @@ use crate::worker::Worker;
 
 /// One request of a connection, or of a stream.
 pub(crate) struct Exchange<'x> {
-    worker: &'x Rc<Worker>,
-    peer: &'x Peer,
-    chain: &'x Chain,
-    http: &'x HttpChain,
+    place: Place<'x>,
     downstream: Downstream<'x>,
     request: &'x mut RequestHead,
-    scratch: &'x mut Scratch,
+    response: &'x mut ResponseHead,
+    timer: &'x mut Timer,
     record: Record,
 }
 
-/// What a connection lends to its exchanges, so that they allocate nothing.
-#[derive(Default)]
-pub(crate) struct Scratch {
-    /// The response's head.
-    pub(crate) response: ResponseHead,
-    /// Deadlines of the connection and its exchanges.
-    pub(crate) timer: Timer,
+/// Where an exchange takes place.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'x> {
+    /// The worker.
+    pub(crate) worker: &'x Rc<Worker>,
+    /// Who asks.
+    pub(crate) peer: &'x Peer,
+    /// What config says of the connection.
+    pub(crate) chain: &'x Chain,
+    /// The same, of its HTTP.
+    pub(crate) http: &'x HttpChain,
 }
 
 impl<'x> Exchange<'x> {
-    /// Begins with a request's head.
+    /// Begins with a request's head; the timer is lent, so that it is armed once and not for each request.
     pub(crate) fn new(
-        worker: &'x Rc<Worker>,
-        peer: &'x Peer,
-        chain: &'x Chain,
-        http: &'x HttpChain,
+        place: Place<'x>,
         downstream: Downstream<'x>,
-        request: &'x mut RequestHead,
-        scratch: &'x mut Scratch,
+        heads: &'x mut Heads,
+        timer: &'x mut Timer,
     ) -> Self {
-        let record = Record::begin(worker, chain);
-        Self { worker, peer, chain, http, downstream, request, scratch, record }
+        let record = Record::begin(place.worker, place.chain);
+        let Heads { request, response } = heads;
+        Self { place, downstream, request, response, timer, record }
     }
 
-    /// Carries the request to its response, or answers why not.
-    pub(crate) async fn run(mut self, length: Length) {
-        if let Err(error) = self.proceed(length).await {
-            Box::pin(self.fail(error)).await;
+    /// Carries the request to its response, or answers why not. Returns when that was.
+    pub(crate) async fn run(mut self, length: Length) -> Instant {
+        match self.proceed(length).await {
+            Ok(()) => self.record.end(),
+            Err(error) => Box::pin(self.fail(error)).await,
         }
     }
 
@@ -68,32 +71,33 @@ impl<'x> Exchange<'x> {
         // Prepare: the path in the one form that is judged and forwarded; the proxy's own fields; claims about
         // identity that nobody proved are gone. From here on the request does not change.
         self.prepare()?;
-        let (request, http) = (&*self.request, self.http);
+        let (request, Place { worker, peer, http, .. }) = (&*self.request, self.place);
 
         // Route: which rule takes it. That none does is said only to those who may know.
         let route = route::select(&http.routes, request);
 
         // Authenticate: the peer proved its identity in the handshake, or has none.
-        let caller = self.peer.id.as_ref();
+        let caller = peer.id.as_ref();
 
         // Authorize: the proof that forwarding asks for; it borrows the request as judged.
-        let authorized = policy::authorize(&http.policies, caller, self.peer.port, request)?;
+        let authorized = policy::authorize(&http.policies, caller, peer.port, request)?;
         let route = route.ok_or_else(|| ProxyError::fatal(Kind::NoRoute))?;
         self.record.note_route(&route.name);
 
         // Forward: pick, connect, send; wait for the response's head.
         let action = match &route.action {
             RouteAction::Forward(action) => action,
-            RouteAction::Direct(answer) => return self.answer_directly(answer).await,
+            RouteAction::Direct(answer) => return Box::pin(self.answer_directly(answer)).await,
             RouteAction::Local => return Err(ProxyError::fatal(Kind::NoRoute)),
         };
         let mut call = forward::Call {
-            worker: self.worker,
-            peer: self.peer,
+            worker,
+            peer,
             action,
             authorized,
             downstream: &mut self.downstream,
-            scratch: self.scratch,
+            response: self.response,
+            timer: self.timer,
             record: &mut self.record,
             flow: forward::Flow::of(length),
         };
@@ -109,14 +113,15 @@ impl<'x> Exchange<'x> {
         if self.request.method() == b"CONNECT" {
             return Err(ProxyError::fatal(Kind::Unsupported("CONNECT is not forwarded")));
         }
-        let config = &self.http.config;
+        let Place { worker, peer, http, .. } = self.place;
+        let config = &http.config;
         let normal = path::normalize(config.paths, self.request.path_and_query())
             .map_err(|_| ProxyError::fatal(Kind::Refused("the path has an escaped slash")))?;
         if let Some(normal) = normal {
             self.request.set_path_and_query(&normal);
         }
-        let (request, peer) = (&mut *self.request, self.peer);
-        self.worker.with_random(|random| fields::prepare_request(request, config, peer, random));
+        let request = &mut *self.request;
+        worker.with_random(|random| fields::prepare_request(request, config, peer, random));
         Ok(())
     }
 
@@ -124,22 +129,22 @@ impl<'x> Exchange<'x> {
         &mut self,
         answer: &meshwork_model::proxy::DirectResponse,
     ) -> Result<(), ProxyError> {
-        let head = &mut self.scratch.response;
-        let to = respond::Asked::of(self.request);
-        respond::directly(&mut self.downstream, head, to, &self.http.config, answer, &mut self.record).await
+        let (to, config) = (respond::Asked::of(self.request), &self.place.http.config);
+        respond::directly(&mut self.downstream, self.response, to, config, answer, &mut self.record).await
     }
 
-    /// Answers why the request was not carried, or breaks the response off where it has begun.
-    pub(crate) async fn fail(mut self, error: ProxyError) {
-        let to = respond::Asked::of(self.request);
-        let head = &mut self.scratch.response;
-        respond::refuse(&mut self.downstream, head, to, &self.http.config, &error, &mut self.record).await;
+    /// Answers why the request was not carried, or breaks the response off where it has begun. Returns when that was.
+    pub(crate) async fn fail(mut self, error: ProxyError) -> Instant {
+        let (to, config) = (respond::Asked::of(self.request), &self.place.http.config);
+        respond::refuse(&mut self.downstream, self.response, to, config, &error, &mut self.record).await;
+        self.record.end()
     }
 }
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         let protocol = self.downstream.protocol();
-        self.record.write_request(self.worker, self.peer, self.chain, self.request, protocol);
+        let Place { worker, peer, chain, .. } = self.place;
+        self.record.write_request(worker, peer, chain, self.request, protocol);
     }
 }

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use meshwork_model::head::{Fields, RequestHead};
+use meshwork_model::head::{Fields, RequestHead, ResponseHead};
 use meshwork_model::proxy::{self, HttpConnection};
 use meshwork_model::route;
 use meshwork_telemetry::Protocol;
@@ -17,13 +17,13 @@ use tracing::debug;
 
 use super::body::{Frame, Length, Shape};
 use super::codec::{Answer, Downstream, Side, Upstream};
-use super::exchange::Scratch;
 use super::fields;
 use crate::connection::Peer;
 use crate::error::{self, Kind, ProxyError, Retry};
 use crate::limits::{CONNECT_TRIES, INTERIM_RESPONSES, STALE_RETRIES, STREAM_IDLE};
 use crate::policy::Authorized;
 use crate::record::{OpenConnection, Record};
+use crate::timer::Timer;
 use crate::upstream::{Lease, Picked, WorkerCluster};
 use crate::worker::Worker;
 
@@ -34,7 +34,8 @@ pub(super) struct Call<'c, 'x> {
     pub(super) action: &'c proxy::Forward,
     pub(super) authorized: Authorized<'c>,
     pub(super) downstream: &'c mut Downstream<'x>,
-    pub(super) scratch: &'c mut Scratch,
+    pub(super) response: &'c mut ResponseHead,
+    pub(super) timer: &'c mut Timer,
     pub(super) record: &'c mut Record,
     /// How far the request's body is.
     pub(super) flow: Flow,
@@ -120,24 +121,34 @@ impl Call<'_, '_> {
         }
     }
 
-    /// Takes a connection, unless the client leaves meanwhile.
+    /// Takes a connection that waits, or opens one.
     async fn connect(
         &mut self,
         picked: Picked,
         fresh: bool,
         connects_left: &mut u32,
     ) -> Result<Lease, Failed> {
+        let picked = match Lease::take(picked, fresh) {
+            Ok(lease) => return Ok(lease),
+            Err(picked) => picked,
+        };
+        // Rare beside the requests that find a connection: apart, so that those do not carry its memory.
+        Box::pin(self.open(picked, fresh, connects_left)).await
+    }
+
+    /// Opens a connection, unless the client leaves meanwhile.
+    async fn open(&mut self, picked: Picked, fresh: bool, connects_left: &mut u32) -> Result<Lease, Failed> {
         let (worker, peer) = (self.worker, self.peer);
         let is_grpc = self.authorized.head().is_grpc();
         let protocol = if is_grpc { Protocol::Grpc } else { Protocol::Http };
         let opened = |picked: &Picked| OpenConnection::opened(worker, peer, picked, protocol);
-        let mut taking = pin!(Lease::take(picked, fresh, opened));
-        let taken = poll_fn(|cx| match taking.as_mut().poll(cx) {
-            Poll::Ready(taken) => Poll::Ready(Ok(taken)),
+        let mut opening = pin!(Lease::open(picked, opened));
+        let lease = poll_fn(|cx| match opening.as_mut().poll(cx) {
+            Poll::Ready(lease) => Poll::Ready(Ok(lease)),
             Poll::Pending if self.downstream.is_request_ended() => self.downstream.poll_gone(cx).map(Err),
             Poll::Pending => Poll::Pending,
         });
-        match taken.await {
+        match lease.await {
             Ok(Ok(lease)) => Ok(lease),
             Ok(Err((error, picked))) if error.retry == Retry::Safe && *connects_left > 0 => {
                 *connects_left -= 1;
@@ -168,18 +179,18 @@ impl Call<'_, '_> {
         let mut interim_left = INTERIM_RESPONSES;
         let mut was_open = true;
         // Of a retry, too: a clock read less, and the deadline is far away.
-        self.scratch.timer.set(Some(self.record.started + STREAM_IDLE));
+        self.timer.set(Some(self.record.started + STREAM_IDLE));
         poll_fn(|cx| {
             self.poll_request(cx, upstream)?;
             if was_open && self.flow == Flow::Ended {
                 was_open = false;
                 self.await_response();
             }
-            while let Poll::Ready(answer) = upstream.poll_head(cx, &mut self.scratch.response) {
+            while let Poll::Ready(answer) = upstream.poll_head(cx, self.response) {
                 match answer? {
                     Answer::Interim if interim_left > 0 => {
                         interim_left -= 1;
-                        self.downstream.send_interim(&self.scratch.response)?;
+                        self.downstream.send_interim(self.response)?;
                         // What does not leave now leaves with what follows.
                         let _ = self.downstream.poll_flush(cx)?;
                     }
@@ -205,7 +216,7 @@ impl Call<'_, '_> {
         mut lease: Lease,
         answer: Answer,
     ) -> Result<(), ProxyError> {
-        let response = &mut self.scratch.response;
+        let response = &mut *self.response;
         fields::prepare_response(response, config);
         self.record.status = response.status;
         self.record.grpc_status = grpc_status(&response.fields);
@@ -227,7 +238,7 @@ impl Call<'_, '_> {
             // The response came before the request's end: nobody wants the rest of it.
             self.downstream.abandon_request();
         }
-        lease.release();
+        lease.release(self.record.end());
         Ok(())
     }
 
@@ -281,7 +292,7 @@ impl Call<'_, '_> {
         {
             return Poll::Ready(gone);
         }
-        ready!(self.scratch.timer.poll_expired(cx));
+        ready!(self.timer.poll_expired(cx));
         Poll::Ready(ProxyError::fatal(Kind::Timeout))
     }
 
@@ -290,13 +301,13 @@ impl Call<'_, '_> {
         if let Some(limit) = self.action.timeout {
             // A request without a body ended when it began, which saves a look at the clock.
             let end = if self.record.bytes_in == 0 { self.record.started } else { Instant::now() };
-            self.scratch.timer.set(Some(end + limit));
+            self.timer.set(Some(end + limit));
         }
     }
 
     /// Without it, or before, it is enough that something moves now and then.
     fn wait_idle(&mut self) {
-        self.scratch.timer.set(Some(Instant::now() + STREAM_IDLE));
+        self.timer.set(Some(Instant::now() + STREAM_IDLE));
     }
 }
 

@@ -4,26 +4,24 @@
 //! the connection.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use meshwork_model::head::RequestHead;
 use meshwork_model::proxy::Codec;
-use tokio::io::AsyncReadExt;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::Instant;
 
 use super::body::Length;
 use super::codec::{Downstream, h1, h2};
-use super::exchange::{Exchange, Scratch};
+use super::exchange::{Exchange, Place};
+use super::lend::{self, Heads, LentHeads};
 use crate::config::{Chain, Filter, HttpChain};
 use crate::connection::{Peer, Seat};
 use crate::error::{Kind, ProxyError};
-use crate::limits::{CONNECTION_IDLE, H2_ENDING, H2_STREAMS, HEAD_READ, IDLE_BUFFER_BYTES};
+use crate::limits::{CONNECTION_IDLE, H2_ENDING, H2_STREAMS, HEAD_READ};
 use crate::timer::Timer;
 use crate::transport::{Rewound, Transport};
 
@@ -37,22 +35,23 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) async fn serve(
     mut seat: Seat,
     peer: Rc<Peer>,
-    mut transport: Transport,
+    transport: Transport,
     alpn: Option<&[u8]>,
 ) -> Result<(), ProxyError> {
-    let mut inbox = BytesMut::with_capacity(IDLE_BUFFER_BYTES);
+    let mut connection = h1::ServerConnection::new(transport);
     let is_h2 = match (http(&seat.chain).config.codec, alpn) {
         (Codec::Http2, _) | (Codec::Auto, Some(b"h2")) => true,
         (Codec::Http1, _) | (Codec::Auto, Some(_)) => false,
-        (Codec::Auto, None) => match begins_with_preface(&mut seat, &mut transport, &mut inbox).await? {
+        (Codec::Auto, None) => match begins_with_preface(&mut seat, &mut connection).await? {
             Some(is_h2) => is_h2,
             None => return Ok(()),
         },
     };
     if is_h2 {
+        let (inbox, transport) = connection.into_parts();
         Box::pin(serve_h2(seat, peer, Rewound::new(inbox, transport))).await
     } else {
-        serve_h1(seat, &peer, h1::ServerConnection::new(transport, inbox)).await
+        serve_h1(seat, &peer, connection).await
     }
 }
 
@@ -71,34 +70,23 @@ fn idle_timeout(chain: &Chain) -> Duration {
 /// Reads until it is clear whether the client speaks HTTP/2; `None`: the connection is over.
 async fn begins_with_preface(
     seat: &mut Seat,
-    transport: &mut Transport,
-    inbox: &mut BytesMut,
+    connection: &mut h1::ServerConnection,
 ) -> Result<Option<bool>, ProxyError> {
     let mut timer = Timer::default();
     timer.set(Some(Instant::now() + idle_timeout(&seat.chain)));
-    loop {
-        let is_new = inbox.is_empty();
-        let read = poll_fn(|cx| {
-            if let Poll::Ready(read) = pin!(transport.read_buf(inbox)).poll(cx) {
-                return Poll::Ready(read);
-            }
-            let is_late = timer.poll_expired(cx).is_ready();
-            if is_late || is_new && seat.must_end() { Poll::Ready(Ok(0)) } else { Poll::Pending }
-        });
-        if read.await.map_err(|e| ProxyError::downstream(&e))? == 0 {
-            return Ok(None);
+    let mut has_begun = false;
+    poll_fn(|cx| {
+        if let Poll::Ready(begins) = connection.poll_begins_with(cx, PREFACE) {
+            return Poll::Ready(begins.map(Some));
         }
-        if is_new {
+        if connection.has_begun() && !has_begun {
+            has_begun = true;
             timer.set(Some(Instant::now() + HEAD_READ));
         }
-        let compared = inbox.len().min(PREFACE.len());
-        if inbox[..compared] != PREFACE[..compared] {
-            return Ok(Some(false));
-        }
-        if compared == PREFACE.len() {
-            return Ok(Some(true));
-        }
-    }
+        let is_late = timer.poll_expired(cx).is_ready();
+        if is_late || !has_begun && seat.must_end() { Poll::Ready(Ok(None)) } else { Poll::Pending }
+    })
+    .await
 }
 
 // === HTTP/1 ===
@@ -108,39 +96,33 @@ async fn serve_h1(
     peer: &Peer,
     mut connection: h1::ServerConnection,
 ) -> Result<(), ProxyError> {
-    let mut request = RequestHead::default();
-    let mut scratch = Scratch::default();
+    let mut timer = Timer::default();
+    let mut since = Instant::now();
     loop {
-        let next = next_request(&mut seat, &mut connection, &mut request, &mut scratch.timer).await;
+        timer.set(Some(since + idle_timeout(&seat.chain)));
+        let next = next_request(&mut seat, &mut connection, &mut timer).await;
         if seat.must_end() {
             connection.close_after_answer();
         }
-        let asked = match next {
+        let (mut heads, asked) = match next {
             Ok(None) => break,
             // The config that the connection was accepted under is gone: nothing is judged by it any more.
             Ok(Some(_)) if !seat.move_along() => break,
-            Ok(Some(length)) => Ok(length),
+            Ok(Some((heads, length))) => (heads, Ok(length)),
             // Nothing can be said to one who is not there.
             Err(ProxyError { kind: Kind::DownstreamGone | Kind::DownstreamBroken(_), .. }) => return Ok(()),
             Err(error) => {
-                request.clear();
                 connection.give_up();
-                Err(error)
+                (lend::heads(), Err(error))
             }
         };
-        let exchange = Exchange::new(
-            &seat.worker,
-            peer,
-            &seat.chain,
-            http(&seat.chain),
-            Downstream::H1(&mut connection),
-            &mut request,
-            &mut scratch,
-        );
-        match asked {
+        let chain = &*seat.chain;
+        let place = Place { worker: &seat.worker, peer, chain, http: http(chain) };
+        let exchange = Exchange::new(place, Downstream::H1(&mut connection), &mut heads, &mut timer);
+        since = match asked {
             Ok(length) => exchange.run(length).await,
             Err(error) => Box::pin(exchange.fail(error)).await,
-        }
+        };
         if !connection.is_reusable() {
             break;
         }
@@ -155,13 +137,11 @@ async fn serve_h1(
 async fn next_request(
     seat: &mut Seat,
     connection: &mut h1::ServerConnection,
-    head: &mut RequestHead,
     timer: &mut Timer,
-) -> Result<Option<Length>, ProxyError> {
-    timer.set(Some(Instant::now() + idle_timeout(&seat.chain)));
+) -> Result<Option<(LentHeads, Length)>, ProxyError> {
     let mut has_begun = false;
     poll_fn(|cx| {
-        if let Poll::Ready(next) = connection.poll_request(cx, head) {
+        if let Poll::Ready(next) = connection.poll_request(cx) {
             return Poll::Ready(next);
         }
         if connection.has_begun() && !has_begun {
@@ -238,21 +218,34 @@ async fn serve_stream(
     peer: Rc<Peer>,
     chain: Arc<Chain>,
     stream: h2::ServerStream,
-    mut head: RequestHead,
+    request: RequestHead,
     length: Result<Length, ProxyError>,
 ) {
-    let mut scratch = Scratch::default();
-    let exchange = Exchange::new(
-        &worker,
-        &peer,
-        &chain,
-        http(&chain),
-        Downstream::H2(Box::new(stream)),
-        &mut head,
-        &mut scratch,
-    );
+    let mut heads = Heads { request, ..Heads::default() };
+    let mut timer = Timer::default();
+    let place = Place { worker: &worker, peer: &peer, chain: &chain, http: http(&chain) };
+    let exchange = Exchange::new(place, Downstream::H2(Box::new(stream)), &mut heads, &mut timer);
     match length {
         Ok(length) => exchange.run(length).await,
         Err(error) => exchange.fail(error).await,
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Past it, an idle connection would cost more than the aim of 4.5 KiB, its socket's and its timer's registration
+    /// included.
+    const RESIDENT_BYTES: usize = 2304;
+
+    fn size_of_future<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_a_connection_is_small() {
+        let size = size_of_future::<Seat, &'static Peer, h1::ServerConnection, _>(serve_h1);
+        assert!(size <= RESIDENT_BYTES, "{size} bytes: put a rare part into a box of its own");
     }
 }

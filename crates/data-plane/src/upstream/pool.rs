@@ -53,17 +53,26 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Takes a connection to the picked endpoint, a new one if `fresh`.
+    /// Takes an HTTP/1 connection that waits, unless it has to be a fresh one; hands `picked` back where none does.
+    pub(crate) fn take(picked: Picked, fresh: bool) -> Result<Self, Picked> {
+        match if fresh { None } else { picked.endpoint().pool.pop() } {
+            Some(Idle { connection, open, .. }) => {
+                Ok(Self { upstream: Upstream::H1(connection), picked, is_reused: true, open: Some(open) })
+            }
+            None => Err(picked),
+        }
+    }
+
+    /// Opens a connection to the picked endpoint, or a stream in one that is there.
     ///
     /// # Errors
     /// No connection could be opened; nothing was sent.
-    pub(crate) async fn take(
+    pub(crate) async fn open(
         picked: Picked,
-        fresh: bool,
         opened: impl Fn(&Picked) -> OpenConnection,
     ) -> Result<Self, (ProxyError, Picked)> {
         let taken = match picked.cluster().protocol() {
-            UpstreamProtocol::Http1 => picked.endpoint().pool.take_h1(&picked, fresh, opened).await,
+            UpstreamProtocol::Http1 => open_h1(&picked, opened).await,
             UpstreamProtocol::Http2 => picked.endpoint().pool.take_h2(&picked, opened).await,
         };
         match taken {
@@ -73,12 +82,12 @@ impl Lease {
     }
 
     /// Gives the connection back, if another request may follow on it; else it is closed.
-    pub(crate) fn release(self) {
+    pub(crate) fn release(self, now: Instant) {
         if let (Upstream::H1(mut connection), Some(open)) = (self.upstream, self.open)
             && connection.is_reusable()
         {
             connection.rest();
-            self.picked.endpoint().pool.put(Idle { connection, open, since: Instant::now() });
+            self.picked.endpoint().pool.put(Idle { connection, open, since: now });
         }
     }
 }
@@ -86,20 +95,6 @@ impl Lease {
 type Taken = (Upstream, Option<OpenConnection>, bool);
 
 impl Pool {
-    async fn take_h1(
-        &self,
-        picked: &Picked,
-        fresh: bool,
-        opened: impl Fn(&Picked) -> OpenConnection,
-    ) -> Result<Taken, ProxyError> {
-        if !fresh && let Some(idle) = self.pop() {
-            return Ok((Upstream::H1(idle.connection), Some(idle.open), true));
-        }
-        // Rare beside the requests that find a connection: apart, so that those do not carry its memory.
-        let transport = Box::pin(open(picked)).await?;
-        Ok((Upstream::H1(Box::new(h1::ClientConnection::new(transport))), Some(opened(picked)), false))
-    }
-
     fn pop(&self) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut last) = idle.pop() {
@@ -184,6 +179,11 @@ impl Pool {
             .borrow_mut()
             .retain_mut(|m| m.connection.is_open() && (!m.connection.is_idle() || is_fresh(m.used)));
     }
+}
+
+async fn open_h1(picked: &Picked, opened: impl Fn(&Picked) -> OpenConnection) -> Result<Taken, ProxyError> {
+    let connection = Box::new(h1::ClientConnection::new(open(picked).await?));
+    Ok((Upstream::H1(connection), Some(opened(picked)), false))
 }
 
 async fn open(picked: &Picked) -> Result<Transport, ProxyError> {

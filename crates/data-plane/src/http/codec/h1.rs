@@ -7,6 +7,8 @@
 
 mod client;
 mod server;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub(crate) use client::ClientConnection;

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::Buf;
 use meshwork_http1 as http1;
 use meshwork_http1::{Framing, RequestKind, RequestLine};
 use meshwork_model::head::{RequestHead, ResponseHead};
@@ -46,7 +46,7 @@ enum Upgrade {
 impl ClientConnection {
     pub(crate) fn new(transport: Transport) -> Self {
         Self {
-            wire: Wire::new(transport, BytesMut::new()),
+            wire: Wire::new(transport),
             incoming: Incoming::none(),
             outgoing: Outgoing::none(),
             kind: RequestKind::Other,
@@ -69,16 +69,24 @@ impl ClientConnection {
 
     /// Whether an idle connection is still good: open, and silent. Costs no system call unless something happened.
     pub(crate) fn is_alive(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        // What is readable may be TLS's own, and TLS may hold what was readable before; only reading tells.
-        let is_silent =
-            !self.wire.transport.is_tls() && self.wire.transport.poll_readable(&mut cx).is_pending();
-        is_silent || self.wire.poll_fill(&mut cx).is_pending()
+        self.wire.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Prepares for waiting in the pool.
     pub(crate) fn rest(&mut self) {
         self.wire.rest();
+    }
+
+    /// Ready when something has arrived.
+    #[cfg(test)]
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wire.transport.poll_readable(cx).map(drop)
+    }
+
+    /// Bytes of buffers that it holds.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.wire.held_bytes()
     }
 
     pub(crate) fn send_head(

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use memchr::memchr;
 use meshwork_http1 as http1;
 use meshwork_http1::{Framing, RequestKind, StatusLine, Version};
@@ -16,6 +16,7 @@ use super::wire::{self, Wire};
 use super::{Broken, Incoming, Outgoing, copy_fields, engine_limits, length_of};
 use crate::error::{Kind, ProxyError};
 use crate::http::body::{Frame, Length, Shape};
+use crate::http::lend::{self, LentHeads};
 use crate::limits::{HEAD_BYTES, LINGER, LINGER_BYTES, PIPELINE_BYTES};
 use crate::transport::Transport;
 
@@ -47,10 +48,9 @@ enum State {
 }
 
 impl ServerConnection {
-    /// Begins on a transport of which `inbox` was already read.
-    pub(crate) fn new(transport: Transport, inbox: BytesMut) -> Self {
+    pub(crate) fn new(transport: Transport) -> Self {
         Self {
-            wire: Wire::new(transport, inbox),
+            wire: Wire::new(transport),
             incoming: Incoming::none(),
             outgoing: Outgoing::none(),
             version: Version::Http11,
@@ -62,15 +62,37 @@ impl ServerConnection {
         }
     }
 
-    /// The next request's head; `None` when the client has closed between two.
+    /// Whether what the client sends begins so, as soon as that is clear; false when it has closed.
+    pub(crate) fn poll_begins_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<bool, ProxyError>> {
+        loop {
+            let inbox = &self.wire.inbox;
+            let compared = inbox.len().min(bytes.len());
+            if inbox[..compared] != bytes[..compared] || compared == bytes.len() {
+                return Poll::Ready(Ok(compared == bytes.len() && inbox[..compared] == *bytes));
+            }
+            if ready!(self.wire.poll_fill(cx)).map_err(|e| ProxyError::downstream(&e))? == 0 {
+                return Poll::Ready(Ok(false));
+            }
+        }
+    }
+
+    /// Gives up HTTP/1: what was read, and the rest.
+    pub(crate) fn into_parts(self) -> (BytesMut, Transport) {
+        self.wire.into_parts()
+    }
+
+    /// The next request, its heads, of which the request's is filled; `None` when the client has closed between two.
     pub(crate) fn poll_request(
         &mut self,
         cx: &mut Context<'_>,
-        head: &mut RequestHead,
-    ) -> Poll<Result<Option<Length>, ProxyError>> {
+    ) -> Poll<Result<Option<(LentHeads, Length)>, ProxyError>> {
         loop {
-            if let Some(length) = self.parse(head)? {
-                return Poll::Ready(Ok(Some(length)));
+            if let Some(request) = self.parse()? {
+                return Poll::Ready(Ok(Some(request)));
             }
             let read = ready!(self.wire.poll_fill(cx)).map_err(|e| ProxyError::downstream(&e))?;
             if read == 0 {
@@ -86,7 +108,7 @@ impl ServerConnection {
         !self.wire.inbox.is_empty()
     }
 
-    fn parse(&mut self, head: &mut RequestHead) -> Result<Option<Length>, ProxyError> {
+    fn parse(&mut self) -> Result<Option<(LentHeads, Length)>, ProxyError> {
         let inbox = &self.wire.inbox;
         // A head can only end at a LF, so that bytes without one need no look.
         if memchr(b'\n', &inbox[self.seen.min(inbox.len())..]).is_none() && inbox.len() < HEAD_BYTES {
@@ -95,13 +117,17 @@ impl ServerConnection {
         self.seen = inbox.len();
         let parsed = wire::with_spans(|spans| {
             let request = http1::parse_request(inbox, spans, &engine_limits())?;
-            Ok(request.inspect(|request| fill(head, request, inbox, spans)))
+            Ok(request.map(|request| {
+                let mut heads = lend::heads();
+                fill(&mut heads.request, &request, inbox, spans);
+                (heads, request)
+            }))
         });
-        let Some(request) = parsed.map_err(|rule| ProxyError::fatal(Kind::BadRequest(rule)))? else {
+        let Some((heads, request)) = parsed.map_err(|rule| ProxyError::fatal(Kind::BadRequest(rule)))? else {
             return Ok(None);
         };
         self.upgrade = request.upgrade.map(|span| span.of(&self.wire.inbox).to_vec());
-        self.wire.inbox.advance(request.head_len);
+        self.wire.consume(request.head_len);
         self.version = request.version;
         self.kind = request.kind;
         self.closing = !request.keep_alive;
@@ -109,7 +135,7 @@ impl ServerConnection {
         self.outgoing = Outgoing::none();
         self.state = State::Asked;
         self.seen = 0;
-        Ok(Some(length_of(request.body)))
+        Ok(Some((heads, length_of(request.body))))
     }
 
     /// Gives up on a request whose head is not complete, or broken: what follows it has no meaning any more. One
@@ -162,6 +188,12 @@ impl ServerConnection {
             }
         })
         .await;
+    }
+
+    /// Bytes of buffers that it holds.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.wire.held_bytes()
     }
 
     /// The protocols that the client asks to switch to.

@@ -1,4 +1,6 @@
 //! A connection with what has arrived and what is still to leave.
+//!
+//! Its buffers are the worker's: taken when there are bytes, given back when there are none.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -9,11 +11,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use meshwork_http1::FieldSpan;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
-use crate::limits::{COALESCE_BYTES, IDLE_BUFFER_BYTES, READ_BYTES};
+use crate::http::lend;
+use crate::limits::{BUFFER_BYTES, COALESCE_BYTES, READ_BYTES};
 use crate::transport::Transport;
 
 /// What a first read asks for; doubled while reads fill it.
-const FIRST_READ_BYTES: usize = 4 * 1024;
+const FIRST_READ_BYTES: usize = BUFFER_BYTES / 2;
 
 /// A connection's bytes.
 pub(super) struct Wire {
@@ -54,14 +57,33 @@ pub(super) fn with_spans<T>(parse: impl FnOnce(&mut Vec<FieldSpan>) -> T) -> T {
 // === impl Wire ===
 
 impl Wire {
-    pub(super) fn new(transport: Transport, inbox: BytesMut) -> Self {
-        Self { transport, inbox, outbox: Outbox::default(), read_bytes: FIRST_READ_BYTES, is_closed: false }
+    pub(super) fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            inbox: BytesMut::new(),
+            outbox: Outbox::default(),
+            read_bytes: FIRST_READ_BYTES,
+            is_closed: false,
+        }
     }
 
     /// Reads more into the inbox; 0 at the end of the stream.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.is_closed {
             return Poll::Ready(Ok(0));
+        }
+        let filled = self.poll_read(cx);
+        if filled.is_pending() {
+            self.give_back();
+        }
+        filled
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // No buffer is taken before there is something to put into it.
+        ready!(self.transport.poll_readable(cx))?;
+        if self.inbox.capacity() == 0 {
+            self.inbox = lend::inbox();
         }
         self.inbox.reserve(self.read_bytes);
         let room = self.inbox.capacity() - self.inbox.len();
@@ -71,6 +93,23 @@ impl Wire {
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES);
         }
         Poll::Ready(Ok(read))
+    }
+
+    /// Drops bytes of the inbox.
+    pub(super) fn consume(&mut self, bytes: usize) {
+        self.inbox.advance(bytes);
+    }
+
+    /// What was read and not consumed, and the rest.
+    pub(super) fn into_parts(self) -> (BytesMut, Transport) {
+        (self.inbox, self.transport)
+    }
+
+    /// Gives the inbox back if nothing is in it.
+    fn give_back(&mut self) {
+        if self.inbox.is_empty() && self.inbox.capacity() > 0 {
+            lend::give_inbox(std::mem::take(&mut self.inbox));
+        }
     }
 
     /// Writes what is to leave.
@@ -95,15 +134,16 @@ impl Wire {
         if self.outbox.has_room() { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
     }
 
-    /// Gives back large buffers, between two messages.
+    /// Prepares for the wait between two messages.
     pub(super) fn rest(&mut self) {
         self.read_bytes = FIRST_READ_BYTES;
-        if self.inbox.is_empty() && self.inbox.capacity() > IDLE_BUFFER_BYTES {
-            self.inbox = BytesMut::new();
-        }
-        if self.outbox.is_empty() && self.outbox.text.capacity() > IDLE_BUFFER_BYTES {
-            self.outbox.text = Vec::new();
-        }
+        self.give_back();
+    }
+
+    /// Bytes of memory that it holds beyond itself.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.inbox.capacity() + self.outbox.text.capacity() + self.outbox.large.len()
     }
 }
 
@@ -113,14 +153,18 @@ impl Outbox {
     /// The text to append to.
     pub(super) fn text(&mut self) -> &mut Vec<u8> {
         debug_assert!(self.large.is_empty(), "a frame is pushed only where there is room");
+        if self.text.capacity() == 0 {
+            self.text = lend::text();
+        }
         &mut self.text
     }
 
     /// Appends data and what stands behind it: by copying where that is cheaper than a piece of its own.
     pub(super) fn push(&mut self, data: Bytes, tail: &'static [u8]) {
         if data.len() <= COALESCE_BYTES {
-            self.text.extend_from_slice(&data);
-            self.text.extend_from_slice(tail);
+            let text = self.text();
+            text.extend_from_slice(&data);
+            text.extend_from_slice(tail);
         } else {
             self.large = data;
             self.tail = tail;
@@ -170,7 +214,7 @@ impl Outbox {
     }
 
     fn reset(&mut self) {
-        self.text.clear();
+        lend::give_text(std::mem::take(&mut self.text));
         self.sent = 0;
         self.large = Bytes::new();
     }

@@ -1,130 +1,204 @@
-//! The proxies under comparison and the origin behind them.
+//! The proxies under comparison: one process, or one for each hop.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
+use clap::ValueEnum;
 
-use crate::process::Process;
+use crate::origin::Origin;
+use crate::process::{Cpu, PROXY_CORE, Process};
+use crate::scenario::Entry;
+use crate::{certificates, template};
 
-/// Who is measured, in the order of a round.
-pub(crate) const NAMES: &[&str] = &["meshwork", "envoy", "nginx", "haproxy"];
-
-/// Where the proxies run; load and origin run on the other core.
-const PROXY_CORE: u32 = 0;
-const OTHER_CORE: u32 = 1;
 /// How long a program may take to listen.
 const START: Duration = Duration::from_secs(20);
 
-/// A proxy that runs.
-pub(crate) struct Contender {
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
-    process: Process,
+/// What a contender is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Program {
+    Meshwork,
+    Envoy,
+    Nginx,
+    Haproxy,
 }
 
-/// The origin: nginx on two ports.
-pub(crate) struct Origin {
-    /// Its two addresses.
-    pub(crate) addresses: [SocketAddr; 2],
-    _process: Process,
+/// A build of ours.
+#[derive(Clone, Debug)]
+pub(crate) struct Binary {
+    /// How results call it.
+    pub(crate) label: String,
+    pub(crate) path: PathBuf,
+}
+
+/// A contender that runs.
+pub(crate) struct Contender {
+    /// Where its first hop listens.
+    pub(crate) address: SocketAddr,
+    hops: Vec<Process>,
 }
 
 impl Contender {
-    /// Starts a proxy in front of the origin.
-    pub(crate) fn start(name: &str, dir: &Path, origin: [SocketAddr; 2]) -> anyhow::Result<Self> {
-        let address = free()?;
-        let (template, program) = match name {
-            "meshwork" => ("envoy.yaml", meshwork()?),
-            "envoy" => ("envoy.yaml", root().join("target/peers/venv/bin/envoy")),
-            "nginx" => ("nginx.conf", PathBuf::from("/usr/sbin/nginx")),
-            "haproxy" => ("haproxy.cfg", PathBuf::from("/usr/sbin/haproxy")),
-            other => bail!("no proxy is called {other}"),
-        };
-        let file = write(
-            dir,
-            name,
-            template,
-            &[("$LISTEN", address), ("$ADMIN", free()?), ("$A", origin[0]), ("$B", origin[1])],
-        )?;
-        let file = file.to_string_lossy();
-        let arguments: Vec<&str> = match name {
-            "meshwork" => vec!["proxy", "-c", &file, "--workers", "1"],
-            "envoy" => {
-                vec!["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c", &file]
+    /// Starts the hops of an entry in front of the origin, the last one first.
+    pub(crate) fn start(entry: &Entry, dir: &Path, origin: &Origin) -> anyhow::Result<Self> {
+        let mut targets = origin.ports(entry.hops.last().context("an entry without hops")?);
+        let mut hops = Vec::new();
+        for (index, flags) in entry.hops.iter().enumerate().rev() {
+            let mut flags = flags.to_vec();
+            flags.push(entry.program.name());
+            if index + 1 < entry.hops.len() {
+                flags.push("one");
             }
-            "nginx" => vec!["-c", &file],
-            _ => vec!["-db", "-f", &file],
-        };
-        let log = dir.join(format!("{name}.log"));
-        let process = Process::start(PROXY_CORE, &program, &arguments, &log)?;
-        listens(address)
-            .with_context(|| format!("{name}: {}", std::fs::read_to_string(&log).unwrap_or_default()))?;
-        Ok(Self { address, process })
+            let port = free_port()?;
+            hops.push(start(entry, dir, &flags, port, targets)?);
+            targets = [port; 2];
+        }
+        Ok(Self { address: local(targets[0]), hops })
     }
 
-    /// User and system time so far.
-    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        self.process.cpu()
+    /// CPU time of all hops so far.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Cpu> {
+        let mut sum = Cpu::default();
+        for hop in &self.hops {
+            let cpu = hop.cpu()?;
+            sum = Cpu { user: sum.user + cpu.user, system: sum.system + cpu.system };
+        }
+        Ok(sum)
     }
 
-    /// Resident memory.
-    pub(crate) fn memory_mib(&self) -> anyhow::Result<f64> {
-        self.process.memory_mib()
+    /// Resident memory of all hops, KiB.
+    pub(crate) fn memory_kib(&self) -> anyhow::Result<f64> {
+        self.hops.iter().map(Process::memory_kib).sum()
     }
 }
 
-/// Starts the origin.
-pub(crate) fn origin(dir: &Path) -> anyhow::Result<Origin> {
-    let addresses = [free()?, free()?];
-    let file = write(dir, "origin", "origin.conf", &[("$A", addresses[0]), ("$B", addresses[1])])?;
-    let process = Process::start(
-        OTHER_CORE,
-        Path::new("/usr/sbin/nginx"),
-        &["-c", &file.to_string_lossy()],
-        &dir.join("origin.log"),
-    )?;
-    addresses.into_iter().try_for_each(listens)?;
-    Ok(Origin { addresses, _process: process })
-}
+// === impl Program ===
 
-fn write(
-    dir: &Path,
-    name: &str,
-    template: &str,
-    addresses: &[(&str, SocketAddr)],
-) -> anyhow::Result<PathBuf> {
-    let mut text = std::fs::read_to_string(root().join("bench/peers").join(template))?;
-    text = text.replace("$DIR", &dir.to_string_lossy());
-    for (placeholder, address) in addresses {
-        text = text.replace(&format!("{placeholder}_PORT"), &address.port().to_string());
+impl Program {
+    /// Its name, which is also the flag of its lines in shared templates.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Meshwork => "meshwork",
+            Self::Envoy => "envoy",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+        }
     }
-    let path = dir.join(format!("{name}.conf"));
-    let path = if template.ends_with("yaml") { path.with_extension("yaml") } else { path };
-    std::fs::write(&path, text)?;
-    Ok(path)
+
+    fn template(self) -> &'static str {
+        match self {
+            Self::Meshwork | Self::Envoy => "envoy.yaml",
+            Self::Nginx => "nginx.conf",
+            Self::Haproxy => "haproxy.conf",
+        }
+    }
+
+    /// The program's file; ours comes with the entry.
+    pub(crate) fn path(self) -> PathBuf {
+        match self {
+            Self::Meshwork => PathBuf::from("meshwork"),
+            Self::Envoy => root().join("target/peers/venv/bin/envoy"),
+            Self::Nginx => PathBuf::from("/usr/sbin/nginx"),
+            Self::Haproxy => PathBuf::from("/usr/sbin/haproxy"),
+        }
+    }
 }
 
-fn meshwork() -> anyhow::Result<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name("meshwork");
-    anyhow::ensure!(path.exists(), "{} is missing: cargo build --profile dist", path.display());
-    Ok(path)
+// === impl Binary ===
+
+impl Binary {
+    /// The build beside this program.
+    pub(crate) fn built() -> anyhow::Result<Self> {
+        let path = std::env::current_exe()?.with_file_name("meshwork");
+        Ok(Self { label: "meshwork".to_owned(), path })
+    }
 }
 
-fn root() -> PathBuf {
+impl FromStr for Binary {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, path) = text.split_once('=').unwrap_or(("other", text));
+        Ok(Self { label: format!("meshwork {name}"), path: path.into() })
+    }
+}
+
+/// The repository.
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_path_buf()
 }
 
-fn free() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+/// A template of `bench/peers`, filled and written.
+pub(crate) fn config(
+    dir: &Path,
+    (template, name): (&str, &str),
+    flags: &[&str],
+    values: &[(&str, String)],
+) -> anyhow::Result<PathBuf> {
+    let source = root().join("bench/peers").join(template);
+    let text =
+        std::fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
+    let mut values = values.to_vec();
+    values.push(("DIR", dir.display().to_string()));
+    values.push(("ID", certificates::ID.to_owned()));
+    let path = dir.join(name);
+    std::fs::write(&path, template::render(&text, flags, &values))?;
+    Ok(path)
 }
 
-fn listens(address: SocketAddr) -> anyhow::Result<()> {
+/// A port that is free now.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Waits until somebody listens.
+pub(crate) fn listens(port: u16, process: &mut Process) -> anyhow::Result<()> {
     let start = Instant::now();
-    while TcpStream::connect(address).is_err() {
-        anyhow::ensure!(start.elapsed() < START, "nobody listens on {address}");
+    while TcpStream::connect(local(port)).is_err() {
+        ensure!(!process.has_ended(), "it has ended");
+        ensure!(start.elapsed() < START, "it does not listen on {port}");
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+fn start(entry: &Entry, dir: &Path, flags: &[&str], port: u16, targets: [u16; 2]) -> anyhow::Result<Process> {
+    let values = [
+        ("LISTEN", port.to_string()),
+        ("ADMIN", free_port()?.to_string()),
+        ("A", targets[0].to_string()),
+        ("B", targets[1].to_string()),
+    ];
+    let template = entry.program.template();
+    let file = config(dir, (template, &format!("{port}-{template}")), flags, &values)?;
+    let mut arguments = arguments(entry.program, dir, flags);
+    arguments.push(file.display().to_string());
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let log = dir.join(format!("{port}.log"));
+    let mut process = Process::start(PROXY_CORE, &entry.file(), &arguments, &log)?;
+    listens(port, &mut process)
+        .with_context(|| std::fs::read_to_string(&log).unwrap_or_default().trim().to_owned())?;
+    Ok(process)
+}
+
+/// All arguments before the config's path.
+fn arguments(program: Program, dir: &Path, flags: &[&str]) -> Vec<String> {
+    let text = match program {
+        Program::Meshwork if flags.iter().any(|flag| flag.starts_with("tls")) => format!(
+            "proxy --workers 1 --certificate {dir}/chain.pem --private-key {dir}/key.pem \
+             --trust-bundle {dir}/bundle.pem -c",
+            dir = dir.display()
+        ),
+        Program::Meshwork => "proxy --workers 1 -c".to_owned(),
+        Program::Envoy => "--concurrency 1 --disable-hot-restart --log-level error -c".to_owned(),
+        Program::Nginx => "-c".to_owned(),
+        Program::Haproxy => "-db -f".to_owned(),
+    };
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn local(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
 }

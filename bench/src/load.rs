@@ -1,49 +1,92 @@
-//! The load: wrk, pinned to core 1.
+//! The loads, all closed loops: a connection sends its next request when it has its answer.
+//!
+//! wrk and h2load where they can, a small client of our own where TLS with client certificates, new connections,
+//! bodies or plain TCP are wanted. Each is bounded in time.
+
+pub(crate) mod client;
+mod h2load;
+mod tls;
+mod wrk;
 
 use std::net::SocketAddr;
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
+use crate::statistics::percentile;
 
-/// What wrk counted.
-pub(crate) struct Load {
-    pub(crate) requests: u64,
-    pub(crate) errors: u64,
+/// What is asked of a contender.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Load {
+    /// HTTP/1.1 keep-alive, 1 KiB answers, by wrk.
+    Wrk { connections: usize },
+    /// HTTP/2 in plaintext, 1 KiB answers, by h2load.
+    H2 { connections: usize, streams: usize },
+    /// HTTP/1.1 by our own client.
+    Requests { connections: usize, request: Request, tls: bool },
+    /// Full TLS handshakes, each on a new connection that ends right after it.
+    Handshakes { connections: usize, hybrid: bool },
+    /// Small messages over TCP, each sent back before the next.
+    Echo { connections: usize },
+    /// TCP both ways, as fast as it goes.
+    Bulk { connections: usize },
+    /// Connections that are open and idle after one request each.
+    Idle { connections: &'static [usize] },
+}
+
+/// A request of our own client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Request {
+    /// 1 KiB answer, on a connection that stays.
+    Small,
+    /// 1 KiB answer, on a connection of its own.
+    SmallOnNewConnection,
+    /// 1 MiB answer.
+    Download,
+    /// 1 MiB of request.
+    Upload,
+}
+
+/// What a load has counted. Any failure is an error instead.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    /// Requests, round trips or handshakes.
+    pub(crate) operations: u64,
+    /// Bytes of bodies or of TCP, both ways.
+    pub(crate) bytes: u64,
     pub(crate) per_second: f64,
-    pub(crate) p99_ms: f64,
+    /// Where the load tells them.
+    pub(crate) latencies: Option<Latencies>,
 }
 
-/// Runs wrk against a proxy for a bounded time.
-pub(crate) fn run(address: SocketAddr, connections: usize, time: Duration) -> anyhow::Result<Load> {
-    let output = Command::new("taskset")
-        .args(["-c", "1", "wrk", "--latency", "-t1"])
-        .args([format!("-c{connections}"), format!("-d{}s", time.as_secs()), format!("http://{address}/1k")])
-        .output()
-        .context("cannot start wrk; `cargo xtask peers` installs it")?;
-    parse(&String::from_utf8_lossy(&output.stdout)).with_context(|| format!("{output:?}"))
+/// Milliseconds.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Latencies {
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
 }
 
-fn parse(text: &str) -> anyhow::Result<Load> {
-    let line = |mark: &str| text.lines().find(|l| l.contains(mark)).map(str::trim);
-    let requests =
-        line("requests in").and_then(|l| l.split(' ').next()).context("no count of requests")?.parse()?;
-    let per_second =
-        line("Requests/sec:").and_then(|l| l.split_whitespace().last()).context("no rate")?.parse()?;
-    let p99 = line("99%").and_then(|l| l.split_whitespace().last()).context("no p99")?;
-    let errors = [line("Socket errors:"), line("Non-2xx")].into_iter().flatten().flat_map(numbers).sum();
-    Ok(Load { requests, errors, per_second, p99_ms: milliseconds(p99)? })
+impl Load {
+    /// Runs the load. `dir` has the TLS material.
+    pub(crate) fn run(self, address: SocketAddr, time: Duration, dir: &Path) -> anyhow::Result<Done> {
+        match self {
+            Self::Wrk { connections } => wrk::run(address, connections, time),
+            Self::H2 { connections, streams } => h2load::run(address, connections, streams, time),
+            own => runtime()?.block_on(client::run(own, address, time, dir)),
+        }
+    }
 }
 
-fn numbers(line: &str) -> impl Iterator<Item = u64> {
-    line.split(|c: char| !c.is_ascii_digit()).skip(1).filter_map(|n| n.parse().ok())
+impl Latencies {
+    /// Of microseconds.
+    fn of(mut samples: Vec<u32>) -> Option<Self> {
+        samples.sort_unstable();
+        let at = |share| f64::from(percentile(&samples, share)) / 1000.0;
+        (!samples.is_empty()).then(|| Self { p50: at(0.5), p90: at(0.9), p99: at(0.99) })
+    }
 }
 
-fn milliseconds(text: &str) -> anyhow::Result<f64> {
-    let (number, factor) = match text {
-        t if t.ends_with("us") => (t.trim_end_matches("us"), 0.001),
-        t if t.ends_with("ms") => (t.trim_end_matches("ms"), 1.0),
-        t => (t.trim_end_matches('s'), 1000.0),
-    };
-    Ok(number.parse::<f64>()? * factor)
+/// A runtime on this thread.
+pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }

@@ -2,42 +2,31 @@
 //!
 //! Each direction ends on its own (half-close); a side that breaks is passed on as a break, so that nobody takes a
 //! part for the whole. A change of policy is judged again while the connection lives.
+//!
+//! A connection on which nothing moves holds no buffer: `flow` moves one direction through what `lent` lends it, a
+//! buffer or, where both sides are plain sockets and much is on its way, a pipe of the kernel's.
+
+mod flow;
+mod lent;
 
 use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 
 use meshwork_model::proxy::TcpProxy;
 use meshwork_telemetry::{EdgeId, Protocol};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tracing::debug;
 
+use self::flow::Flow;
 use crate::config::{Chain, Filter};
 use crate::connection::{Peer, Seat};
 use crate::error::{Kind, ProxyError, Retry};
-use crate::limits::{STREAM_IDLE, TCP_BUFFER_BYTES, TCP_CONNECT_TRIES};
+use crate::limits::{STREAM_IDLE, TCP_CONNECT_TRIES};
 use crate::policy::{self, Admitted};
 use crate::record::{OpenConnection, Record};
 use crate::timer::Timer;
 use crate::transport::Transport;
 use crate::upstream::{Picked, connect};
-
-/// One direction.
-struct Pipe {
-    buffer: Box<[u8]>,
-    filled: std::ops::Range<usize>,
-    state: Flow,
-    is_flushed: bool,
-}
-
-#[derive(PartialEq, Eq)]
-enum Flow {
-    Open,
-    Ending,
-    Ended,
-}
 
 /// A relayed connection; recorded once, when it is dropped.
 struct Relay<'r> {
@@ -117,7 +106,7 @@ impl Relay<'_> {
         downstream: &mut Transport,
         upstream: &mut Transport,
     ) -> Result<(), ProxyError> {
-        let (mut there, mut back) = (Pipe::new(), Pipe::new());
+        let (mut there, mut back) = (Flow::new(), Flow::new());
         let mut timer = Timer::default();
         let idle = tcp(&self.seat.chain).idle_timeout.unwrap_or(STREAM_IDLE);
         timer.set(Some(Instant::now() + idle));
@@ -177,83 +166,5 @@ fn tcp(chain: &Chain) -> &TcpProxy {
     match &chain.filter {
         Filter::Tcp(tcp) => tcp,
         Filter::Http(_) => unreachable!("a seat moves along between chains of one kind only"),
-    }
-}
-
-/// Which side of a pipe failed.
-enum Broken {
-    From(io::Error),
-    To(io::Error),
-}
-
-impl From<Broken> for ProxyError {
-    fn from(broken: Broken) -> Self {
-        let (Broken::From(error) | Broken::To(error)) = broken;
-        Self::upstream(&error)
-    }
-}
-
-// === impl Pipe ===
-
-impl Pipe {
-    fn new() -> Self {
-        Self {
-            buffer: vec![0; TCP_BUFFER_BYTES].into_boxed_slice(),
-            filled: 0..0,
-            state: Flow::Open,
-            is_flushed: true,
-        }
-    }
-
-    /// Moves bytes as far as they go; ready when the end has been passed on. Adds what was written to `moved`.
-    fn poll_move(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut Transport,
-        to: &mut Transport,
-        moved: &mut u64,
-    ) -> Poll<Result<(), Broken>> {
-        loop {
-            while !self.filled.is_empty() {
-                let bytes = &self.buffer[self.filled.clone()];
-                let written = ready!(Pin::new(&mut *to).poll_write(cx, bytes)).map_err(Broken::To)?;
-                if written == 0 {
-                    return Poll::Ready(Err(Broken::To(io::ErrorKind::WriteZero.into())));
-                }
-                self.filled.start += written;
-                self.is_flushed = false;
-                *moved += written as u64;
-            }
-            match self.state {
-                Flow::Open => ready!(self.poll_fill(cx, from, to))?,
-                Flow::Ending => {
-                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Broken::To)?;
-                    self.state = Flow::Ended;
-                }
-                Flow::Ended => return Poll::Ready(Ok(())),
-            }
-        }
-    }
-
-    fn poll_fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut Transport,
-        to: &mut Transport,
-    ) -> Poll<Result<(), Broken>> {
-        let mut buffer = ReadBuf::new(&mut self.buffer);
-        let Poll::Ready(read) = Pin::new(from).poll_read(cx, &mut buffer) else {
-            if !self.is_flushed {
-                ready!(Pin::new(to).poll_flush(cx)).map_err(Broken::To)?;
-                self.is_flushed = true;
-            }
-            return Poll::Pending;
-        };
-        read.map_err(Broken::From)?;
-        self.filled = 0..buffer.filled().len();
-        if self.filled.is_empty() {
-            self.state = Flow::Ending;
-        }
-        Poll::Ready(Ok(()))
     }
 }

@@ -4,3 +4,4 @@ mod bodies;
 mod deadlines;
 mod exchange;
 mod framing;
+mod tcp;

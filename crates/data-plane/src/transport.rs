@@ -85,6 +85,14 @@ impl Transport {
         on_socket!(self.socket(), socket => socket.poll_read_ready(cx))
     }
 
+    /// The kernel's socket, where nothing stands between it and the bytes.
+    pub(crate) fn plain_socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(Socket::Tcp(socket)) => Some(socket),
+            _ => None,
+        }
+    }
+
     fn socket(&self) -> &Socket {
         match self {
             Self::Plain(stream) => stream,

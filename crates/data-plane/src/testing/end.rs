@@ -108,8 +108,14 @@ impl<S: AsyncRead + Unpin> End<S> {
 
     /// All bytes until the connection ends.
     pub(crate) async fn rest(&mut self) -> Result<Vec<u8>, Cut> {
-        while self.fill().await? {}
+        self.read_all().await?;
         Ok(std::mem::take(&mut self.left))
+    }
+
+    /// Reads until the connection ends; what came is in [`Self::left`], however it ended.
+    pub(crate) async fn read_all(&mut self) -> Result<(), Cut> {
+        while self.fill().await? {}
+        Ok(())
     }
 
     /// So many bytes.

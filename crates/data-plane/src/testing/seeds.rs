@@ -31,6 +31,11 @@ pub(crate) fn bytes(random: &mut Rng, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// One of these.
+pub(crate) fn one<T, const N: usize>(random: &mut Rng, of: [T; N]) -> T {
+    random.choice(of).expect("one at least")
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         if std::thread::panicking() {

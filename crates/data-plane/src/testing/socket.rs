@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use super::seeds::one;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
@@ -66,6 +67,18 @@ pub(crate) fn pair(room: usize) -> (MemorySocket, MemorySocket) {
     let lane = || Rc::new(RefCell::new(Lane { room, ..Lane::default() }));
     let (there, back) = (lane(), lane());
     (MemorySocket::new(Rc::clone(&there), Rc::clone(&back)), MemorySocket::new(back, there))
+}
+
+impl Weather {
+    /// Any.
+    pub(crate) fn draw(random: &mut fastrand::Rng) -> Self {
+        Self {
+            piece: one(random, [None, None, Some(1), Some(7), Some(1_000)]),
+            is_gusty: random.bool(),
+            one_stalls_of: random.bool().then_some(100),
+            seed: random.u64(..),
+        }
+    }
 }
 
 impl MemorySocket {

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::testing::config::{ORIGIN, cluster, http, listener};
-use crate::testing::seeds::{bytes, for_each_seed};
+use crate::testing::seeds::{bytes, for_each_seed, one};
 use crate::testing::{Cut, End, Message, Origin, Weather, World, play, settle};
 use meshwork_model::proxy::Resource;
 
@@ -65,10 +65,6 @@ enum Framing {
 type Arrived = Rc<RefCell<Vec<(usize, Message)>>>;
 
 // === drawing ===
-
-fn one<T, const N: usize>(random: &mut Rng, of: [T; N]) -> T {
-    random.choice(of).expect("one at least")
-}
 
 impl Case {
     fn draw(random: &mut Rng, breaks: bool) -> Self {
@@ -156,17 +152,6 @@ fn chunks(random: &mut Rng, data: &[u8], trailers: &str) -> Vec<u8> {
     }
     wire.extend(format!("0\r\n{trailers}\r\n").as_bytes());
     wire
-}
-
-impl Weather {
-    fn draw(random: &mut Rng) -> Self {
-        Self {
-            piece: one(random, [None, None, Some(1), Some(7), Some(1_000)]),
-            is_gusty: random.bool(),
-            one_stalls_of: random.bool().then_some(100),
-            seed: random.u64(..),
-        }
-    }
 }
 
 // === both ends ===

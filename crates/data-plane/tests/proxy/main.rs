@@ -2,6 +2,7 @@
 //!
 //! [`harness`] builds configs from model types and runs both ends. Nothing here sleeps; liveness has generous deadlines.
 
+mod bulk;
 mod config;
 mod harness;
 mod http1;

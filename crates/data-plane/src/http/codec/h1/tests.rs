@@ -9,13 +9,13 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{ClientConnection, ServerConnection};
 use crate::http::body::{Frame, Length, Shape};
 use crate::http::codec::Answer;
-use crate::transport::Transport;
+use crate::transport::{Socket, Transport};
 
 async fn connected() -> (TcpStream, Transport) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let peer = TcpStream::connect(listener.local_addr().expect("bound"));
     let (peer, accepted) = tokio::join!(peer, listener.accept());
-    (peer.expect("connected"), Transport::Plain(accepted.expect("accepted").0))
+    (peer.expect("connected"), Transport::Plain(Socket::Tcp(accepted.expect("accepted").0)))
 }
 
 #[tokio::test]

@@ -209,13 +209,14 @@ impl BodyDecoder {
         trailers: &mut Vec<FieldSpan>,
     ) -> Result<Option<usize>, ParseError> {
         let (mut cursor, is_full) = Cursor::limited(bytes, at, self.max_trailer_bytes);
-        let section = head::section(&mut cursor, trailers, self.max_trailer_fields, |known, _, field, _| {
-            if known == Known::Other && !field.hop_by_hop {
-                Ok(())
-            } else {
-                Err(ParseError::ForbiddenTrailer)
-            }
-        });
+        let section =
+            head::section(&mut cursor, trailers, self.max_trailer_fields, false, |known, _, field, _| {
+                if known == Known::Other && !field.hop_by_hop {
+                    Ok(())
+                } else {
+                    Err(ParseError::ForbiddenTrailer)
+                }
+            });
         if let Err(stop) = section {
             trailers.clear();
             return stop.or_if(is_full, ParseError::TrailersTooLong).into_result();

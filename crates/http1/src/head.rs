@@ -57,11 +57,13 @@ pub(crate) fn digit(cursor: &mut Cursor<'_>, otherwise: ParseError) -> Result<u8
     cursor.accept(|byte| byte.is_ascii_digit(), otherwise)
 }
 
-/// Reads field lines up to and with the empty line; `note` looks at each, by what its name means.
+/// Reads field lines up to and with the empty line; `note` looks at each, by what its name means. `is_request`: only
+/// there does `te: trailers` go on.
 pub(crate) fn section(
     cursor: &mut Cursor<'_>,
     fields: &mut Vec<FieldSpan>,
     max_fields: u32,
+    is_request: bool,
     mut note: impl FnMut(Known, &[u8], &FieldSpan, usize) -> Result<(), ParseError>,
 ) -> Result<(), Stop> {
     fields.clear();
@@ -76,7 +78,8 @@ pub(crate) fn section(
         let mut field = field_line(cursor)?;
         let value = field.value.of(cursor.bytes);
         let known = Known::of(field.name.of(cursor.bytes));
-        field.hop_by_hop = known.is_hop_by_hop() && !(known == Known::Te && is_te_trailers(value));
+        let goes_on = is_request && known == Known::Te && is_te_trailers(value);
+        field.hop_by_hop = known.is_hop_by_hop() && !goes_on;
         note(known, value, &field, fields.len())?;
         fields.push(field);
     }

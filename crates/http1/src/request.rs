@@ -102,7 +102,7 @@ fn head_of(bytes: &[u8], fields: &mut Vec<FieldSpan>, limits: &Limits) -> Result
         .map_err(|stop| too_long(stop.or_if(line_is_full, ParseError::StartLineTooLong)))?;
     cursor.at = first.at;
     let mut facts = Facts::new(true, line.version, limits);
-    head::section(&mut cursor, fields, limits.fields, |known, value, field, index| {
+    head::section(&mut cursor, fields, limits.fields, true, |known, value, field, index| {
         facts.note(known, value, field, index)
     })
     .map_err(too_long)?;

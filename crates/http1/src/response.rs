@@ -67,7 +67,7 @@ fn head_of(
         .map_err(|stop| too_long(stop.or_if(line_is_full, ParseError::StartLineTooLong)))?;
     cursor.at = first.at;
     let mut facts = Facts::new(false, line.version, limits);
-    head::section(&mut cursor, fields, limits.fields, |known, value, field, index| {
+    head::section(&mut cursor, fields, limits.fields, false, |known, value, field, index| {
         facts.note(known, value, field, index)
     })
     .map_err(too_long)?;

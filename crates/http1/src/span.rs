@@ -19,7 +19,7 @@ pub struct FieldSpan {
     /// The value, without surrounding white space; may be empty.
     pub value: Span,
     /// Whether the line concerns this connection only and is not forwarded: a name for which
-    /// [`is_hop_by_hop`](crate::is_hop_by_hop) is true (but `te: trailers` is forwarded), a name that a
+    /// [`is_hop_by_hop`](crate::is_hop_by_hop) is true (but a request's `te: trailers` is forwarded), a name that a
     /// `Connection` line lists, an `Expect` that has no effect, or a trailer that is none
     /// ([`may_trail`](crate::may_trail)).
     pub hop_by_hop: bool,

@@ -217,7 +217,7 @@ fn request_fields_mean_nothing_in_a_response() {
 
 #[test]
 fn reasons_and_fields_are_where_the_spans_say() {
-    let head = b"HTTP/1.1 200 All right\r\nConnection: X\r\nx: 1\r\nY: 2\r\nContent-Length: 3\r\n\r\n";
+    let head = b"HTTP/1.1 200 All right\r\nConnection: X\r\nTE: trailers\r\nx: 1\r\nY: 2\r\nContent-Length: 3\r\n\r\n";
     let mut fields = Vec::new();
     let response =
         parse_response(head, &mut fields, &Limits::default(), RequestKind::Other).unwrap().unwrap();

@@ -3,13 +3,13 @@
 //! A file's name is `<outcome>.<what it is>`; the outcome is `ok`, `partial`, or the name of a [`ParseError`]. Each file
 //! is parsed whole and piece by piece, and must give that outcome however its bytes arrive.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{fs, path::PathBuf};
 
 use meshwork_http1::{
     BodyDecoder, FieldSpan, Framing, Limits, ParseError, RequestKind, parse_request, parse_response,
 };
+
+use super::targets;
 
 /// Calls `outcome` with the bytes of every file of a corpus and a piece size, and compares with the file's name.
 fn check_corpus(name: &str, outcome: impl Fn(&[u8], usize) -> String) {
@@ -85,4 +85,19 @@ fn response_heads_have_their_outcome() {
 #[test]
 fn chunked_bodies_have_their_outcome() {
     check_corpus("http1-chunked", body_outcome);
+}
+
+/// Every file of every corpus, valid or not, through the target of its parser.
+#[test]
+fn targets_hold_for_every_file() {
+    let all: [(&str, fn(&[u8])); 3] = [
+        ("http1-request", targets::request),
+        ("http1-response", targets::response),
+        ("http1-chunked", targets::chunked),
+    ];
+    for (name, target) in all {
+        for bytes in super::random::all(name) {
+            target(&bytes);
+        }
+    }
 }

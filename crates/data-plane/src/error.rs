@@ -54,6 +54,9 @@ pub(crate) enum Kind {
     /// The downstream was too slow.
     #[error("the request was not complete in time")]
     RequestTimeout,
+    /// The downstream took nothing of its response for too long.
+    #[error("the client took nothing of the response for too long")]
+    SlowReader,
     /// The downstream left.
     #[error("the client closed its connection")]
     DownstreamGone,
@@ -128,6 +131,7 @@ impl ProxyError {
             | Kind::Refused(_)
             | Kind::Unsupported(_)
             | Kind::RequestTimeout
+            | Kind::SlowReader
             | Kind::DownstreamGone
             | Kind::DownstreamBroken(_) => Side::Downstream,
             Kind::NoRoute
@@ -151,6 +155,7 @@ impl ProxyError {
             Kind::BadRequest(_) | Kind::Refused(_) => Reason::BadRequest,
             Kind::Unsupported(_) => Reason::Unsupported,
             Kind::RequestTimeout => Reason::RequestTimeout,
+            Kind::SlowReader => Reason::SlowReader,
             Kind::DownstreamGone | Kind::DownstreamBroken(_) => Reason::DownstreamGone,
             Kind::NoRoute => Reason::NoRoute,
             Kind::NoCluster(_) => Reason::NoCluster,

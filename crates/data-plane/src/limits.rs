@@ -10,6 +10,18 @@ pub(crate) const HEAD_BYTES: usize = 60 * 1024;
 pub(crate) const FIELDS: usize = 100;
 /// From the first byte of a request head to its last, so that slow heads hold no connection for long.
 pub(crate) const HEAD_READ: Duration = Duration::from_secs(10);
+/// How often an exchange is looked at: whether its bytes move, and if not, whose fault that is. A request body that
+/// stalls for one window is answered with 408, a response that its client does not take is broken off. Source: nginx
+/// `client_body_timeout` and `send_timeout`, 60 s.
+pub(crate) const PROGRESS_WINDOW: Duration = Duration::from_mins(1);
+/// Bytes of a request's body that have to come in each window: less than the slowest modem brings, more than who sends
+/// single bytes to hold a connection.
+pub(crate) const BODY_PROGRESS_BYTES: u64 = 1024;
+/// How long an exchange goes on without a byte once the client has ended its direction. One that said all it had to say
+/// and listens looks the same as one that left, until something is sent to it; the latter must not hold an upstream.
+pub(crate) const HALF_CLOSED_QUIET: Duration = Duration::from_secs(1);
+/// An exchange on which no byte moves, where config does not say. Source: Envoy `stream_idle_timeout`, 5 min.
+pub(crate) const EXCHANGE_IDLE: Duration = Duration::from_mins(5);
 /// Interim responses (1xx) that one exchange passes on; more is an origin gone wrong.
 pub(crate) const INTERIM_RESPONSES: u32 = 16;
 
@@ -27,7 +39,7 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A keep-alive connection without a request. Source: Envoy `idle_timeout`, 1 h.
 pub(crate) const CONNECTION_IDLE: Duration = Duration::from_hours(1);
-/// An exchange or TCP connection on which no byte moves. Source: Envoy `tcp_proxy.idle_timeout`, 1 h.
+/// A tunnel, an upgraded connection or a TCP connection on which no byte moves; the most for any exchange. Source: Envoy `tcp_proxy.idle_timeout`, 1 h.
 pub(crate) const STREAM_IDLE: Duration = Duration::from_hours(1);
 /// How long what is left of a request is read and dropped after its answer, so that the answer is not lost to a
 /// reset. Source: RFC 9112 §9.6.
@@ -63,6 +75,12 @@ pub(crate) const PIPES_PER_WORKER: usize = 16;
 /// A direction is spliced after a read that has filled its buffer, and while it goes on in pieces of at least this.
 pub(crate) const SPLICE_BYTES_LEAST: usize = 16 * 1024;
 
+/// Requests on one HTTP/1.1 upstream connection: past it, a new one is worth its price, and load finds its way to
+/// origins that joined behind one address.
+pub(crate) const UPSTREAM_REQUESTS: u64 = 10_000;
+/// How long an HTTP/1.1 upstream connection lives, for the same reason; less by up to a quarter, so that connections
+/// opened together do not end together. Source: nginx `keepalive_time`, 1 h.
+pub(crate) const UPSTREAM_LIFETIME: Duration = Duration::from_hours(1);
 /// Idle HTTP/1.1 connections kept per worker and endpoint.
 pub(crate) const POOL_IDLE_PER_ENDPOINT: usize = 128;
 /// How long an idle upstream connection is kept. Shorter than what most servers allow, so that races are rare.

@@ -130,15 +130,9 @@ pub(crate) fn http(routes: Vec<Route>, filters: Vec<HttpFilter>) -> NetworkFilte
 
 pub(crate) fn http_connection(routes: RouteSource, filters: Vec<HttpFilter>) -> HttpConnection {
     HttpConnection {
-        stat_prefix: "test".into(),
-        codec: Codec::Auto,
-        routes,
         filters,
         paths: PathNormalization { rfc3986: true, merge_slashes: true, reject_escaped_slashes: true },
-        generate_request_id: false,
-        server_name: None,
-        idle_timeout: None,
-        access_logs: vec![],
+        ..HttpConnection::new("test", routes)
     }
 }
 
@@ -234,7 +228,8 @@ pub(crate) fn by_mtls(mut cluster: Cluster, account: &str, alpn: &[&str]) -> Clu
 /// A client that writes and reads bytes.
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
-    left: Vec<u8>,
+    /// What was read past the last message.
+    pub(crate) left: Vec<u8>,
 }
 
 impl Client {

@@ -4,6 +4,7 @@
 
 mod bulk;
 mod config;
+mod exchange;
 mod harness;
 mod http1;
 mod http2;

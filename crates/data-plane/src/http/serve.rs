@@ -112,7 +112,7 @@ async fn serve_h1(
     let mut scratch = Scratch::default();
     loop {
         let next = next_request(&mut seat, &mut connection, &mut request, &mut scratch.timer).await;
-        if seat.must_end() {
+        if seat.must_end() || seat.worker.overload().is_shedding() {
             connection.close_after_answer();
         }
         let asked = match next {

@@ -5,7 +5,6 @@
 //! shows no keys: those are not in the config.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,10 +27,6 @@ pub(crate) struct Server {
     address: SocketAddr,
     _stop: oneshot::Sender<()>,
 }
-
-/// A descriptor that is held for the time when there are no others.
-#[derive(Default)]
-struct Spare(Option<File>);
 
 /// What is answered.
 struct Page {
@@ -70,15 +65,8 @@ impl Server {
 async fn serve(socket: std::net::TcpListener, state: Arc<State>) -> io::Result<()> {
     let socket = TcpListener::from_std(socket)?;
     let places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
-    let mut spare = Spare::default();
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        spare.take();
-        let accepted = match socket.accept().await {
-            // Traffic has all descriptors. Whoever wants to know why is let in with ours.
-            Err(_) if spare.give() => socket.accept().await,
-            accepted => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, _)) = socket.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
@@ -142,20 +130,6 @@ fn page(state: &State, method: &[u8], path: &[u8]) -> Page {
             Page { status: 200, media_type: b"application/json", text: state.with_resources(dump) }
         }
         _ => Page::text(404, "/ready /config_dump /stats/prometheus /metrics\n".into()),
-    }
-}
-
-impl Spare {
-    /// Takes one, if there is one to take.
-    fn take(&mut self) {
-        if self.0.is_none() {
-            self.0 = File::open("/dev/null").ok();
-        }
-    }
-
-    /// Gives it back to the kernel; whether there was one.
-    fn give(&mut self) -> bool {
-        self.0.take().is_some()
     }
 }
 

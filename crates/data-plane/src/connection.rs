@@ -260,3 +260,23 @@ impl Seat {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a connection's task holds for as long as it lives, besides its buffers.
+    const TASK_BYTES: usize = 4096;
+
+    fn size_of_future<'a, F>(
+        _: impl Fn(&'a Rc<Worker>, &'a ListenerConfig, &'a Gate, SocketAddr, TcpStream, SocketAddr) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let size = size_of_future(serve);
+        assert!(size <= TASK_BYTES, "{size}");
+    }
+}

@@ -29,6 +29,12 @@ pub(crate) const CONNECTIONS_PER_WORKER: usize = 65_536;
 pub(crate) const CONNECTIONS_PER_WORKER_LEAST: usize = 16;
 /// Descriptors that are left for everything but connections: sockets, logs, certificates, the control plane.
 pub(crate) const DESCRIPTORS_KEPT: usize = 64;
+/// The last descriptors, that no connection gets: the admin interface, logs and the control plane go on. An eighth
+/// where there are few.
+pub(crate) const DESCRIPTORS_LAST: i32 = 32;
+/// Those before them, that only connections to endpoints get: clients that were let in come first. A quarter where
+/// there are few.
+pub(crate) const DESCRIPTORS_FOR_UPSTREAM: i32 = 128;
 /// Pending connections per listening socket that the kernel keeps.
 pub(crate) const ACCEPT_BACKLOG: i32 = 1024;
 /// How long accepting pauses after the kernel has refused a descriptor.

@@ -24,6 +24,7 @@ use crate::connection;
 use crate::crew::{Counted, Moved};
 use crate::limits::{ACCEPT_BACKLOG, ACCEPT_PAUSE, CONNECTIONS_PER_LISTENER};
 use crate::occasion::Occasion;
+use crate::overload::{Wanted, is_kept};
 use crate::worker::{Presence, Worker};
 
 /// The sockets of one address, one per worker.
@@ -184,7 +185,7 @@ pub(crate) async fn receive(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Moved>
 fn begin(worker: &Rc<Worker>, address: SocketAddr, stream: TcpStream, remote: SocketAddr, counted: Counted) {
     let Some(listener) = worker.listener(address) else { return };
     let gate = worker.gate(address);
-    if let Err(limit) = admit(worker, &gate) {
+    if let Err(limit) = admit(worker, &gate, &stream) {
         worker.registry.count_refusal(Refusal::Limit);
         if let Some(untold) = gate.shed.arises() {
             warn!(listener = %listener.name, untold, "{limit}: a connection was closed (MW0501)");
@@ -205,12 +206,12 @@ fn begin(worker: &Rc<Worker>, address: SocketAddr, stream: TcpStream, remote: So
 }
 
 /// Whether one more connection may begin; why not.
-fn admit(worker: &Worker, gate: &Gate) -> Result<(), &'static str> {
+fn admit(worker: &Worker, gate: &Gate, stream: &TcpStream) -> Result<(), &'static str> {
     if worker.overload().is_refusing() {
         Err("memory is almost used up")
     } else if gate.open.get() >= CONNECTIONS_PER_LISTENER {
         Err("the listener has as many connections as it may")
-    } else if worker.has_most_connections() {
+    } else if worker.has_most_connections() || is_kept(stream, Wanted::Downstream) {
         Err("the proxy has as many connections as its descriptors allow")
     } else {
         Ok(())

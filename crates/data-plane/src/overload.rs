@@ -7,7 +7,8 @@
 
 mod memory;
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::{io, thread};
 
@@ -16,8 +17,8 @@ use tracing::{debug, info, warn};
 
 use crate::error::{Kind, ProxyError};
 use crate::limits::{
-    CONNECTIONS_PER_WORKER, CONNECTIONS_PER_WORKER_LEAST, DESCRIPTORS_KEPT, MEMORY_LOOK, MEMORY_REFUSE,
-    MEMORY_SHED, MEMORY_STEP_BACK,
+    CONNECTIONS_PER_WORKER, CONNECTIONS_PER_WORKER_LEAST, DESCRIPTORS_FOR_UPSTREAM, DESCRIPTORS_KEPT,
+    DESCRIPTORS_LAST, MEMORY_LOOK, MEMORY_REFUSE, MEMORY_SHED, MEMORY_STEP_BACK,
 };
 use memory::Meter;
 
@@ -120,10 +121,35 @@ fn tell(before: Level, now: Level, per_mille: u32) {
 
 // === descriptors ===
 
+/// The number from which on descriptors are kept: the kernel gives the lowest that is free, so that whoever gets one of
+/// these knows that all others are taken. Of the process, as its limit is.
+static KEPT_FROM: AtomicI32 = AtomicI32::new(i32::MAX);
+
+/// Who wants a descriptor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// A new connection of a client.
+    Downstream,
+    /// A connection to an endpoint, for a client that is let in.
+    Upstream,
+}
+
+/// Whether a connection's descriptor is one of the last: then it is closed, so that what is open, the admin interface
+/// and the control plane never lack one.
+pub(crate) fn is_kept(socket: &impl AsRawFd, wanted: Wanted) -> bool {
+    let kept_from = KEPT_FROM.load(Relaxed);
+    let for_upstream = if wanted == Wanted::Downstream { DESCRIPTORS_FOR_UPSTREAM } else { 0 };
+    socket.as_raw_fd() >= kept_from - for_upstream.min(kept_from / 4)
+}
+
 /// Raises the process's soft limit of descriptors to the hard one; gives how many connections each worker may have
 /// so that some descriptors are left for everything else.
 pub(crate) fn connections_per_worker(workers: usize) -> usize {
     let descriptors = raise_descriptor_limit();
+    if let Some(limit) = descriptors {
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        KEPT_FROM.store(limit - DESCRIPTORS_LAST.min(limit / 8), Relaxed);
+    }
     let connections = descriptors.map_or(CONNECTIONS_PER_WORKER, |limit| connections_within(limit, workers));
     debug!(?descriptors, connections, "connections per worker, at most");
     connections

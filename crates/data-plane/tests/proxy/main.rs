@@ -3,6 +3,7 @@
 //! [`harness`] builds configs from model types and runs both ends. Nothing here sleeps; liveness has generous deadlines.
 
 mod config;
+mod connections;
 mod harness;
 mod http1;
 mod http2;

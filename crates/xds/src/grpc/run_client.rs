@@ -5,10 +5,10 @@ use std::time::Duration;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
-use super::wire;
+use super::{Denied, wire};
 use crate::client::Session;
 use crate::pb::discovery::DeltaDiscoveryRequest;
 use crate::resource::{Rejection, Update};
@@ -23,7 +23,8 @@ const REQUESTS: usize = 16;
 /// The largest response: a wildcard answer with tens of thousands of resources.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
-/// Runs the client forever: connects, reconnects with jittered backoff, keeps what it has in between.
+/// Runs the client: connects, reconnects with jittered backoff, keeps what it has in between. It ends only where the
+/// control plane denies us all discovery and never has answered anything; who has config goes on with it.
 ///
 /// `apply` gets every update, and says which resources it cannot run; these keep their last good version.
 ///
@@ -33,16 +34,21 @@ pub async fn run_client(
     channel: Channel,
     mut session: Session,
     mut apply: impl FnMut(Update) -> Vec<Rejection> + Send,
-) {
+) -> Denied {
     let mut backoff = FIRST_BACKOFF;
+    let mut is_known = false;
     loop {
         let mut answered = false;
         let ended = run_stream(channel.clone(), &mut session, &mut apply, &mut answered).await;
         if answered {
             backoff = FIRST_BACKOFF;
+            is_known = true;
         }
         match ended {
             Ok(()) => tracing::info!("the control plane ended the stream"),
+            Err(status) if status.code() == Code::PermissionDenied && !is_known => {
+                return Denied(status.message().to_owned());
+            }
             Err(status) => tracing::warn!(code = ?status.code(), "xDS: {}", status.message()),
         }
         tokio::time::sleep(backoff.mul_f64(jitter())).await;

@@ -63,6 +63,9 @@ pub(crate) enum Kind {
     /// The downstream's connection broke.
     #[error("the client's connection broke: {0}")]
     DownstreamBroken(Cow<'static, str>),
+    /// The downstream spoke plaintext where TLS is asked for.
+    #[error("the client speaks plaintext, and this port asks for mTLS")]
+    Plaintext,
     /// No route takes the request.
     #[error("no route takes the request")]
     NoRoute,
@@ -132,6 +135,7 @@ impl ProxyError {
             | Kind::Unsupported(_)
             | Kind::RequestTimeout
             | Kind::SlowReader
+            | Kind::Plaintext
             | Kind::DownstreamGone
             | Kind::DownstreamBroken(_) => Side::Downstream,
             Kind::NoRoute
@@ -152,7 +156,7 @@ impl ProxyError {
     pub(crate) fn reason(&self) -> Reason {
         match &self.kind {
             Kind::BadRequest(error) if error.status() == 431 => Reason::HeadTooLarge,
-            Kind::BadRequest(_) | Kind::Refused(_) => Reason::BadRequest,
+            Kind::BadRequest(_) | Kind::Refused(_) | Kind::Plaintext => Reason::BadRequest,
             Kind::Unsupported(_) => Reason::Unsupported,
             Kind::RequestTimeout => Reason::RequestTimeout,
             Kind::SlowReader => Reason::SlowReader,

@@ -27,15 +27,48 @@ pub(crate) const INTERIM_RESPONSES: u32 = 16;
 
 /// From accept to the end of the TLS handshake, detection of the protocol included.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
-/// TLS handshakes at the same time per worker: a handshake costs about a quarter of a millisecond of CPU, so that
-/// more only delay each other.
-pub(crate) const HANDSHAKES_PER_WORKER: usize = 128;
+/// Steps of TLS handshakes that a worker does before everything else that is ready has its turn. One is a quarter of
+/// a millisecond of CPU, so that a request waits a millisecond for them at most.
+pub(crate) const HANDSHAKE_STEPS: usize = 4;
+/// TLS handshakes that wait for their peers at the same time, per worker; past it the oldest is closed. One costs
+/// some 10 KiB.
+pub(crate) const PENDING_HANDSHAKES: usize = 1024;
 /// Connections per listener and worker. An idle one costs some KiB; past it new ones are closed at once.
-pub(crate) const CONNECTIONS_PER_LISTENER: usize = 8192;
+pub(crate) const CONNECTIONS_PER_LISTENER: usize = 32_768;
+/// Connections per worker on all listeners together, where descriptors do not allow fewer.
+pub(crate) const CONNECTIONS_PER_WORKER: usize = 65_536;
+/// Connections per worker that are tried however few descriptors there are: the kernel refuses the rest.
+pub(crate) const CONNECTIONS_PER_WORKER_LEAST: usize = 16;
+/// Descriptors that are left for everything but connections: sockets, logs, certificates, the control plane.
+pub(crate) const DESCRIPTORS_KEPT: usize = 64;
+/// The last descriptors, that no connection gets: the admin interface, logs and the control plane go on. An eighth
+/// where there are few.
+pub(crate) const DESCRIPTORS_LAST: i32 = 32;
+/// Those before them, that only connections to endpoints get: clients that were let in come first. A quarter where
+/// there are few.
+pub(crate) const DESCRIPTORS_FOR_UPSTREAM: i32 = 128;
 /// Pending connections per listening socket that the kernel keeps.
 pub(crate) const ACCEPT_BACKLOG: i32 = 1024;
 /// How long accepting pauses after the kernel has refused a descriptor.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a log line that any client can provoke is written: per listener and worker, and kind.
+pub(crate) const TELL_EVERY: Duration = Duration::from_secs(1);
+/// By how many connections a worker may be ahead of the one with the fewest before that one gets the next: moving
+/// one costs a wake-up and four system calls.
+pub(crate) const IMBALANCE: usize = 4;
+/// And by which part of the fewest, besides: differences of an eighth do not matter among many.
+pub(crate) const IMBALANCE_SHARE: usize = 8;
+/// Connections on their way to one worker; where there is no room they stay where they were accepted.
+pub(crate) const MOVED_CONNECTIONS: usize = 64;
+
+/// How often memory is looked at.
+pub(crate) const MEMORY_LOOK: Duration = Duration::from_secs(1);
+/// Per mille of memory from which new requests are refused.
+pub(crate) const MEMORY_SHED: u32 = 900;
+/// Per mille of memory from which new connections are refused, too.
+pub(crate) const MEMORY_REFUSE: u32 = 950;
+/// How far below its threshold memory has to fall before a measure ends, so that it does not begin again at once.
+pub(crate) const MEMORY_STEP_BACK: u32 = 50;
 
 /// A keep-alive connection without a request. Source: Envoy `idle_timeout`, 1 h.
 pub(crate) const CONNECTION_IDLE: Duration = Duration::from_hours(1);
@@ -81,8 +114,9 @@ pub(crate) const UPSTREAM_REQUESTS: u64 = 10_000;
 /// How long an HTTP/1.1 upstream connection lives, for the same reason; less by up to a quarter, so that connections
 /// opened together do not end together. Source: nginx `keepalive_time`, 1 h.
 pub(crate) const UPSTREAM_LIFETIME: Duration = Duration::from_hours(1);
-/// Idle HTTP/1.1 connections kept per worker and endpoint.
-pub(crate) const POOL_IDLE_PER_ENDPOINT: usize = 128;
+/// Idle HTTP/1.1 connections kept per worker and endpoint. As many as a busy sidecar has requests under way: one that was
+/// closed too early costs a handshake, one that is kept too long next to nothing, and only for [`POOL_IDLE`].
+pub(crate) const POOL_IDLE_PER_ENDPOINT: usize = 1024;
 /// How long an idle upstream connection is kept. Shorter than what most servers allow, so that races are rare.
 pub(crate) const POOL_IDLE: Duration = Duration::from_mins(1);
 /// How often idle upstream connections are looked through.

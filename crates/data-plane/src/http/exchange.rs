@@ -69,6 +69,9 @@ impl<'x> Exchange<'x> {
     }
 
     async fn proceed(&mut self, length: Length) -> Result<(), ProxyError> {
+        // Admit: not while the proxy is short of memory.
+        self.place.worker.overload().admits()?;
+
         // Prepare: the path in the one form that is judged and forwarded; the proxy's own fields; claims about
         // identity that nobody proved are gone. From here on the request does not change.
         self.prepare()?;

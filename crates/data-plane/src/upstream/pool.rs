@@ -231,7 +231,7 @@ mod tests {
     async fn idle(now: Instant) -> Idle {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
-        let connection = Box::new(h1::ClientConnection::new(Transport::Plain(stream)));
+        let connection = Box::new(h1::ClientConnection::new(Transport::Plain(stream.into())));
         Idle { connection, open: OpenConnection::uncounted(), since: now, retires: retirement(now) }
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use meshwork_data_plane::{NodeLabels, Options, Proxy};
-use meshwork_identity::{CertificateAuthority, IdentitySource};
+use meshwork_identity::{CertificateAuthority, IdentitySource, Svid};
 use meshwork_model::proxy::*;
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_telemetry::Registry;
@@ -40,8 +40,11 @@ impl Mesh {
     }
 
     pub(crate) fn identity(&self, account: &str) -> Arc<IdentitySource> {
-        let svid = self.authority.issue(&id(account), Duration::from_hours(1), &[]).expect("signed");
-        IdentitySource::new(svid, self.authority.bundle()).expect("valid")
+        IdentitySource::new(self.svid(account), self.authority.bundle()).expect("valid")
+    }
+
+    pub(crate) fn svid(&self, account: &str) -> Svid {
+        self.authority.issue(&id(account), Duration::from_hours(1), &[]).expect("signed")
     }
 }
 
@@ -254,6 +257,13 @@ impl Client {
     pub(crate) async fn call(&mut self, text: &str) -> Message {
         self.send(text).await;
         self.receive().await
+    }
+
+    /// What comes next, as far as one read gives it; empty where the proxy closed or reset.
+    pub(crate) async fn next_bytes(&mut self) -> String {
+        let read = soon(self.stream.read_buf(&mut self.left)).await;
+        let _ = read.unwrap_or(0);
+        String::from_utf8_lossy(&std::mem::take(&mut self.left)).into_owned()
     }
 
     /// Reads until the proxy closes; `Err` where it resets.

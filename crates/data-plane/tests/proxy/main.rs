@@ -4,6 +4,7 @@
 
 mod bulk;
 mod config;
+mod connections;
 mod exchange;
 mod harness;
 mod http1;

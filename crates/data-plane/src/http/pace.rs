@@ -130,7 +130,7 @@ impl Pace {
 
     fn open_window(&mut self, now: Instant) {
         let most = if self.may_be_gone { HALF_CLOSED_QUIET } else { PROGRESS_WINDOW };
-        self.window = most.min(self.idle - self.quiet);
+        self.window = most.min(self.idle.saturating_sub(self.quiet));
         self.window_end = now + self.window;
         self.was_held_up = false;
     }

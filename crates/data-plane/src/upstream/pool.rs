@@ -55,8 +55,7 @@ impl Idle {
 
 /// When a connection that is opened now has lived for long enough.
 fn retirement(now: Instant) -> Instant {
-    let less = UPSTREAM_LIFETIME.mul_f64(fastrand::f64() / 4.0);
-    now + (UPSTREAM_LIFETIME - less)
+    now + UPSTREAM_LIFETIME.mul_f64(1.0 - fastrand::f64() / 4.0)
 }
 
 /// An upstream for one exchange, and where it goes back to.

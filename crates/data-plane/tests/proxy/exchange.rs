@@ -291,7 +291,8 @@ async fn what_is_said_of_a_trace_passes_unchanged() {
         &[("x-b3-traceid", "80f198ee56343ba8"), ("x-b3-spanid", "e457b5a2e4d86bd1"), ("x-b3-sampled", "1")],
         &[],
     ] {
-        let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let lines: Vec<_> = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let lines = lines.concat();
         client.send(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n")).await;
         if origin.is_none() {
             origin = Some(stage.accept().await);

@@ -24,7 +24,7 @@ pub(crate) struct Verdict {
     pub(crate) aim: String,
     /// `None` where it was not measured.
     pub(crate) measured: Option<f64>,
-    pub(crate) reached: bool,
+    reached: bool,
 }
 
 const CPU: Metric = Metric::CpuPerRequest;
@@ -42,6 +42,17 @@ const AIMS: &[Aim] = &[
     Aim { scenario: "memory", metric: Metric::MemoryPerConnection10k, bound: Bound::AtMost(8.0) },
     Aim { scenario: "two-hops", metric: CPU, bound: Bound::Of("envoy", 0.35) },
 ];
+
+impl Verdict {
+    /// In a word.
+    pub(crate) fn word(&self) -> &'static str {
+        match (self.measured, self.reached) {
+            (None, _) => "unknown",
+            (_, true) => "reached",
+            (_, false) => "missed",
+        }
+    }
+}
 
 /// Judges the aims of the scenarios that were run.
 pub(crate) fn judge(results: &Results) -> Vec<Verdict> {

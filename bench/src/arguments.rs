@@ -11,6 +11,7 @@ use crate::scenario::{self, Scenario};
 /// What proxies pay for equal work, in one run
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", version)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Arguments {
     /// Two minutes: the four scenarios that matter daily, beside Envoy and nginx
     #[arg(long)]

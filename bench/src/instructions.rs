@@ -22,14 +22,12 @@ pub(crate) fn run(binaries: &[Binary]) -> anyhow::Result<String> {
     let dir = tempfile::tempdir()?;
     certificates::write(dir.path())?;
     let origin = Origin::start(dir.path())?;
-    let mut text = String::new();
-    for binary in binaries {
-        let (fewer, more) =
-            (count(binary, FEWER, dir.path(), &origin)?, count(binary, MORE, dir.path(), &origin)?);
-        let each = (more - fewer) / (MORE - FEWER);
-        text += &format!("{:<20} {each:>8} instructions per request in user space\n", binary.label);
-    }
-    Ok(text)
+    let line = |binary: &Binary| {
+        let fewer = count(binary, FEWER, dir.path(), &origin)?;
+        let each = (count(binary, MORE, dir.path(), &origin)? - fewer) / (MORE - FEWER);
+        Ok(format!("{:<20} {each:>8} instructions per request in user space\n", binary.label))
+    };
+    binaries.iter().map(line).collect()
 }
 
 fn count(binary: &Binary, requests: u64, dir: &Path, origin: &Origin) -> anyhow::Result<u64> {

@@ -67,12 +67,20 @@ pub(crate) struct Latencies {
 }
 
 impl Load {
-    /// Runs the load. `dir` has the TLS material.
-    pub(crate) fn run(self, address: SocketAddr, time: Duration, dir: &Path) -> anyhow::Result<Done> {
+    /// Runs the load. `dir` has the TLS material; `ready` is called when connections that stay are open.
+    pub(crate) fn run(
+        self,
+        address: SocketAddr,
+        time: Duration,
+        dir: &Path,
+        ready: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Done> {
         match self {
-            Self::Wrk { connections } => wrk::run(address, connections, time),
-            Self::H2 { connections, streams } => h2load::run(address, connections, streams, time),
-            own => runtime()?.block_on(client::run(own, address, time, dir)),
+            Self::Wrk { connections } => ready().and_then(|()| wrk::run(address, connections, time)),
+            Self::H2 { connections, streams } => {
+                ready().and_then(|()| h2load::run(address, connections, streams, time))
+            }
+            own => runtime()?.block_on(client::run(own, address, time, dir, ready)),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::contender::Contender;
 use crate::load::{Load, client, runtime};
 use crate::metric::Metric;
 use crate::origin::Origin;
+use crate::process::Cpu;
 use crate::results::{self, Outcome, Results, Row};
 use crate::scenario::{Entry, Scenario, WARM_UP};
 use crate::{certificates, process};
@@ -86,7 +87,7 @@ fn loaded(scenario: &Scenario, dir: &Path, origin: &Origin, bar: &ProgressBar) -
     let mut lanes: Vec<_> = scenario.entries.iter().map(|entry| Lane::start(entry, dir, origin)).collect();
     for lane in &mut lanes {
         lane.sample(|contender| {
-            scenario.load.run(contender.address, Duration::from_secs(WARM_UP), dir)?;
+            scenario.load.run(contender.address, Duration::from_secs(WARM_UP), dir, || Ok(()))?;
             Ok(Sample::new())
         });
     }
@@ -103,8 +104,9 @@ fn loaded(scenario: &Scenario, dir: &Path, origin: &Origin, bar: &ProgressBar) -
 }
 
 fn sample(scenario: &Scenario, contender: &Contender, dir: &Path) -> anyhow::Result<Sample> {
-    let before = contender.cpu()?;
-    let done = scenario.load.run(contender.address, Duration::from_secs(scenario.seconds), dir)?;
+    let mut before = Cpu::default();
+    let ready = || contender.cpu().map(|cpu| before = cpu);
+    let done = scenario.load.run(contender.address, Duration::from_secs(scenario.seconds), dir, ready)?;
     let cpu = contender.cpu()? - before;
     #[expect(clippy::cast_precision_loss, reason = "counts of seconds")]
     let (operations, bytes) = (done.operations as f64, done.bytes as f64);

@@ -12,12 +12,10 @@ const AGAINST: [&str; 2] = ["envoy", "nginx"];
 
 /// The scenarios, with the time of each.
 pub(crate) fn list(plan: &[Scenario]) -> String {
-    let mut text = String::new();
-    for scenario in plan {
-        text += &format!("{:<18} {:>4} s  {}\n", scenario.name, scenario.duration(), scenario.title);
-    }
-    let sum: u64 = plan.iter().map(Scenario::duration).sum();
-    text + &format!("{:<18} {sum:>4} s\n", "all")
+    let line = |name: &str, seconds: u64, title: &str| format!("{name:<18} {seconds:>4} s  {title}\n");
+    let each = plan.iter().map(|scenario| line(scenario.name, scenario.duration(), scenario.title));
+    let all = line("all", plan.iter().map(Scenario::duration).sum(), "");
+    each.chain([all]).collect()
 }
 
 /// Headings and cells of a scenario's table, alike in the terminal and in the documentation.

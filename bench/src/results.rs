@@ -173,7 +173,7 @@ mod tests {
             ("envoy (HTTP/2)", &[40.0, 48.0]),
         ]);
         let ratio = outcome.ratio(&outcome.rows[0], "envoy").expect("a ratio");
-        assert_eq!(ratio.median, 0.25);
+        assert_eq!(ratio, Spread { low: 0.25, median: 0.25, high: 0.25 });
         assert!(outcome.ratio(&outcome.rows[0], "nginx").is_none());
     }
 

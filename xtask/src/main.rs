@@ -33,10 +33,11 @@ enum Command {
     /// Installs the real programs that end-to-end tests and benchmarks run against.
     Peers,
     /// Measures the proxy beside Envoy, nginx and HAProxy in one run.
+    #[command(disable_help_flag = true)]
     Bench {
-        /// About two minutes in place of ten.
-        #[arg(long)]
-        quick: bool,
+        /// What `bench` itself takes; `--help` tells.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
     /// Writes the files that are generated from others: protobuf descriptors, tables in the documentation.
     Gen,
@@ -48,17 +49,18 @@ fn main() -> anyhow::Result<()> {
         Command::Soak => soak::run(),
         Command::Tidy => tidy::run(),
         Command::Peers => peers::run(),
-        Command::Bench { quick } => bench(quick),
+        Command::Bench { arguments } => bench(&arguments),
         Command::Gen => r#gen::run(),
     }
 }
 
 /// Peers, the proxy as it is shipped, then the benchmark beside it.
-fn bench(quick: bool) -> anyhow::Result<()> {
+fn bench(arguments: &[String]) -> anyhow::Result<()> {
     peers::run()?;
     run::cargo(&["build", "--locked", "--profile", "dist", "--package", "meshwork", "--package", "bench"])?;
-    let quick: &[&str] = if quick { &["--quick"] } else { &[] };
-    run::program("target/dist/bench", quick)
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+    run::program(&format!("{target}/dist/bench"), &arguments)
 }
 
 #[expect(clippy::print_stderr, reason = "progress of a developer's tool")]

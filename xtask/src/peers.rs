@@ -16,6 +16,9 @@ const DEBIAN: &[(&str, &str)] = &[
     ("/usr/bin/promtool", "prometheus"),
     ("/usr/sbin/haproxy", "haproxy"),
     ("/usr/sbin/nginx", "nginx-light"),
+    ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream"),
+    ("/usr/bin/h2load", "nghttp2-client"),
+    ("/usr/bin/valgrind", "valgrind"),
     ("/usr/bin/wrk", "wrk"),
 ];
 

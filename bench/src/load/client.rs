@@ -31,35 +31,50 @@ const GRACE: Duration = Duration::from_secs(20);
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
-/// Whom connections go to, and what they have counted.
-struct Run {
+/// Whom connections go to.
+struct Target {
     address: SocketAddr,
     tls: Option<TlsConnector>,
+}
+
+/// A load under way, and what it has counted.
+struct Run {
+    target: Target,
     end: Instant,
     latencies: RefCell<Vec<u32>>,
     bytes: Cell<u64>,
 }
 
-/// Runs a load for its time.
-pub(super) async fn run(load: Load, address: SocketAddr, time: Duration, dir: &Path) -> anyhow::Result<Done> {
-    let (connections, tls) = match load {
-        Load::Requests { connections, tls, .. } => (connections, tls.then(|| tls::connector(dir, false))),
-        Load::Handshakes { connections, hybrid } => (connections, Some(tls::connector(dir, hybrid))),
-        Load::Echo { connections } | Load::Bulk { connections } => (connections, None),
+/// Runs a load for its time, which begins when connections that stay are open.
+pub(super) async fn run(
+    load: Load,
+    address: SocketAddr,
+    time: Duration,
+    dir: &Path,
+    ready: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Done> {
+    let (connections, tls, stay) = match load {
+        Load::Requests { connections, request, tls } => (
+            connections,
+            tls.then(|| tls::connector(dir, false)),
+            !matches!(request, Request::SmallOnNewConnection),
+        ),
+        Load::Handshakes { connections, hybrid } => (connections, Some(tls::connector(dir, hybrid)), false),
+        Load::Echo { connections } | Load::Bulk { connections } => (connections, None, true),
         other => bail!("{other:?} is not for this client"),
     };
+    let target = Target { address, tls: tls.transpose()? };
+    let mut streams = Vec::new();
+    for _ in 0..connections {
+        streams.push(if stay { Some(target.connect().await?) } else { None });
+    }
+    ready()?;
     let start = Instant::now();
-    let run = Rc::new(Run {
-        address,
-        tls: tls.transpose()?,
-        end: start + time,
-        latencies: RefCell::default(),
-        bytes: Cell::new(0),
-    });
+    let run = Rc::new(Run { target, end: start + time, latencies: RefCell::default(), bytes: Cell::new(0) });
     let all = async {
         let mut tasks = JoinSet::new();
-        for _ in 0..connections {
-            tasks.spawn_local(connection(load, run.clone()));
+        for stream in streams {
+            tasks.spawn_local(connection(load, run.clone(), stream));
         }
         while let Some(ended) = tasks.join_next().await {
             ended??;
@@ -96,32 +111,34 @@ pub(crate) async fn idle(
 }
 
 /// One connection's life, or one connection after the other.
-async fn connection(load: Load, run: Rc<Run>) -> anyhow::Result<()> {
-    match load {
-        Load::Requests { request: request @ Request::SmallOnNewConnection, .. } => {
-            run.repeat(async |buffer| request_on_new_connection(&run, buffer, &request.bytes()).await).await
+async fn connection(load: Load, run: Rc<Run>, stream: Option<Box<dyn Stream>>) -> anyhow::Result<()> {
+    match (load, stream) {
+        (Load::Requests { request, .. }, Some(mut stream)) => {
+            let request = request.bytes();
+            run.repeat(async |buffer| exchange(&mut *stream, buffer, &request).await).await
         }
-        Load::Requests { request, .. } => {
-            let (mut stream, request) = (run.connect().await?, request.bytes());
-            run.repeat(async |buffer| exchange(&mut stream, buffer, &request).await).await
+        (Load::Requests { request, .. }, None) => {
+            let request = request.bytes();
+            run.repeat(async |buffer| request_on_new_connection(&run.target, buffer, &request).await).await
         }
-        Load::Handshakes { .. } => run.repeat(async |buffer| handshake(&run, buffer).await).await,
-        Load::Echo { .. } => {
-            let mut stream = run.connect().await?;
-            run.repeat(async |buffer| echo(&mut stream, &mut buffer[..ECHO_BYTES]).await).await
+        (Load::Echo { .. }, Some(mut stream)) => {
+            run.repeat(async |buffer| echo(&mut *stream, &mut buffer[..ECHO_BYTES]).await).await
         }
-        _ => bulk(&run).await,
+        (_, Some(stream)) => bulk(&run, stream).await,
+        (_, None) => run.repeat(async |buffer| handshake(&run.target, buffer).await).await,
     }
 }
 
-impl Run {
+impl Target {
     async fn connect(&self) -> anyhow::Result<Box<dyn Stream>> {
         let stream = TcpStream::connect(self.address).await.context("cannot connect")?;
         stream.set_nodelay(true)?;
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         Ok(Box::new(tls.connect(ServerName::try_from(DNS_NAME)?, stream).await.context("TLS handshake")?))
     }
+}
 
+impl Run {
     fn over(&self) -> bool {
         Instant::now() >= self.end || self.latencies.borrow().len() >= MAX_OPERATIONS
     }
@@ -209,8 +226,12 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Option<(usize, usize)>> {
     Ok(Some((end + 4, length)))
 }
 
-async fn request_on_new_connection(run: &Run, buffer: &mut [u8], request: &[u8]) -> anyhow::Result<u64> {
-    let mut stream = run.connect().await?;
+async fn request_on_new_connection(
+    target: &Target,
+    buffer: &mut [u8],
+    request: &[u8],
+) -> anyhow::Result<u64> {
+    let mut stream = target.connect().await?;
     let bytes = exchange(&mut *stream, buffer, request).await?;
     // Who closes first keeps the port busy for a minute: let it be the proxy's.
     ensure!(stream.read(buffer).await? == 0, "more than the answer");
@@ -218,8 +239,8 @@ async fn request_on_new_connection(run: &Run, buffer: &mut [u8], request: &[u8])
 }
 
 /// A handshake is over for the server when it has verified our certificate and answers our end with its own.
-async fn handshake(run: &Run, buffer: &mut [u8]) -> anyhow::Result<u64> {
-    let mut stream = run.connect().await?;
+async fn handshake(target: &Target, buffer: &mut [u8]) -> anyhow::Result<u64> {
+    let mut stream = target.connect().await?;
     stream.shutdown().await?;
     match stream.read(buffer).await {
         Ok(0) => Ok(0),
@@ -237,8 +258,8 @@ async fn echo<S: Stream + ?Sized>(stream: &mut S, message: &mut [u8]) -> anyhow:
 }
 
 /// Writes and reads at the same time until the time is over, then waits for all that was sent.
-async fn bulk(run: &Run) -> anyhow::Result<()> {
-    let (mut reader, mut writer) = tokio::io::split(run.connect().await?);
+async fn bulk(run: &Run, stream: Box<dyn Stream>) -> anyhow::Result<()> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
     let send = async {
         let chunk = vec![b'x'; READ_BYTES];
         let mut sent = 0;

@@ -21,7 +21,7 @@ pub(super) fn run(
         .output()
         .context("cannot start h2load; `cargo xtask peers` installs it")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    parse(&text).with_context(|| format!("h2load said: {text}{}", String::from_utf8_lossy(&output.stderr)))
+    parse(&text).with_context(|| format!("h2load {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 fn parse(text: &str) -> anyhow::Result<Done> {

@@ -16,11 +16,11 @@ pub(super) fn run(address: SocketAddr, connections: usize, time: Duration) -> an
         .output()
         .context("cannot start wrk; `cargo xtask peers` installs it")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    parse(&text).with_context(|| format!("wrk said: {text}{}", String::from_utf8_lossy(&output.stderr)))
+    parse(&text).with_context(|| format!("wrk {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 fn parse(text: &str) -> anyhow::Result<Done> {
-    let line = |mark: &str| text.lines().map(str::trim).find(|l| l.starts_with(mark) || l.ends_with(mark));
+    let line = |mark: &str| text.lines().map(str::trim).find(|l| l.starts_with(mark));
     let last = |mark: &str| line(mark).and_then(|l| l.split_whitespace().last());
     let failed = line("Socket errors:").or_else(|| line("Non-2xx"));
     ensure!(failed.is_none(), "{}", failed.unwrap_or_default());

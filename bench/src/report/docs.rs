@@ -47,34 +47,30 @@ fn replace(text: &str, between: &str) -> Option<String> {
 }
 
 fn aims_text(results: &Results) -> String {
-    let mut text = "| scenario | aim | measured | |\n|---|---|--:|---|\n".to_owned();
-    for verdict in aims::judge(results) {
+    let line = |verdict: aims::Verdict| {
         let measured = verdict.measured.map_or("–".to_owned(), |value| format!("{value:.2}"));
-        let mark = if verdict.reached { "reached" } else { "missed" };
-        text += &format!("| {} | {} | {measured} | {mark} |\n", verdict.scenario, verdict.aim);
-    }
-    text + "\n"
+        format!("| {} | {} | {measured} | {} |\n", verdict.scenario, verdict.aim, verdict.word())
+    };
+    let lines: String = aims::judge(results).into_iter().map(line).collect();
+    format!("| scenario | aim | measured | |\n|---|---|--:|---|\n{lines}\n")
 }
 
 fn scenario_text(outcome: &Outcome) -> String {
     let (headings, rows) = cells(outcome);
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let mut text = format!("### {}\n\n{}.\n\n", outcome.name, outcome.title);
-    text += &format!("![{}]({})\n\n", outcome.title, format_args!("benchmarks/{}.svg", outcome.name));
-    text += &line(&headings);
-    text += &format!("|---|{}\n", "--:|".repeat(headings.len() - 1));
-    text.extend(rows.iter().map(|row| line(row)));
-    for failure in failures(outcome) {
-        text += &format!("\n{failure}.\n");
-    }
-    text + &format!(
-        "\n{}; medians of {} rounds of {} s; {}; {}.\n\n",
-        outcome.day,
-        outcome.rounds,
-        outcome.seconds,
-        outcome.machine,
-        outcome.versions.join(", ")
-    )
+    let Outcome { name, title, day, rounds, seconds, machine, versions, .. } = outcome;
+    [
+        format!("### {name}\n\n{title}.\n\n![{title}](benchmarks/{name}.svg)\n\n"),
+        line(&headings),
+        format!("|---|{}\n", "--:|".repeat(headings.len() - 1)),
+        rows.iter().map(|row| line(row)).collect(),
+        failures(outcome).map(|failure| ["\n", &failure, ".\n"].concat()).collect(),
+        format!(
+            "\n{day}; medians of {rounds} rounds of {seconds} s; {machine}; {}.\n\n",
+            versions.join(", ")
+        ),
+    ]
+    .concat()
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(super) fn render(outcome: &Outcome) -> String {
     );
     let mut y = TOP;
     for row in &outcome.rows {
-        text += &bar(outcome, row, y, highest);
+        text.push_str(&bar(outcome, row, y, highest));
         y += LINE;
     }
     text + "</svg>\n"
@@ -36,17 +36,17 @@ pub(super) fn render(outcome: &Outcome) -> String {
 /// The median as a bar, lowest and highest as a line across its end.
 fn bar(outcome: &Outcome, row: &Row, y: f64, highest: f64) -> String {
     let middle = y + BAR / 2.0;
-    let mut text = format!(
+    let label = format!(
         "<text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
         LABELS - 8.0,
         middle + 4.0,
         row.label
     );
-    let Some(spread) = row.spread(outcome.lead) else { return text };
+    let Some(spread) = row.spread(outcome.lead) else { return label };
     let scale = (WIDTH - LABELS - VALUES) / highest.max(f64::MIN_POSITIVE);
     let colour = if row.label.starts_with("meshwork") { "#2a9d8f" } else { "#8d99ae" };
     let (low, high) = (LABELS + spread.low * scale, LABELS + spread.high * scale);
-    text += &format!(
+    let bar = format!(
         "<rect x=\"{LABELS}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{BAR}\" rx=\"2\" fill=\"{colour}\"/>\n\
          <path d=\"M{low:.1} {middle:.1}H{high:.1}\" stroke=\"#e76f51\" stroke-width=\"2\"/>\n\
          <text x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
@@ -55,5 +55,5 @@ fn bar(outcome: &Outcome, row: &Row, y: f64, highest: f64) -> String {
         middle + 4.0,
         outcome.lead.format(spread.median)
     );
-    text
+    label + &bar
 }

@@ -6,13 +6,11 @@ use crate::results::{Outcome, Results};
 
 /// All scenarios and the aims.
 pub(crate) fn render(results: &Results) -> String {
-    let mut text: String = results.scenarios.iter().map(scenario).collect();
-    for verdict in aims::judge(results) {
-        let measured = verdict.measured.map_or("not measured".to_owned(), |value| format!("{value:.2}"));
-        let mark = if verdict.reached { "reached" } else { "missed" };
-        text += &format!("{mark:<8} {:<12} {:<38} {measured}\n", verdict.scenario, verdict.aim);
-    }
-    text
+    let aim = |verdict: aims::Verdict| {
+        let measured = verdict.measured.map_or(String::new(), |value| format!("{value:.2}"));
+        format!("{:<8} {:<12} {:<38} {measured}\n", verdict.word(), verdict.scenario, verdict.aim)
+    };
+    results.scenarios.iter().map(scenario).chain(aims::judge(results).into_iter().map(aim)).collect()
 }
 
 fn scenario(outcome: &Outcome) -> String {

@@ -140,6 +140,12 @@ impl Downstream<'_> {
         }
     }
 
+    /// Whether a client that takes nothing is too slow. With HTTP/2 it says how much it wants, and may want nothing for
+    /// a while.
+    pub(crate) fn has_to_take(&self) -> bool {
+        matches!(self, Self::H1(_))
+    }
+
     /// Sends an interim response.
     pub(crate) fn send_interim(&mut self, head: &ResponseHead) -> Result<(), ProxyError> {
         either!(self, side => side.send_interim(head))

@@ -87,13 +87,6 @@ impl Flow {
     }
 }
 
-impl Moved {
-    /// Whose turn it is, of a response that came so far.
-    fn turn(self) -> Turn {
-        if self == Self::ReceiverFull { Turn::ClientTakes } else { Turn::Anyone }
-    }
-}
-
 impl Course {
     /// Of a request with a body of this length; `idle` is how long no byte may move, where config says so.
     pub(super) fn begin(started: Instant, length: Length, idle: Option<Duration>) -> Self {
@@ -279,7 +272,8 @@ impl Call<'_, '_> {
             Moved::All => Poll::Ready(Ok(())),
             stalled => {
                 self.poll_request(cx, &mut lease.upstream)?;
-                self.poll_interrupted(cx, stalled.turn()).map(Err)
+                let is_clients = stalled == Moved::ReceiverFull && self.downstream.has_to_take();
+                self.poll_interrupted(cx, if is_clients { Turn::ClientTakes } else { Turn::Anyone }).map(Err)
             }
         })
         .await?;
@@ -304,7 +298,8 @@ impl Call<'_, '_> {
             if moved == Moved::All && matches!(self.course.flow, Flow::Ended | Flow::Cut) {
                 return Poll::Ready(Ok(()));
             }
-            self.poll_interrupted(cx, moved.turn()).map(Err)
+            // Both sides may be as slow as they like.
+            self.poll_interrupted(cx, Turn::Anyone).map(Err)
         })
         .await
     }

@@ -1,5 +1,6 @@
 //! `meshwork sidecar`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -7,9 +8,10 @@ use anyhow::{Context, anyhow};
 use meshwork_agent::bootstrap::Node;
 use meshwork_agent::{Enrolled, channel};
 use meshwork_data_plane::{self as data_plane, NodeLabels};
+use meshwork_identity::IdentitySource;
 use meshwork_model::proxy::Workload;
 use meshwork_telemetry::{Registry, ResourceAttributes, push_otlp};
-use meshwork_xds as xds;
+use meshwork_xds::{self as xds, grpc::Denied};
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use tracing::{Instrument, info_span};
@@ -55,11 +57,12 @@ impl Sidecar {
         let metrics = tokio::spawn(push(&registry, &node, channel.clone(), self.push_metrics, ended));
         let session = xds::client::Session::new(xds_node(&node));
         let mut signals = signals::Stop::listen()?;
-        let control_plane = info_span!("control-plane", address = %enrolled.control_plane);
+        let (address, identity) = (enrolled.control_plane, Arc::clone(&enrolled.identity));
+        let control_plane = info_span!("control-plane", %address);
         let discovery = xds::grpc::run_client(channel, session, |update| proxy.apply(update));
         tokio::select! {
             () = enrolled.keep_fresh() => {}
-            denied = discovery.instrument(control_plane) => return Err(refusal(&enrolled, &denied)),
+            denied = discovery.instrument(control_plane) => return Err(refusal(address, &identity, &denied)),
             () = signals.asked() => {}
         }
         signals.drain(&proxy, self.serving.drain_time()).await?;
@@ -70,11 +73,11 @@ impl Sidecar {
 }
 
 /// Denied from the start: trying again would not help.
-fn refusal(enrolled: &Enrolled, denied: &xds::grpc::Denied) -> anyhow::Error {
+fn refusal(control_plane: SocketAddr, identity: &IdentitySource, denied: &Denied) -> anyhow::Error {
     anyhow!("{denied}").context(format!(
-        "the control plane at {} does not take this workload as {}; --workload must be the name in its join token",
-        enrolled.control_plane,
-        enrolled.identity.id()
+        "the control plane at {control_plane} does not take this workload as {}; --workload must be the name in its \
+         join token",
+        identity.id()
     ))
 }
 

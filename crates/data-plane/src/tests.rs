@@ -4,4 +4,5 @@ mod bodies;
 mod deadlines;
 mod exchange;
 mod framing;
+mod http2_tests;
 mod tcp;

@@ -2,7 +2,7 @@
 //!
 //! What arrives is what was sent, or is visibly not all of it. Each case is drawn from a number
 //! ([`for_each_seed`]), and so are the requests' bodies: an upload that was paused and resumes in the wrong order is
-//! seen.
+//! seen. HTTP/2 on either side is played by `http2_tests`.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,17 +12,18 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::http2_tests;
 use crate::testing::config::{ORIGIN, cluster, http, listener};
 use crate::testing::seeds::{bytes, for_each_seed, one};
 use crate::testing::{Cut, End, Message, Origin, Weather, World, play, settle};
-use meshwork_model::proxy::Resource;
+use meshwork_model::proxy::{Resource, UpstreamProtocol};
 
 /// Of the extensions in one body: a proxy bounds them together.
 const EXTENSION_BYTES: usize = 8 * 1024;
 
 /// A connection's life.
-struct Case {
-    exchanges: Vec<Exchange>,
+pub(super) struct Case {
+    pub(super) exchanges: Vec<Exchange>,
     /// Requests are sent without waiting for answers.
     is_pipelined: bool,
     /// What the connections' directions hold.
@@ -38,36 +39,36 @@ struct Break {
     after: usize,
 }
 
-struct Exchange {
-    up: Body,
-    down: Body,
+pub(super) struct Exchange {
+    pub(super) up: Body,
+    pub(super) down: Body,
     /// The origin begins its answer before it has the request, and ends it after.
-    is_early: bool,
-    version: &'static str,
+    pub(super) is_early: bool,
+    pub(super) version: &'static str,
 }
 
-struct Body {
-    framing: Framing,
-    data: Vec<u8>,
-    trailers: &'static str,
+pub(super) struct Body {
+    pub(super) framing: Framing,
+    pub(super) data: Vec<u8>,
+    pub(super) trailers: &'static str,
     /// With its framing, to be sent behind the head.
     wire: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Framing {
+pub(super) enum Framing {
     Length,
     Chunked,
     UntilClose,
 }
 
 /// Requests that reached the origin whole: their numbers and bodies.
-type Arrived = Rc<RefCell<Vec<(usize, Message)>>>;
+pub(super) type Arrived = Rc<RefCell<Vec<(usize, Message)>>>;
 
 // === drawing ===
 
 impl Case {
-    fn draw(random: &mut Rng, breaks: bool) -> Self {
+    pub(super) fn draw(random: &mut Rng, breaks: bool) -> Self {
         let most = if random.u8(..4) == 0 { 3_000_000 } else { 100_000 };
         let weather = [Weather::draw(random), Weather::draw(random)];
         let is_dripping = weather.iter().any(|w| w.piece.is_some_and(|piece| piece < 100));
@@ -156,15 +157,19 @@ fn chunks(random: &mut Rng, data: &[u8], trailers: &str) -> Vec<u8> {
 
 // === both ends ===
 
-fn run(case: Case) {
-    let resources = vec![Resource::Cluster(cluster(&[ORIGIN])), listener(http(None), None)];
-    play(resources, async |world| {
+/// Plays a case; whether client and origin speak HTTP/2.
+pub(super) fn run(case: Case, is_h2: [bool; 2]) {
+    let mut cluster = cluster(&[ORIGIN]);
+    cluster.protocol = if is_h2[1] { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 };
+    play(vec![Resource::Cluster(cluster), listener(http(None), None)], async |world| {
         let case = Rc::new(case);
         let arrived = Arrived::default();
         let origin = world.origin_in(ORIGIN, case.rooms[1], case.weather[1]);
         let mut serving = JoinSet::new();
-        serving.spawn_local(serve_all(origin, Rc::clone(&case), Rc::clone(&arrived)));
-        let answers = call_all(world, &case).await;
+        serving.spawn_local(serve_all(origin, is_h2[1], Rc::clone(&case), Rc::clone(&arrived)));
+        let client = begin(world, &case);
+        let answers =
+            if is_h2[0] { http2_tests::call_all(client, &case).await } else { call_all(client, &case).await };
         settle().await;
         while let Some(ended) = serving.try_join_next() {
             ended.expect("no panic");
@@ -173,12 +178,16 @@ fn run(case: Case) {
     });
 }
 
-async fn call_all(world: &World, case: &Case) -> Vec<Result<Message, Cut>> {
+fn begin(world: &World, case: &Case) -> End {
     let mut client = world.connect_in(case.rooms[0], case.weather[0]);
     if let Some(broken) = case.broken.as_ref().filter(|broken| !broken.is_upstream) {
         client.socket.break_after(broken.after, broken.is_towards_proxy);
     }
     client.socket = client.socket.under(Weather { seed: !case.weather[0].seed, ..case.weather[0] });
+    client
+}
+
+async fn call_all(client: End, case: &Case) -> Vec<Result<Message, Cut>> {
     let (mut reading, mut writing) = client.split();
     let turns = Semaphore::new(if case.is_pipelined { case.exchanges.len() } else { 1 });
     let sending = async {
@@ -214,7 +223,7 @@ async fn call_all(world: &World, case: &Case) -> Vec<Result<Message, Cut>> {
     tokio::join!(sending, receiving).1
 }
 
-async fn serve_all(mut origin: Origin, case: Rc<Case>, arrived: Arrived) {
+async fn serve_all(mut origin: Origin, is_h2: bool, case: Rc<Case>, arrived: Arrived) {
     let mut serving = JoinSet::new();
     loop {
         tokio::select! {
@@ -222,7 +231,12 @@ async fn serve_all(mut origin: Origin, case: Rc<Case>, arrived: Arrived) {
                 if let Some(broken) = case.broken.as_ref().filter(|broken| broken.is_upstream) {
                     end.socket.break_after(broken.after, broken.is_towards_proxy);
                 }
-                serving.spawn_local(serve(end, Rc::clone(&case), Rc::clone(&arrived)));
+                let (case, arrived) = (Rc::clone(&case), Rc::clone(&arrived));
+                if is_h2 {
+                    serving.spawn_local(http2_tests::serve(end, case, arrived));
+                } else {
+                    serving.spawn_local(serve(end, case, arrived));
+                }
             }
             Some(ended) = serving.join_next() => ended.expect("no panic"),
         }
@@ -278,11 +292,13 @@ fn judge(case: &Case, answers: &[Result<Message, Cut>], arrived: &[(usize, Messa
 
 #[test]
 fn bodies_arrive_as_they_were_sent() {
-    for_each_seed("bodies_arrive_as_they_were_sent", 60, |_, random| run(Case::draw(random, false)));
+    for_each_seed("bodies_arrive_as_they_were_sent", 60, |_, random| {
+        run(Case::draw(random, false), [false; 2]);
+    });
 }
 
 #[test]
 fn a_connection_that_breaks_never_leaves_a_message_that_looks_complete() {
     let name = "a_connection_that_breaks_never_leaves_a_message_that_looks_complete";
-    for_each_seed(name, 60, |_, random| run(Case::draw(random, true)));
+    for_each_seed(name, 60, |_, random| run(Case::draw(random, true), [false; 2]));
 }

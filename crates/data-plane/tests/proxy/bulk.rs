@@ -101,9 +101,21 @@ async fn over_tcp(bytes: u64) {
             assert_eq!(origin_in.read(&mut [0]).await.expect("an end"), 0);
             // The other direction goes on.
             send(&mut origin_out, bytes).await;
+            origin_out.shutdown().await.expect("ends");
         },
-        receive(&mut client_in, bytes, b""),
+        async {
+            receive(&mut client_in, bytes, b"").await;
+            assert_eq!(client_in.read(&mut [0]).await.expect("an end"), 0);
+        },
     );
+    let counted = || {
+        let edges = sut.registry.fold();
+        edges.iter().fold((0, 0), |sum, edge| (sum.0 + edge.tcp_received, sum.1 + edge.tcp_sent))
+    };
+    // What was written is counted a moment later.
+    while counted() != (bytes * 2 + 1, bytes * 2) {
+        tokio::task::yield_now().await;
+    }
     report("TCP", bytes * 4);
     assert!(memory() < before + FLAT_BYTES, "{} KiB more", (memory() - before) / 1024);
 }
@@ -178,6 +190,42 @@ fn say(line: &str) {
 #[tokio::test]
 async fn tcp_carries_much_with_little() {
     soon(over_tcp(16 * MIB)).await;
+}
+
+#[tokio::test]
+async fn bulk_that_breaks_is_passed_on_and_leaves_nothing_behind() {
+    let stage = Stage::open().await;
+    let sut = tcp_proxy(stage.address());
+    for breaks_client in [true, false] {
+        let mut client = sut.client().await.stream;
+        client.write_u8(0).await.expect("sends");
+        let mut origin = stage.accept().await.stream;
+        origin.read_u8().await.expect("receives");
+        let (mut sender, mut other) = if breaks_client { (client, origin) } else { (origin, client) };
+        // Nobody reads: bytes stand in both sockets and in between.
+        let stuck = timeout(Duration::from_millis(300), send(&mut sender, 1024 * MIB)).await;
+        assert!(stuck.is_err());
+        socket2::SockRef::from(&sender).set_linger(Some(Duration::ZERO)).expect("set");
+        drop(sender);
+        let mut buffer = vec![0; 200_000];
+        let end = soon(async {
+            loop {
+                match other.read(&mut buffer).await {
+                    Ok(0) => break Ok(()),
+                    Ok(_) => {}
+                    Err(error) => break Err(error.kind()),
+                }
+            }
+        });
+        assert_eq!(end.await, Err(std::io::ErrorKind::ConnectionReset));
+    }
+    let mut client = sut.client().await.stream;
+    let sending = send(&mut client, 4 * MIB);
+    let receiving = async {
+        let mut origin = stage.accept().await.stream;
+        receive(&mut origin, 4 * MIB, b"").await;
+    };
+    soon(async { tokio::join!(sending, receiving) }).await;
 }
 
 #[tokio::test]

@@ -18,14 +18,14 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use meshwork_http1 as http1;
 use meshwork_http1::{BodyDecoder, FieldSpan, Framing, ParseError};
 use meshwork_model::head::Fields;
 
 use self::wire::Wire;
 use crate::http::body::{Frame, Length};
-use crate::limits;
+use crate::limits::{self, COALESCE_BYTES};
 
 /// The engine's limits.
 fn engine_limits() -> http1::Limits {
@@ -50,6 +50,13 @@ struct Incoming {
     decoder: BodyDecoder,
     trailers: Option<Fields>,
     ended: bool,
+}
+
+/// Data of a body that leaves together; it is copied only where it is in pieces.
+enum Gathered {
+    Nothing,
+    One(Bytes),
+    Many(BytesMut),
 }
 
 /// The body that is being sent.
@@ -107,8 +114,12 @@ impl Incoming {
     }
 
     /// The next frame among the bytes that have arrived.
+    ///
+    /// Small chunks that are here already leave as one: a frame each would cost a chunk's head each, and over HTTP/2
+    /// a hundred tiny frames at once are what peers take for an attack.
     fn decode(&mut self, wire: &mut Wire) -> Result<Option<Frame>, Broken> {
-        while !self.ended && !wire.inbox.is_empty() {
+        let mut gathered = Gathered::Nothing;
+        while !self.ended && !wire.inbox.is_empty() && gathered.len() < COALESCE_BYTES {
             let decoded = wire::with_spans(|spans| {
                 spans.clear();
                 let decoded = self.decoder.decode(&wire.inbox, spans)?;
@@ -124,12 +135,47 @@ impl Incoming {
             if decoded.consumed == 0 && !decoded.ended {
                 break;
             }
-            let data = take(wire, decoded.data, decoded.consumed);
-            if !data.is_empty() {
-                return Ok(Some(Frame::Data(data)));
-            }
+            gathered.push(take(wire, decoded.data, decoded.consumed));
         }
-        Ok(self.trailers.take().map(Frame::Trailers))
+        let trailers = || self.trailers.take().map(Frame::Trailers);
+        Ok(gathered.finish().map(Frame::Data).or_else(trailers))
+    }
+}
+
+impl Gathered {
+    fn len(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::One(data) => data.len(),
+            Self::Many(data) => data.len(),
+        }
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if data.is_empty() {
+            return;
+        }
+        *self = match std::mem::replace(self, Self::Nothing) {
+            Self::Nothing => Self::One(data),
+            Self::One(first) => {
+                let mut many = BytesMut::with_capacity(COALESCE_BYTES + data.len());
+                many.extend_from_slice(&first);
+                many.extend_from_slice(&data);
+                Self::Many(many)
+            }
+            Self::Many(mut many) => {
+                many.extend_from_slice(&data);
+                Self::Many(many)
+            }
+        };
+    }
+
+    fn finish(self) -> Option<Bytes> {
+        match self {
+            Self::Nothing => None,
+            Self::One(data) => Some(data),
+            Self::Many(data) => Some(data.freeze()),
+        }
     }
 }
 

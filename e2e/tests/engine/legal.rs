@@ -86,7 +86,7 @@ const ODD: &[(&[u8], &[u8])] = &[
         b"POST / HTTP/1.1\r\nhost: h\r\n$Ptransfer-encoding: chunked\r\n\r\na\r\n0123456789\r\n3\r\n\r\n0\r\n0\r\n\r\n",
     ),
     (
-        b"PUT / HTTP/1.1\r\nHost: h\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0;e\r\nX-Sum: \xe9 1\r\nAuthorization: no\r\nE:\r\n\r\n",
+        b"PUT / HTTP/1.1\r\nHost: h\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0;e\r\nX-Sum: \xe9 1\r\nAuthorization: no\r\nX-Forwarded-Client-Cert: URI=spiffe://evil\r\nE:\r\n\r\n",
         b"PUT / HTTP/1.1\r\nhost: h\r\ntrailer: X-Sum\r\n$Ptransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx-sum: \xe9 1\r\ne: \r\n\r\n",
     ),
     // An expectation without a body means nothing.

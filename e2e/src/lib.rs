@@ -13,6 +13,7 @@
 
 pub mod http;
 pub mod mesh;
+pub mod nginx;
 pub mod origin;
 pub mod program;
 pub mod proxy;

@@ -72,6 +72,8 @@ fn serve(
     answer: &dyn Fn(&[u8], &mut TcpStream) -> io::Result<()>,
     record: &Mutex<Record>,
 ) {
+    // Answers are written in pieces, none of which is to wait for the other side's acknowledgement.
+    let _ = stream.set_nodelay(true);
     let mut bytes = Vec::new();
     let mut buffer = [0; 16_384];
     loop {
@@ -84,6 +86,9 @@ fn serve(
         };
         lock(record).bytes += n;
         bytes.extend_from_slice(&buffer[..n]);
+        if is_waiting(&bytes) && stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_err() {
+            return;
+        }
         while let Some(end) = complete(&bytes) {
             let rest = bytes.split_off(end);
             let request = std::mem::replace(&mut bytes, rest);
@@ -93,6 +98,12 @@ fn serve(
             }
         }
     }
+}
+
+/// Whether nothing but a head is there that asks for a 100.
+fn is_waiting(bytes: &[u8]) -> bool {
+    let is_head = bytes.ends_with(b"\r\n\r\n") && find(bytes, b"\r\n\r\n") == Some(bytes.len() - 4);
+    is_head && String::from_utf8_lossy(bytes).to_ascii_lowercase().contains("\r\nexpect: 100-continue\r\n")
 }
 
 /// Where the first request ends, once it is whole. Lenient: the proxies in front are the strict ones.

@@ -108,8 +108,9 @@ pub fn output(command: &mut Command) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
-        "{} failed: {}\n{text}\n{}",
+        "{} {:?} failed: {}\n{text}\n{}",
         command.get_program().display(),
+        command.get_args().collect::<Vec<_>>(),
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );

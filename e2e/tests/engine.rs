@@ -7,5 +7,14 @@
 mod answers;
 #[path = "engine/attacks.rs"]
 mod attacks;
+#[path = "engine/judge.rs"]
+mod judge;
 #[path = "engine/legal.rs"]
 mod legal;
+#[path = "engine/peers.rs"]
+mod peers;
+#[path = "../../crates/http1/tests/fuzz/random.rs"]
+#[expect(dead_code, clippy::unwrap_used, reason = "the engine's own tests, which use all of it")]
+mod random;
+#[path = "engine/upgrade.rs"]
+mod upgrade;

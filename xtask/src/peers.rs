@@ -12,7 +12,9 @@ use crate::run;
 
 /// Debian packages: the program that shows that one is there, and its name.
 const DEBIAN: &[(&str, &str)] = &[
+    ("/usr/bin/ab", "apache2-utils"),
     ("/usr/bin/chromium", "chromium"),
+    ("/usr/bin/curl", "curl"),
     ("/usr/bin/promtool", "prometheus"),
     ("/usr/sbin/haproxy", "haproxy"),
     ("/usr/sbin/nginx", "nginx-light"),

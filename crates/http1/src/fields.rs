@@ -68,8 +68,8 @@ pub fn may_trail(name: &[u8]) -> bool {
     Known::of(name).may_trail(name)
 }
 
-/// Names that no trailer may have besides those that are [`Known`]: controls, authentication, response control, and
-/// how content is processed.
+/// Names that no trailer may have besides those that are [`Known`]: controls, authentication, response control, how
+/// content is processed, and what proxies say of who asks, which a client could say in their place.
 const NEVER_TRAILERS: &[&[u8]] = &[
     b"age",
     b"authorization",
@@ -80,6 +80,7 @@ const NEVER_TRAILERS: &[&[u8]] = &[
     b"cookie",
     b"date",
     b"expires",
+    b"forwarded",
     b"if-match",
     b"if-modified-since",
     b"if-none-match",
@@ -94,6 +95,12 @@ const NEVER_TRAILERS: &[&[u8]] = &[
     b"trailer",
     b"vary",
     b"www-authenticate",
+    b"x-forwarded-client-cert",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+    b"x-real-ip",
+    b"x_forwarded_client_cert",
 ];
 
 impl Known {

@@ -86,7 +86,7 @@ const ODD: &[(&[u8], &[u8])] = &[
         b"POST / HTTP/1.1\r\nhost: h\r\n$Ptransfer-encoding: chunked\r\n\r\na\r\n0123456789\r\n3\r\n\r\n0\r\n0\r\n\r\n",
     ),
     (
-        b"PUT / HTTP/1.1\r\nHost: h\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0;e\r\nX-Sum: \xe9 1\r\nAuthorization: no\r\nE:\r\n\r\n",
+        b"PUT / HTTP/1.1\r\nHost: h\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0;e\r\nX-Sum: \xe9 1\r\nAuthorization: no\r\nX-Forwarded-Client-Cert: URI=spiffe://evil\r\nE:\r\n\r\n",
         b"PUT / HTTP/1.1\r\nhost: h\r\ntrailer: X-Sum\r\n$Ptransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx-sum: \xe9 1\r\ne: \r\n\r\n",
     ),
     // An expectation without a body means nothing.
@@ -181,10 +181,14 @@ fn pipelined_requests_are_forwarded_one_by_one_and_answered_in_order() {
     let proxy = Proxy::before(origin.address());
     let mut all = String::new();
     for n in 100..200 {
-        all += &match n % 3 {
-            0 => format!("GET /{n} HTTP/1.1\r\nHost: h\r\n\r\n"),
-            1 => format!("PUT /{n} HTTP/1.1\r\nHost: h\r\nContent-Length: 19\r\n\r\nGET /x HTTP/1.1\r\n\r\n"),
-            _ => format!(
+        let _ = match n % 3 {
+            0 => write!(all, "GET /{n} HTTP/1.1\r\nHost: h\r\n\r\n"),
+            1 => write!(
+                all,
+                "PUT /{n} HTTP/1.1\r\nHost: h\r\nContent-Length: 19\r\n\r\nGET /x HTTP/1.1\r\n\r\n"
+            ),
+            _ => write!(
+                all,
                 "PUT /{n} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\nt: 1\r\n\r\n\r\n"
             ),
         };
@@ -200,6 +204,40 @@ fn pipelined_requests_are_forwarded_one_by_one_and_answered_in_order() {
         }
         assert_eq!(origin.take().len(), 100, "by {step}");
     }
+}
+
+/// The body is not asked for by us, but by the origin.
+#[test]
+fn an_expectation_waits_for_the_origins_word() {
+    let origin = Origin::start(ANSWER);
+    let proxy = Proxy::before(origin.address());
+    let mut connection = Connection::open(proxy.address()).expect("a connection");
+    for framing in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+        let head = format!("PUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\n{framing}\r\n\r\n");
+        connection.send(head.as_bytes()).expect("sent");
+        assert_eq!(connection.answer(false).expect("an answer").status, 100, "{framing}");
+        let body: &[u8] = if framing.starts_with('C') { b"hello" } else { b"5\r\nhello\r\n0\r\n\r\n" };
+        connection.send(body).expect("sent");
+        assert_eq!(connection.answer(false).expect("an answer").text(), "ok", "{framing}");
+        let seen = origin.take();
+        assert_eq!(seen.len(), 1, "{framing}");
+        assert!(String::from_utf8_lossy(&seen[0]).contains("\r\nexpect: 100-Continue\r\n"), "{framing}");
+    }
+}
+
+/// A client that asks first may hear that its body is not wanted; the connection then ends, since it may send it.
+#[test]
+fn a_body_that_is_not_wanted_is_not_read_as_a_request() {
+    let origin = Origin::answering(|_, _| Ok(()));
+    let proxy = Proxy::before(origin.address());
+    let mut connection = Connection::open(proxy.address()).expect("a connection");
+    connection
+        .send(b"PUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue, no\r\nContent-Length: 36\r\n\r\n")
+        .expect("sent");
+    assert_eq!(connection.answer(false).expect("an answer").status, 417);
+    let _ = connection.send(b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(connection.rest().unwrap_or_default(), b"");
+    assert_eq!(origin.bytes(), 0);
 }
 
 /// The default: a mesh forwards to services, not to whatever a client names.

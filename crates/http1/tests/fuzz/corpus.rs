@@ -90,12 +90,11 @@ fn chunked_bodies_have_their_outcome() {
 /// Every file of every corpus, valid or not, through the target of its parser.
 #[test]
 fn targets_hold_for_every_file() {
-    let all: [(&str, fn(&[u8])); 3] = [
-        ("http1-request", targets::request),
+    for (name, target) in [
+        ("http1-request", targets::request as fn(&[u8])),
         ("http1-response", targets::response),
         ("http1-chunked", targets::chunked),
-    ];
-    for (name, target) in all {
+    ] {
         for bytes in super::random::all(name) {
             target(&bytes);
         }

@@ -163,9 +163,12 @@ impl ClientConnection {
         let parsed =
             parsed.map_err(|e: http1::ParseError| ProxyError::fatal(Kind::BadResponse(e.text().into())))?;
         let Some(response) = parsed else { return Ok(None) };
+        let is_websocket =
+            response.upgrade.is_some_and(|p| p.of(&self.wire.inbox).eq_ignore_ascii_case(b"websocket"));
         self.wire.inbox.advance(response.head_len);
         Ok(Some(match response.status {
-            101 if self.upgrade == Upgrade::Asked => self.switch(),
+            // The one upgrade that is ever asked for; a switch to another protocol is none.
+            101 if self.upgrade == Upgrade::Asked && is_websocket => self.switch(),
             101 => {
                 return Err(ProxyError::fatal(Kind::BadResponse("an upgrade that nobody asked for".into())));
             }

@@ -1,0 +1,61 @@
+//! nginx as a judge behind the proxy: what is forwarded is never a bad request to it, and it counts as many requests as
+//! were forwarded.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use e2e::nginx::{Logged, Nginx};
+use e2e::proxy::Proxy;
+
+use super::random::{Random, rounds};
+
+/// Ends each input, where it is well-formed up to here.
+const LAST: &[u8] = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+/// How long an input may stay silent that waits for a body that will not come.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Sends an input and returns what came back, and whether the proxy closed behind it.
+fn converse(proxy: &Proxy, bytes: &[u8]) -> (Vec<u8>, bool) {
+    let mut stream = TcpStream::connect(proxy.address()).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    let _ = stream.write_all(bytes);
+    let (mut answers, mut buffer) = (Vec::new(), [0; 16_384]);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return (answers, true),
+            Ok(n) => answers.extend_from_slice(&buffer[..n]),
+            Err(_) => return (answers, false),
+        }
+    }
+}
+
+/// nginx has rules of its own that RFC 9110 has not: methods in capitals, escapes that are escapes, no NUL in a path.
+fn is_beyond_nginx(line: &str) -> bool {
+    let method = line.split(' ').next().unwrap_or_default();
+    !method.bytes().all(|b| b.is_ascii_uppercase() || matches!(b, b'_' | b'-')) || line.contains('%')
+}
+
+#[test]
+fn what_is_forwarded_is_good_to_nginx_and_counted_alike() {
+    let nginx = Nginx::start("add_header x-judge yes always; location / { return 200 ok; }");
+    let mut proxy = Proxy::before(nginx.address());
+    let (mut forwarded, mut cut) = (0, 0);
+    let before = nginx.log().len();
+    for seed in 0..rounds(600) {
+        let mut bytes = Random::seeded(seed).requests();
+        bytes.extend_from_slice(LAST);
+        let (answers, is_closed) = converse(&proxy, &bytes);
+        cut += usize::from(!is_closed);
+        forwarded += String::from_utf8_lossy(&answers).matches("\r\nx-judge: yes\r\n").count();
+    }
+    assert!(forwarded > 500, "only {forwarded} were forwarded");
+    // A request of which the body never came may have been logged, or not.
+    let log = nginx.log().split_off(before);
+    assert!((forwarded..=forwarded + cut).contains(&log.len()), "{forwarded} + {cut}, nginx {}", log.len());
+    let is_bad = |l: &&Logged| (400..500).contains(&l.status) && !is_beyond_nginx(&l.line);
+    let bad: Vec<_> = log.iter().filter(is_bad).collect();
+    assert!(bad.is_empty(), "{bad:#?}");
+    assert!(proxy.alive());
+}

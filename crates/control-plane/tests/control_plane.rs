@@ -184,7 +184,9 @@ impl Client {
             }
             Vec::new()
         };
-        let task = tokio::spawn(run_client(channel, client::Session::new(node), apply));
+        let task = tokio::spawn(async move {
+            let _ = run_client(channel, client::Session::new(node), apply).await;
+        });
         Self { has, task }
     }
 

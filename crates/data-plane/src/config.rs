@@ -146,9 +146,11 @@ impl ListenerConfig {
         }
     }
 
-    /// Whether a connection's first bytes are needed to choose its chain.
-    pub(crate) fn needs_transport(&self) -> bool {
-        self.chains.iter().any(|chain| chain.matches.transport.is_some())
+    /// Whether no connection's first bytes are needed, neither to choose its chain nor to end TLS.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.chains.iter().all(|chain| {
+            chain.matches.transport.is_none() && chain.matches.alpn.is_empty() && chain.tls.is_none()
+        })
     }
 
     /// Whether the protocols that a client offers are needed to choose its chain.

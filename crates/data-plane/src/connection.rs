@@ -1,26 +1,32 @@
 //! An accepted connection: which filter chain takes it, who is at its other end, and then that chain.
 
+use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use meshwork_identity::peer_id;
 use meshwork_model::proxy::{Direction, Transport as Detected};
 use meshwork_model::spiffe::SpiffeId;
-use meshwork_telemetry::Protocol;
+use meshwork_telemetry::{Protocol, Refusal};
+use tokio::io::ReadBuf;
 use tokio::time::timeout;
 use tokio_rustls::rustls::server::Acceptor;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server};
+use tracing::info;
 
 use crate::config::{Chain, Filter, ListenerConfig};
 use crate::error::{Kind, ProxyError};
 use crate::http::serve::serve as serve_http;
 use crate::limits::HANDSHAKE;
+use crate::listener::Gate;
 use crate::record::OpenConnection;
 use crate::tcp;
 use crate::transport::{Socket, Transport};
 use crate::upstream::Edges;
-use crate::worker::{Presence, Worker};
+use crate::worker::Worker;
 
 /// The first byte of a TLS handshake record. Source: RFC 8446 §5.1.
 const TLS_HANDSHAKE: u8 = 22;
@@ -66,17 +72,22 @@ struct Accepted {
 /// # Errors
 /// Why it ended before its chain could take it, or broke.
 pub(crate) async fn serve(
-    worker: Rc<Worker>,
+    worker: &Rc<Worker>,
     listener: &ListenerConfig,
+    gate: &Gate,
     address: SocketAddr,
     stream: impl Into<Socket>,
     remote: SocketAddr,
 ) -> Result<(), ProxyError> {
-    let _presence = Presence::announce(&worker).await;
     let version = worker.version();
     // Apart, so that a connection does not carry the memory of its handshake.
-    let accepted = Box::pin(timeout(HANDSHAKE, accept(&worker, listener, stream.into()))).await;
-    let accepted = accepted.unwrap_or_else(|_| Err(ProxyError::fatal(Kind::RequestTimeout)))?;
+    let accepted = if listener.is_plain() {
+        accept_plain(listener, stream.into())
+    } else {
+        let accepted = Box::pin(timeout(HANDSHAKE, accept(worker, listener, stream.into()))).await;
+        accepted.unwrap_or_else(|_| Err(ProxyError::fatal(Kind::RequestTimeout)))
+    };
+    let accepted = accepted.inspect_err(|error| refused(worker, listener, gate, remote, error))?;
     let peer = Rc::new(Peer {
         direction: listener.direction,
         address: remote,
@@ -90,63 +101,111 @@ pub(crate) async fn serve(
         Filter::Http(_) if accepted.alpn.as_deref() == Some(b"h2") => Protocol::Grpc,
         Filter::Http(_) => Protocol::Http,
     };
-    let _open = OpenConnection::accepted(&worker, &peer, accepted.chain.service.as_ref(), protocol);
-    let seat = Seat { worker, chain: accepted.chain, listener: address, version };
+    let _open = OpenConnection::accepted(worker, &peer, accepted.chain.service.as_ref(), protocol);
+    let seat = Seat { worker: Rc::clone(worker), chain: accepted.chain, listener: address, version };
     match &seat.chain.filter {
         Filter::Http(_) => serve_http(seat, peer, accepted.transport, accepted.alpn.as_deref()).await,
-        Filter::Tcp(_) => tcp::relay(seat, &peer, accepted.transport).await,
+        Filter::Tcp(_) => Box::pin(tcp::relay(seat, &peer, accepted.transport)).await,
     }
 }
 
-/// Chooses the chain and ends TLS where that does.
-async fn accept(worker: &Worker, listener: &ListenerConfig, stream: Socket) -> Result<Accepted, ProxyError> {
+/// Counts a connection that no chain took, and says why: what any client can provoke, once a second at most.
+fn refused(worker: &Worker, listener: &ListenerConfig, gate: &Gate, remote: SocketAddr, error: &ProxyError) {
+    let name = &listener.name;
+    match &error.kind {
+        Kind::Plaintext => {
+            worker.registry.count_refusal(Refusal::Plaintext);
+            if let Some(untold) = gate.plaintext.arises() {
+                info!(listener = %name, %remote, untold, "refused: {}", error.kind);
+            }
+        }
+        // Nobody has asked for anything yet: a health check, or somebody who was told that we drain.
+        Kind::DownstreamGone => {}
+        kind => {
+            worker.registry.count_refusal(Refusal::Handshake);
+            if let Some(untold) = gate.failed.arises() {
+                info!(listener = %name, %remote, untold, error = %kind, "a connection ended before its handshake did");
+            }
+        }
+    }
+}
+
+fn accept_plain(listener: &ListenerConfig, stream: Socket) -> Result<Accepted, ProxyError> {
+    let chain = Arc::clone(listener.chain(None, &[]).ok_or_else(no_chain)?);
     stream.set_nodelay().map_err(|e| ProxyError::downstream(&e))?;
-    let transport = if listener.needs_transport() { Some(detect(&stream).await?) } else { None };
-    let is_plaintext = transport == Some(Detected::Plaintext);
-    if listener.needs_alpn() && !is_plaintext {
-        return accept_by_alpn(worker, listener, transport, stream).await;
+    Ok(Accepted { chain, transport: Transport::Plain(stream), id: None, alpn: None })
+}
+
+/// Chooses the chain by the connection's first bytes, and ends TLS where that does.
+async fn accept(worker: &Worker, listener: &ListenerConfig, stream: Socket) -> Result<Accepted, ProxyError> {
+    let pending = worker.handshakes.enter();
+    tokio::select! {
+        biased;
+        () = pending.displaced() => Err(ProxyError::fatal(Kind::Overload("too many handshakes at the same time"))),
+        accepted = detect(worker, listener, stream) => accepted,
     }
-    let chain = listener.chain(transport, &[]).ok_or_else(no_chain)?;
-    let Some(tls) = &chain.tls else {
-        let transport = Transport::Plain(stream);
-        return Ok(Accepted { chain: Arc::clone(chain), transport, id: None, alpn: None });
+}
+
+async fn detect(worker: &Worker, listener: &ListenerConfig, stream: Socket) -> Result<Accepted, ProxyError> {
+    stream.set_nodelay().map_err(|e| ProxyError::downstream(&e))?;
+    // Who is silent costs neither a step of a handshake nor its memory.
+    let transport = match first_byte(worker, &stream).await? {
+        TLS_HANDSHAKE => Detected::Tls,
+        _ => Detected::Plaintext,
     };
-    let _permit = worker.handshakes.acquire().await;
-    let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
-    let stream = acceptor.accept(stream).await.map_err(|e| ProxyError::downstream(&e))?;
-    proven(Arc::clone(chain), stream)
-}
-
-/// TLS or not, by the first byte.
-async fn detect(stream: &Socket) -> Result<Detected, ProxyError> {
-    let mut first = [0];
-    match stream.peek(&mut first).await.map_err(|e| ProxyError::downstream(&e))? {
-        0 => Err(ProxyError::fatal(Kind::DownstreamGone)),
-        _ if first[0] == TLS_HANDSHAKE => Ok(Detected::Tls),
-        _ => Ok(Detected::Plaintext),
+    if transport == Detected::Tls {
+        return Box::pin(worker.handshakes.pace(accept_tls(listener, stream))).await;
+    }
+    match listener.chain(Some(transport), &[]) {
+        Some(chain) if chain.tls.is_none() => {
+            let chain = Arc::clone(chain);
+            Ok(Accepted { chain, transport: Transport::Plain(stream), id: None, alpn: None })
+        }
+        _ => Err(ProxyError::fatal(Kind::Plaintext)),
     }
 }
 
-/// Reads what the client offers, then chooses.
-async fn accept_by_alpn(
-    worker: &Worker,
-    listener: &ListenerConfig,
-    transport: Option<Detected>,
-    stream: Socket,
-) -> Result<Accepted, ProxyError> {
-    let _permit = worker.handshakes.acquire().await;
-    let start = LazyConfigAcceptor::new(Acceptor::default(), stream);
-    let start = start.await.map_err(|e| ProxyError::downstream(&e))?;
+/// Waits for the first byte and leaves it where it is. Those who are silent while the proxy drains are let go.
+async fn first_byte(worker: &Worker, stream: &Socket) -> Result<u8, ProxyError> {
+    let mut first = [0];
+    let read = poll_fn(|cx| match stream.poll_peek(cx, &mut ReadBuf::new(&mut first)) {
+        Poll::Pending if worker.is_draining() => Poll::Ready(Ok(0)),
+        read => read,
+    });
+    match read.await.map_err(|e| ProxyError::downstream(&e))? {
+        0 => Err(ProxyError::fatal(Kind::DownstreamGone)),
+        _ => Ok(first[0]),
+    }
+}
+
+/// Reads what the client offers, chooses, and ends TLS.
+async fn accept_tls(listener: &ListenerConfig, stream: Socket) -> Result<Accepted, ProxyError> {
+    if !listener.needs_alpn() {
+        let chain = listener.chain(Some(Detected::Tls), &[]).ok_or_else(no_chain)?;
+        let Some(tls) = &chain.tls else {
+            // Passed through.
+            let transport = Transport::Plain(stream);
+            return Ok(Accepted { chain: Arc::clone(chain), transport, id: None, alpn: None });
+        };
+        let accepted = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await;
+        return proven(Arc::clone(chain), accepted.map_err(|e| handshake_failed(&e))?);
+    }
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
+    let start = start.map_err(|e| handshake_failed(&e))?;
     let hello = start.client_hello();
     let offered: Vec<&[u8]> = hello.alpn().into_iter().flatten().collect();
-    let chain = listener.chain(transport, &offered).map(Arc::clone).ok_or_else(no_chain)?;
+    let chain = listener.chain(Some(Detected::Tls), &offered).map(Arc::clone).ok_or_else(no_chain)?;
     let Some(tls) = &chain.tls else {
         return Err(ProxyError::fatal(Kind::Unsupported(
             "TLS is not passed through beside chains with ALPN",
         )));
     };
-    let stream = start.into_stream(Arc::clone(&tls.config)).await.map_err(|e| ProxyError::downstream(&e))?;
+    let stream = start.into_stream(Arc::clone(&tls.config)).await.map_err(|e| handshake_failed(&e))?;
     proven(chain, stream)
+}
+
+fn handshake_failed(error: &io::Error) -> ProxyError {
+    ProxyError::fatal(Kind::DownstreamBroken(format!("the TLS handshake failed: {error}").into()))
 }
 
 /// Who the client is, and whether the chain lets them in.
@@ -190,5 +249,25 @@ impl Seat {
         self.chain = Arc::clone(next);
         self.version = self.worker.version();
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a connection's task holds for as long as it lives, besides its buffers.
+    const TASK_BYTES: usize = 4096;
+
+    fn size_of_future<'a, F>(
+        _: impl Fn(&'a Rc<Worker>, &'a ListenerConfig, &'a Gate, SocketAddr, Socket, SocketAddr) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let size = size_of_future(serve);
+        assert!(size <= TASK_BYTES, "{size}");
     }
 }

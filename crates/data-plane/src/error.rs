@@ -54,12 +54,18 @@ pub(crate) enum Kind {
     /// The downstream was too slow.
     #[error("the request was not complete in time")]
     RequestTimeout,
+    /// The downstream took nothing of its response for too long.
+    #[error("the client took nothing of the response for too long")]
+    SlowReader,
     /// The downstream left.
     #[error("the client closed its connection")]
     DownstreamGone,
     /// The downstream's connection broke.
     #[error("the client's connection broke: {0}")]
     DownstreamBroken(Cow<'static, str>),
+    /// The downstream spoke plaintext where TLS is asked for.
+    #[error("the client speaks plaintext, and this port asks for mTLS")]
+    Plaintext,
     /// No route takes the request.
     #[error("no route takes the request")]
     NoRoute,
@@ -128,6 +134,8 @@ impl ProxyError {
             | Kind::Refused(_)
             | Kind::Unsupported(_)
             | Kind::RequestTimeout
+            | Kind::SlowReader
+            | Kind::Plaintext
             | Kind::DownstreamGone
             | Kind::DownstreamBroken(_) => Side::Downstream,
             Kind::NoRoute
@@ -148,9 +156,10 @@ impl ProxyError {
     pub(crate) fn reason(&self) -> Reason {
         match &self.kind {
             Kind::BadRequest(error) if error.status() == 431 => Reason::HeadTooLarge,
-            Kind::BadRequest(_) | Kind::Refused(_) => Reason::BadRequest,
+            Kind::BadRequest(_) | Kind::Refused(_) | Kind::Plaintext => Reason::BadRequest,
             Kind::Unsupported(_) => Reason::Unsupported,
             Kind::RequestTimeout => Reason::RequestTimeout,
+            Kind::SlowReader => Reason::SlowReader,
             Kind::DownstreamGone | Kind::DownstreamBroken(_) => Reason::DownstreamGone,
             Kind::NoRoute => Reason::NoRoute,
             Kind::NoCluster(_) => Reason::NoCluster,

@@ -9,6 +9,7 @@ pub(crate) mod exchange;
 mod fields;
 mod forward;
 mod lend;
+mod pace;
 mod path;
 mod respond;
 pub(crate) mod serve;

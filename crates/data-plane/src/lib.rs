@@ -7,6 +7,8 @@
 //! - `proxy`: the handle that everything outside holds: start, apply, drain.
 //! - `config`: builds the immutable `RuntimeConfig` off the hot path and says why a resource is refused.
 //! - `worker`: a thread with its own runtime, sockets, pools, balancer state and metric shard.
+//! - `crew`: what workers know of each other, and how a connection moves; `overload`: what is shed before the kernel
+//!   kills; `handshakes`: how much TLS may delay everything else.
 //! - `upstream`: picks, connects and pools; `policy` makes the proof without which nothing is forwarded.
 //! - `error`: the one place that turns a failure into a `Reason`, a status and an answer; `limits`: every bound.
 //! - `admin`: readiness, config names and metrics; `drain`: how it all ends.
@@ -17,11 +19,16 @@
 mod admin;
 mod config;
 mod connection;
+mod crew;
 mod drain;
 mod error;
+mod handshakes;
 mod http;
 mod limits;
 mod listener;
+mod occasion;
+mod overload;
+mod places;
 mod policy;
 mod proxy;
 mod record;
@@ -35,4 +42,5 @@ mod transport;
 mod upstream;
 mod worker;
 
+pub use overload::Memory;
 pub use proxy::{NodeLabels, Options, Proxy, StartError, default_workers};

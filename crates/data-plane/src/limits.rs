@@ -10,24 +10,69 @@ pub(crate) const HEAD_BYTES: usize = 60 * 1024;
 pub(crate) const FIELDS: usize = 100;
 /// From the first byte of a request head to its last, so that slow heads hold no connection for long.
 pub(crate) const HEAD_READ: Duration = Duration::from_secs(10);
+/// How often an exchange is looked at: whether its bytes move, and if not, whose fault that is. A request body that
+/// stalls for one window is answered with 408, a response that its client does not take is broken off. Source: nginx
+/// `client_body_timeout` and `send_timeout`, 60 s.
+pub(crate) const PROGRESS_WINDOW: Duration = Duration::from_mins(1);
+/// Bytes of a request's body that have to come in each window: less than the slowest modem brings, more than who sends
+/// single bytes to hold a connection.
+pub(crate) const BODY_PROGRESS_BYTES: u64 = 1024;
+/// How long an exchange goes on without a byte once the client has ended its direction. One that said all it had to say
+/// and listens looks the same as one that left, until something is sent to it; the latter must not hold an upstream.
+pub(crate) const HALF_CLOSED_QUIET: Duration = Duration::from_secs(1);
+/// An exchange on which no byte moves, where config does not say. Source: Envoy `stream_idle_timeout`, 5 min.
+pub(crate) const EXCHANGE_IDLE: Duration = Duration::from_mins(5);
 /// Interim responses (1xx) that one exchange passes on; more is an origin gone wrong.
 pub(crate) const INTERIM_RESPONSES: u32 = 16;
 
 /// From accept to the end of the TLS handshake, detection of the protocol included.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
-/// TLS handshakes at the same time per worker: a handshake costs about a quarter of a millisecond of CPU, so that
-/// more only delay each other.
-pub(crate) const HANDSHAKES_PER_WORKER: usize = 128;
+/// Steps of TLS handshakes that a worker does before everything else that is ready has its turn. One is a quarter of
+/// a millisecond of CPU, so that a request waits a millisecond for them at most.
+pub(crate) const HANDSHAKE_STEPS: usize = 4;
+/// TLS handshakes that wait for their peers at the same time, per worker; past it the oldest is closed. One costs
+/// some 10 KiB.
+pub(crate) const PENDING_HANDSHAKES: usize = 1024;
 /// Connections per listener and worker. An idle one costs some KiB; past it new ones are closed at once.
-pub(crate) const CONNECTIONS_PER_LISTENER: usize = 8192;
+pub(crate) const CONNECTIONS_PER_LISTENER: usize = 32_768;
+/// Connections per worker on all listeners together, where descriptors do not allow fewer.
+pub(crate) const CONNECTIONS_PER_WORKER: usize = 65_536;
+/// Connections per worker that are tried however few descriptors there are: the kernel refuses the rest.
+pub(crate) const CONNECTIONS_PER_WORKER_LEAST: usize = 16;
+/// Descriptors that are left for everything but connections: sockets, logs, certificates, the control plane.
+pub(crate) const DESCRIPTORS_KEPT: usize = 64;
+/// The last descriptors, that no connection gets: the admin interface, logs and the control plane go on. An eighth
+/// where there are few.
+pub(crate) const DESCRIPTORS_LAST: i32 = 32;
+/// Those before them, that only connections to endpoints get: clients that were let in come first. A quarter where
+/// there are few.
+pub(crate) const DESCRIPTORS_FOR_UPSTREAM: i32 = 128;
 /// Pending connections per listening socket that the kernel keeps.
 pub(crate) const ACCEPT_BACKLOG: i32 = 1024;
 /// How long accepting pauses after the kernel has refused a descriptor.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a log line that any client can provoke is written: per listener and worker, and kind.
+pub(crate) const TELL_EVERY: Duration = Duration::from_secs(1);
+/// By how many connections a worker may be ahead of the one with the fewest before that one gets the next: moving
+/// one costs a wake-up and four system calls.
+pub(crate) const IMBALANCE: usize = 4;
+/// And by which part of the fewest, besides: differences of an eighth do not matter among many.
+pub(crate) const IMBALANCE_SHARE: usize = 8;
+/// Connections on their way to one worker; where there is no room they stay where they were accepted.
+pub(crate) const MOVED_CONNECTIONS: usize = 64;
+
+/// How often memory is looked at.
+pub(crate) const MEMORY_LOOK: Duration = Duration::from_secs(1);
+/// Per mille of memory from which new requests are refused.
+pub(crate) const MEMORY_SHED: u32 = 900;
+/// Per mille of memory from which new connections are refused, too.
+pub(crate) const MEMORY_REFUSE: u32 = 950;
+/// How far below its threshold memory has to fall before a measure ends, so that it does not begin again at once.
+pub(crate) const MEMORY_STEP_BACK: u32 = 50;
 
 /// A keep-alive connection without a request. Source: Envoy `idle_timeout`, 1 h.
 pub(crate) const CONNECTION_IDLE: Duration = Duration::from_hours(1);
-/// An exchange or TCP connection on which no byte moves. Source: Envoy `tcp_proxy.idle_timeout`, 1 h.
+/// A tunnel, an upgraded connection or a TCP connection on which no byte moves; the most for any exchange. Source: Envoy `tcp_proxy.idle_timeout`, 1 h.
 pub(crate) const STREAM_IDLE: Duration = Duration::from_hours(1);
 /// How long what is left of a request is read and dropped after its answer, so that the answer is not lost to a
 /// reset. Source: RFC 9112 §9.6.
@@ -63,8 +108,15 @@ pub(crate) const PIPES_PER_WORKER: usize = 16;
 /// A direction is spliced after a read that has filled its buffer, and while it goes on in pieces of at least this.
 pub(crate) const SPLICE_BYTES_LEAST: usize = 16 * 1024;
 
-/// Idle HTTP/1.1 connections kept per worker and endpoint.
-pub(crate) const POOL_IDLE_PER_ENDPOINT: usize = 128;
+/// Requests on one HTTP/1.1 upstream connection: past it, a new one is worth its price, and load finds its way to
+/// origins that joined behind one address.
+pub(crate) const UPSTREAM_REQUESTS: u64 = 10_000;
+/// How long an HTTP/1.1 upstream connection lives, for the same reason; less by up to a quarter, so that connections
+/// opened together do not end together. Source: nginx `keepalive_time`, 1 h.
+pub(crate) const UPSTREAM_LIFETIME: Duration = Duration::from_hours(1);
+/// Idle HTTP/1.1 connections kept per worker and endpoint. As many as a busy sidecar has requests under way: one that was
+/// closed too early costs a handshake, one that is kept too long next to nothing, and only for [`POOL_IDLE`].
+pub(crate) const POOL_IDLE_PER_ENDPOINT: usize = 1024;
 /// How long an idle upstream connection is kept. Shorter than what most servers allow, so that races are rare.
 pub(crate) const POOL_IDLE: Duration = Duration::from_mins(1);
 /// How often idle upstream connections are looked through.

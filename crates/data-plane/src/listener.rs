@@ -1,7 +1,7 @@
 //! Listening sockets, and the loop that accepts from them.
 //!
 //! Each worker has a socket of its own per address (`SO_REUSEPORT`), so that a connection lives and dies on one
-//! thread. Sockets are bound when config is applied, on the caller's thread, so that what cannot be bound is
+//! thread, mostly that which accepts it: a worker that has too many hands the newest over. Sockets are bound when config is applied, on the caller's thread, so that what cannot be bound is
 //! refused there; they survive every update that keeps their address, and are not closed while connections wait in
 //! them.
 
@@ -12,25 +12,26 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use socket2::{Domain, Protocol, Socket, Type};
+use meshwork_telemetry::Refusal;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::connection;
+use crate::crew::{Counted, Moved};
 use crate::limits::{ACCEPT_BACKLOG, ACCEPT_PAUSE, CONNECTIONS_PER_LISTENER};
-use crate::worker::Worker;
+use crate::occasion::Occasion;
+use crate::overload::{Wanted, is_kept};
+use crate::worker::{Presence, Worker};
 
 /// The sockets of one address, one per worker.
 pub(crate) struct Sockets {
     address: SocketAddr,
     each: Vec<std::net::TcpListener>,
 }
-
-/// A connection counts as open until this is dropped.
-struct Open(Rc<Cell<usize>>);
 
 // === impl Sockets ===
 
@@ -85,79 +86,150 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 // === accepting ===
 
+/// What a worker counts and tells of one of its listeners.
+#[derive(Default)]
+pub(crate) struct Gate {
+    open: Cell<usize>,
+    /// Connections that broke before they were anything.
+    pub(crate) failed: Occasion,
+    /// Those that were refused for what they spoke.
+    pub(crate) plaintext: Occasion,
+    shed: Occasion,
+    unaccepted: Occasion,
+}
+
+/// A connection counts as open until this is dropped.
+struct Open(Rc<Gate>);
+
 /// Starts accepting on a worker, until told to stop.
-pub(crate) fn start(worker: &Rc<Worker>, sockets: &Arc<Sockets>) -> Rc<Notify> {
+pub(crate) fn start(worker: &Rc<Worker>, sockets: &Arc<Sockets>, gate: &Rc<Gate>) -> Rc<Notify> {
     let stop = Rc::new(Notify::new());
-    match sockets.of_worker(worker.index) {
-        Ok(socket) => {
-            spawn_local(accept(Rc::clone(worker), sockets.address(), socket, Rc::clone(&stop)));
-        }
-        Err(error) => warn!(address = %sockets.address(), %error, "cannot accept on this worker"),
-    }
+    let accepting = worker.begin_accepting();
+    let (worker, sockets, gate) = (Rc::clone(worker), Arc::clone(sockets), Rc::clone(gate));
+    let stopped = Rc::clone(&stop);
+    spawn_local(async move {
+        accept(&worker, &sockets, &gate, &stopped).await;
+        drop(accepting);
+    });
     stop
 }
 
-async fn accept(worker: Rc<Worker>, address: SocketAddr, socket: TcpListener, stop: Rc<Notify>) {
-    let open = Rc::new(Cell::new(0));
+async fn accept(worker: &Rc<Worker>, sockets: &Sockets, gate: &Rc<Gate>, stop: &Notify) {
     let mut stopped = std::pin::pin!(stop.notified());
+    let socket = loop {
+        match sockets.of_worker(worker.index) {
+            Ok(socket) => break socket,
+            Err(error) => pause(gate, &error).await,
+        }
+        if stopped.as_mut().now_or_never().is_some() {
+            return;
+        }
+    };
+    let address = sockets.address();
     loop {
         tokio::select! {
             biased;
             () = &mut stopped => break,
             accepted = socket.accept() => match accepted {
-                Ok((stream, remote)) => begin(&worker, address, stream, remote, &open),
-                Err(error) => pause(&error).await,
+                Ok((stream, remote)) => place(worker, address, stream, remote),
+                Err(error) => pause(gate, &error).await,
             }
         }
     }
     // Whoever waits in the queue was promised a connection.
     while let Some(Ok((stream, remote))) = socket.accept().now_or_never() {
-        begin(&worker, address, stream, remote, &open);
+        begin(worker, address, stream, remote, worker.count());
+    }
+    if worker.is_draining() {
+        // Whoever comes now is refused by the kernel and may try elsewhere, instead of waiting in a queue that
+        // nobody empties.
+        let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
     }
 }
 
-/// A connection that broke while it waited says nothing of the socket; anything else needs a rest.
-async fn pause(error: &io::Error) {
-    if error.kind() != io::ErrorKind::ConnectionAborted {
-        warn!(%error, "cannot accept");
-        sleep(ACCEPT_PAUSE).await;
-    }
-}
-
-fn begin(
-    worker: &Rc<Worker>,
-    address: SocketAddr,
-    stream: TcpStream,
-    remote: SocketAddr,
-    open: &Rc<Cell<usize>>,
-) {
-    let Some(listener) = worker.listener(address) else { return };
-    if open.get() >= CONNECTIONS_PER_LISTENER {
-        warn!(listener = %listener.name, "too many connections; one was closed");
+/// A connection that broke while it waited says nothing of the socket. Anything else needs a rest: mostly there are no
+/// descriptors, and those who wait are served once there are.
+async fn pause(gate: &Gate, error: &io::Error) {
+    if error.kind() == io::ErrorKind::ConnectionAborted {
         return;
     }
-    let open = Open::count(open);
+    if let Some(untold) = gate.unaccepted.arises() {
+        warn!(%error, untold, "cannot accept; connections wait until it is possible again");
+    }
+    sleep(ACCEPT_PAUSE).await;
+}
+
+/// Keeps a connection, or hands it to a worker that has fewer.
+fn place(worker: &Rc<Worker>, listener: SocketAddr, stream: TcpStream, remote: SocketAddr) {
+    let crew = &worker.crew;
+    let room = crew.place(worker.index, worker.version()).and_then(|to| Some((to, crew.reserve(to)?)));
+    let Some((to, room)) = room else { return begin(worker, listener, stream, remote, worker.count()) };
+    match stream.into_std() {
+        Ok(stream) => room.send(Moved { stream, remote, listener, counted: crew.count(to) }),
+        Err(error) => debug!(%remote, %error, "a connection was lost on its way to another worker"),
+    }
+}
+
+/// Serves the connections that other workers hand over, for ever.
+pub(crate) async fn receive(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Moved>) {
+    while let Some(Moved { stream, remote, listener, counted }) = inbox.recv().await {
+        match TcpStream::from_std(stream) {
+            Ok(stream) => begin(&worker, listener, stream, remote, counted),
+            Err(error) => debug!(%remote, %error, "a connection was lost on its way from another worker"),
+        }
+        // It may have been the last that a drain waited for.
+        worker.reconsider();
+    }
+}
+
+fn begin(worker: &Rc<Worker>, address: SocketAddr, stream: TcpStream, remote: SocketAddr, counted: Counted) {
+    let Some(listener) = worker.listener(address) else { return };
+    let gate = worker.gate(address);
+    if let Err(limit) = admit(worker, &gate, &stream) {
+        worker.registry.count_refusal(Refusal::Limit);
+        if let Some(untold) = gate.shed.arises() {
+            warn!(listener = %listener.name, untold, "{limit}: a connection was closed (MW0501)");
+        }
+        return;
+    }
+    let open = Open::count(&gate);
     let worker = Rc::clone(worker);
     spawn_local(async move {
-        if let Err(error) = connection::serve(worker, &listener, address, stream, remote).await {
+        let presence = Presence::announce(&worker, counted).await;
+        let served = connection::serve(&worker, &listener, &gate, address, stream, remote).await;
+        if let Err(error) = served {
             debug!(listener = %listener.name, %remote, side = ?error.side(), error = %error.kind, "connection ended");
         }
         drop(open);
+        drop(presence);
     });
+}
+
+/// Whether one more connection may begin; why not.
+fn admit(worker: &Worker, gate: &Gate, stream: &TcpStream) -> Result<(), &'static str> {
+    if worker.overload().is_refusing() {
+        Err("memory is almost used up")
+    } else if gate.open.get() >= CONNECTIONS_PER_LISTENER {
+        Err("the listener has as many connections as it may")
+    } else if worker.has_most_connections() || is_kept(stream, Wanted::Downstream) {
+        Err("the proxy has as many connections as its descriptors allow")
+    } else {
+        Ok(())
+    }
 }
 
 // === impl Open ===
 
 impl Open {
-    fn count(open: &Rc<Cell<usize>>) -> Self {
-        open.set(open.get() + 1);
-        Self(Rc::clone(open))
+    fn count(gate: &Rc<Gate>) -> Self {
+        gate.open.set(gate.open.get() + 1);
+        Self(Rc::clone(gate))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.open.set(self.0.open.get() - 1);
     }
 }
 

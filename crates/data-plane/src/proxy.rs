@@ -10,7 +10,7 @@ use meshwork_identity::IdentitySource;
 use meshwork_model::proxy::{Kind, Workload};
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_telemetry::access_log::Lane;
-use meshwork_telemetry::{AccessLog, Registry, Shard};
+use meshwork_telemetry::{AccessLog, Registry};
 use meshwork_xds::{Rejection, Update};
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
@@ -20,9 +20,11 @@ use tracing::warn;
 
 use crate::admin;
 use crate::config::Builder;
+use crate::crew::{Crew, Moved};
 use crate::drain::{Applied, Orders, Phase};
 use crate::limits::APPLY_WAIT;
-use crate::worker::Worker;
+use crate::overload::{self, Memory, Overload};
+use crate::worker::{Shared, Worker};
 
 /// How a proxy is started.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub struct Options {
     pub admin: Option<SocketAddr>,
     /// Where the access log goes, besides those that the config asks for.
     pub access_log: AccessLog,
+    /// What memory is measured against; near it load is shed.
+    pub memory: Memory,
 }
 
 /// Whom a proxy serves; what it calls itself in metrics.
@@ -90,6 +94,7 @@ impl Default for Options {
             node: NodeLabels::default(),
             admin: None,
             access_log: AccessLog::off(),
+            memory: Memory::default(),
         }
     }
 }
@@ -97,7 +102,8 @@ impl Default for Options {
 // === impl Proxy ===
 
 impl Proxy {
-    /// Starts the workers and the admin interface; it serves nothing until [`Proxy::apply`].
+    /// Starts the workers and the admin interface; it serves nothing until [`Proxy::apply`]. The process's soft limit
+    /// of descriptors is raised to the hard one.
     ///
     /// # Errors
     /// The kernel's word on threads, addresses and files.
@@ -116,9 +122,17 @@ impl Proxy {
         });
         let (running, ended) = mpsc::channel(1);
         let mut proxy = Self { state, threads: Vec::new(), running: ended.into(), admin: admin.transpose()? };
-        let node = Arc::new(options.node);
-        for index in 0..workers {
-            let thread = proxy.spawn(index, options.access_log.lane(), Arc::clone(&node), running.clone());
+        let (crew, inboxes) = Crew::new(workers);
+        let shared = Arc::new(Shared {
+            node: Arc::new(options.node),
+            crew,
+            registry: Arc::clone(&proxy.state.registry),
+            overload: Overload::watch(options.memory).map_err(StartError::Worker)?,
+            most_connections: overload::connections_per_worker(workers),
+        });
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let thread =
+                proxy.spawn(index, options.access_log.lane(), Arc::clone(&shared), inbox, running.clone());
             proxy.threads.push(thread.map_err(StartError::Worker)?);
         }
         Ok(proxy)
@@ -128,16 +142,17 @@ impl Proxy {
         &self,
         index: usize,
         lane: Lane,
-        node: Arc<NodeLabels>,
+        shared: Arc<Shared>,
+        inbox: mpsc::Receiver<Moved>,
         running: mpsc::Sender<()>,
     ) -> io::Result<JoinHandle<()>> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let shard: Arc<Shard> = self.state.registry.shard();
         let orders = self.state.orders.subscribe();
         let applied = Arc::clone(&self.state.applied);
         thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             let tasks = LocalSet::new();
-            tasks.block_on(&runtime, Worker::new(index, shard, lane, node).run(orders, applied));
+            let worker = Worker::new(index, lane, &shared);
+            tasks.block_on(&runtime, worker.run(orders, applied, inbox));
             drop(tasks);
             drop(running);
         })

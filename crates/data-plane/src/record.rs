@@ -221,6 +221,12 @@ impl OpenConnection {
         Self::count(worker, edge)
     }
 
+    /// Of a connection that nobody counts.
+    #[cfg(test)]
+    pub(crate) fn uncounted() -> Self {
+        Self { counted: None }
+    }
+
     fn count(worker: &Worker, edge: EdgeId) -> Self {
         worker.shard.connection_opened(edge);
         Self { counted: Some((Arc::clone(&worker.shard), edge)) }

@@ -161,8 +161,8 @@ impl Socket {
     }
 
     /// Reads without consuming; 0 at the end of the stream.
-    pub(crate) async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        on_socket!(self, socket => socket.peek(bytes).await)
+    pub(crate) fn poll_peek(&self, cx: &mut Context<'_>, bytes: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+        on_socket!(self, socket => socket.poll_peek(cx, bytes))
     }
 }
 

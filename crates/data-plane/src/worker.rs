@@ -9,20 +9,24 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 
 use fastrand::Rng;
-use meshwork_telemetry::Shard;
 use meshwork_telemetry::access_log::Lane;
-use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::spawn_local;
+use meshwork_telemetry::{Registry, Shard};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::interval;
 use tracing::info;
 
 use crate::config::{ChainLog, ListenerConfig, RuntimeConfig};
+use crate::crew::{Counted, Crew, Moved};
 use crate::drain::{Applied, Orders, Phase};
-use crate::limits::{HANDSHAKES_PER_WORKER, POOL_SWEEP};
-use crate::listener::{self, Sockets};
+use crate::handshakes::Handshakes;
+use crate::limits::POOL_SWEEP;
+use crate::listener::{self, Gate, Sockets};
+use crate::overload::Overload;
+use crate::places::Places;
 use crate::proxy::NodeLabels;
 use crate::upstream::{Edges, WorkerCluster};
 
@@ -36,17 +40,24 @@ pub(crate) struct Worker {
     pub(crate) lane: Lane,
     /// Whom this proxy serves.
     pub(crate) node: Arc<NodeLabels>,
-    /// Handshakes that may run at the same time.
-    pub(crate) handshakes: Semaphore,
+    /// TLS handshakes, and how many steps of them a turn may have.
+    pub(crate) handshakes: Handshakes,
+    /// All workers of the proxy.
+    pub(crate) crew: Arc<Crew>,
+    /// Metrics of the process.
+    pub(crate) registry: Arc<Registry>,
     /// Edges of requests that no route took.
     pub(crate) unrouted: Edges,
     config: RefCell<Arc<RuntimeConfig>>,
     version: Cell<u64>,
     clusters: RefCell<HashMap<Arc<str>, Rc<WorkerCluster>>>,
     acceptors: RefCell<HashMap<SocketAddr, Acceptor>>,
-    connections: RefCell<HashMap<u64, Waker>>,
-    arrivals: Cell<u64>,
+    /// Acceptors that have not ended.
+    accepting: Cell<usize>,
+    connections: RefCell<Places>,
     emptied: Notify,
+    overload: Arc<Overload>,
+    most_connections: usize,
     phase: Cell<Phase>,
     random: RefCell<Rng>,
     chain_lanes: RefCell<HashMap<usize, Rc<Lane>>>,
@@ -55,31 +66,54 @@ pub(crate) struct Worker {
 /// A socket that is accepted from, and how to end that.
 struct Acceptor {
     sockets: Arc<Sockets>,
+    gate: Rc<Gate>,
     stop: Rc<Notify>,
 }
 
 /// A connection that is told of changes, until this is dropped.
 pub(crate) struct Presence {
     worker: Rc<Worker>,
-    number: u64,
+    place: u32,
+    counted: Option<Counted>,
+}
+
+/// An acceptor that has not ended, until this is dropped.
+pub(crate) struct Accepting(Rc<Worker>);
+
+/// What all workers of a proxy share.
+pub(crate) struct Shared {
+    /// Whom the proxy serves.
+    pub(crate) node: Arc<NodeLabels>,
+    /// The workers.
+    pub(crate) crew: Arc<Crew>,
+    /// Metrics.
+    pub(crate) registry: Arc<Registry>,
+    /// Whether load is shed.
+    pub(crate) overload: Arc<Overload>,
+    /// Connections that each may have.
+    pub(crate) most_connections: usize,
 }
 
 impl Worker {
-    pub(crate) fn new(index: usize, shard: Arc<Shard>, lane: Lane, node: Arc<NodeLabels>) -> Rc<Self> {
+    pub(crate) fn new(index: usize, lane: Lane, shared: &Shared) -> Rc<Self> {
         Rc::new(Self {
             index,
-            shard,
+            shard: shared.registry.shard(),
             lane,
-            node,
-            handshakes: Semaphore::new(HANDSHAKES_PER_WORKER),
+            node: Arc::clone(&shared.node),
+            handshakes: Handshakes::new(),
+            crew: Arc::clone(&shared.crew),
+            registry: Arc::clone(&shared.registry),
             unrouted: Edges::default(),
             config: RefCell::default(),
             version: Cell::new(0),
             clusters: RefCell::default(),
             acceptors: RefCell::default(),
+            accepting: Cell::new(0),
             connections: RefCell::default(),
-            arrivals: Cell::new(0),
             emptied: Notify::new(),
+            overload: Arc::clone(&shared.overload),
+            most_connections: shared.most_connections,
             phase: Cell::new(Phase::Running),
             random: RefCell::new(Rng::new()),
             chain_lanes: RefCell::default(),
@@ -87,14 +121,24 @@ impl Worker {
     }
 
     /// Runs until it is told to stop, or has drained.
-    pub(crate) async fn run(self: Rc<Self>, mut orders: watch::Receiver<Orders>, applied: Arc<Applied>) {
-        let sweeper = spawn_local(Rc::clone(&self).sweep());
+    pub(crate) async fn run(
+        self: Rc<Self>,
+        mut orders: watch::Receiver<Orders>,
+        applied: Arc<Applied>,
+        inbox: mpsc::Receiver<Moved>,
+    ) {
+        let worker = Rc::clone(&self);
+        let pace = spawn_local(async move { worker.handshakes.keep_pace().await });
+        let background = [
+            spawn_local(Rc::clone(&self).sweep()),
+            spawn_local(listener::receive(Rc::clone(&self), inbox)),
+            pace,
+        ];
         loop {
             let Orders { config, phase } = orders.borrow_and_update().clone();
             self.take_over(&config, phase);
             applied.report(self.index, config.version);
-            let is_empty = self.connections.borrow().is_empty();
-            if phase == Phase::Stopped || phase == Phase::Draining && is_empty {
+            if phase == Phase::Stopped || phase == Phase::Draining && self.is_idle() {
                 break;
             }
             tokio::select! {
@@ -102,7 +146,14 @@ impl Worker {
                 () = self.emptied.notified() => {}
             }
         }
-        sweeper.abort();
+        background.iter().for_each(JoinHandle::abort);
+    }
+
+    /// Whether nothing is left that could need it: no connection, none on its way here, nobody who still accepts.
+    fn is_idle(&self) -> bool {
+        self.connections.borrow().is_empty()
+            && self.accepting.get() == 0
+            && self.crew.connections(self.index) == 0
     }
 
     async fn sweep(self: Rc<Self>) {
@@ -125,7 +176,8 @@ impl Worker {
         self.config.replace(Arc::clone(config));
         self.version.set(config.version);
         self.take_listeners_over(config);
-        self.connections.borrow().values().for_each(Waker::wake_by_ref);
+        self.crew.note_version(self.index, config.version);
+        self.connections.borrow().wake_all();
     }
 
     fn take_clusters_over(&self, config: &RuntimeConfig) {
@@ -157,10 +209,9 @@ impl Worker {
                 if self.index == 0 {
                     info!(name = %listener.name, %address, accepts = listener.accepts(), "listening");
                 }
-                Acceptor {
-                    sockets: Arc::clone(&listener.sockets),
-                    stop: listener::start(self, &listener.sockets),
-                }
+                let (sockets, gate) = (Arc::clone(&listener.sockets), Rc::default());
+                let stop = listener::start(self, &sockets, &gate);
+                Acceptor { sockets, gate, stop }
             });
         }
     }
@@ -178,6 +229,37 @@ impl Worker {
     /// The listener that is bound to an address.
     pub(crate) fn listener(&self, address: SocketAddr) -> Option<Arc<ListenerConfig>> {
         self.config.borrow().listeners.get(&address).map(Arc::clone)
+    }
+
+    /// What is counted of the listener that is bound to an address.
+    pub(crate) fn gate(&self, address: SocketAddr) -> Rc<Gate> {
+        self.acceptors.borrow().get(&address).map(|acceptor| Rc::clone(&acceptor.gate)).unwrap_or_default()
+    }
+
+    /// Counts a connection as this worker's.
+    pub(crate) fn count(&self) -> Counted {
+        self.crew.count(self.index)
+    }
+
+    /// Looks again whether a drain is over.
+    pub(crate) fn reconsider(&self) {
+        self.emptied.notify_one();
+    }
+
+    /// Whether one connection more would be too many; those that are counted include it.
+    pub(crate) fn has_most_connections(&self) -> bool {
+        self.crew.connections(self.index) > self.most_connections
+    }
+
+    /// Whether load is shed.
+    pub(crate) fn overload(&self) -> &Overload {
+        &self.overload
+    }
+
+    /// Counts an acceptor.
+    pub(crate) fn begin_accepting(self: &Rc<Self>) -> Accepting {
+        self.accepting.set(self.accepting.get() + 1);
+        Accepting(Rc::clone(self))
     }
 
     /// A cluster by name.
@@ -211,24 +293,28 @@ impl Worker {
 
 impl Presence {
     /// Lets the present task be woken whenever config or phase change.
-    pub(crate) async fn announce(worker: &Rc<Worker>) -> Self {
-        let number = worker.arrivals.get();
-        worker.arrivals.set(number + 1);
-        poll_fn(|cx| {
-            worker.connections.borrow_mut().insert(number, cx.waker().clone());
-            Poll::Ready(())
-        })
-        .await;
-        Self { worker: Rc::clone(worker), number }
+    pub(crate) async fn announce(worker: &Rc<Worker>, counted: Counted) -> Self {
+        let place = poll_fn(|cx| Poll::Ready(worker.connections.borrow_mut().take(cx.waker().clone()))).await;
+        Self { worker: Rc::clone(worker), place, counted: Some(counted) }
     }
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
+        self.counted = None;
         let mut connections = self.worker.connections.borrow_mut();
-        connections.remove(&self.number);
+        connections.leave(self.place);
         if connections.is_empty() {
             self.worker.emptied.notify_one();
         }
+    }
+}
+
+// === impl Accepting ===
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.set(self.0.accepting.get() - 1);
+        self.0.emptied.notify_one();
     }
 }

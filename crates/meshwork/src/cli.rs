@@ -105,6 +105,22 @@ fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(expected)
 }
 
+/// Parses a number of bytes with its unit: `64MiB`, `1GiB`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let expected =
+        || format!("{text:?} is no size; expected a number and B, KiB, MiB or GiB, such as 128MiB");
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?;
+    let number: u64 = text[..split].parse().map_err(|_| expected())?;
+    let unit = match &text[split..] {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(expected()),
+    };
+    number.checked_mul(unit).filter(|bytes| *bytes > 0).ok_or_else(expected)
+}
+
 /// Parses a label: `app=catalog`.
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as app=catalog")?;
@@ -119,6 +135,16 @@ mod tests {
     #[test]
     fn commands_are_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_a_unit() {
+        assert_eq!(bytes("128MiB"), Ok(128 << 20));
+        assert_eq!(bytes("1GiB"), Ok(1 << 30));
+        assert_eq!(bytes("512B"), Ok(512));
+        for bad in ["", "MiB", "64", "64MB", "-1MiB", "0B", "99999999999999GiB"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

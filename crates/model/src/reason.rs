@@ -32,6 +32,8 @@ pub enum Reason {
     Timeout,
     /// The downstream did not send its whole request in time.
     RequestTimeout,
+    /// The downstream took nothing of the answer for too long.
+    SlowReader,
     /// The downstream left before the answer was complete.
     DownstreamGone,
     /// The route answers directly.
@@ -86,6 +88,8 @@ words! {
         "Compare the client's time-out with the service's latency.";
     Unsupported "MW0105" "DPE" 501 12 "The request asks for something that the proxy does not forward (CONNECT, or this upgrade)."
         "Send an ordinary request; WebSocket works where both sides speak HTTP/1.1.";
+    SlowReader "MW0106" "SI" 408 4 "The client took nothing of the answer for too long, so it was broken off."
+        "Look at the client: it asks for more than it reads.";
     NoRoute "MW0201" "NR" 404 12 "No route of the called service matches the request."
         "Add a rule to the service's HTTPRoute or GRPCRoute, or correct the path.";
     NoCluster "MW0202" "NC" 503 14 "The route leads to a service that the proxy does not know."

@@ -56,11 +56,14 @@ fn rank(domain: &Domain, authority: &[u8]) -> Option<(u8, usize)> {
 
 /// Whether a request passes all tests of a route.
 pub fn matches(test: &RouteMatch, head: &RequestHead) -> bool {
-    matches_path(&test.path, head.path()) && test.headers.iter().all(|h| matches_header(h, head))
+    matches_path(&test.path, head) && test.headers.iter().all(|h| matches_header(h, head))
 }
 
-fn matches_path(test: &PathMatch, path: &[u8]) -> bool {
+fn matches_path(test: &PathMatch, head: &RequestHead) -> bool {
+    let (is_connect, path) = (head.method() == b"CONNECT", head.path());
     match test {
+        PathMatch::Connect => is_connect,
+        _ if is_connect => false,
         PathMatch::Exact(text) => path == text.as_bytes(),
         PathMatch::Prefix(text) => path.starts_with(text.as_bytes()),
         PathMatch::SegmentPrefix(text) => {

@@ -38,5 +38,5 @@ pub use access_log::{AccessLog, Entry, Lane, Sink};
 pub use edge::{EdgeId, EdgeKey, Protocol, Reporter};
 pub use otlp::{ResourceAttributes, push_otlp};
 pub use outcome::Outcome;
-pub use registry::{EdgeSnapshot, Registry};
+pub use registry::{EdgeSnapshot, Refusal, Registry};
 pub use shard::{Request, Shard};

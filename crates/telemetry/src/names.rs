@@ -86,6 +86,12 @@ metrics! {
         "OTLP pushes that were tried.";
     EXPORTS_FAILED "meshwork_otlp_exports_failed" "meshwork_otlp_exports_failed_total" "{export}"
         "OTLP pushes that failed.";
+    CONNECTIONS_SHED "meshwork_connections_shed" "meshwork_connections_shed_total" "{connection}"
+        "Connections that were closed when they came because the proxy is at a limit.";
+    PLAINTEXT_REFUSED "meshwork_plaintext_refused" "meshwork_plaintext_refused_total" "{connection}"
+        "Connections that were closed because they spoke plaintext where TLS is asked for.";
+    HANDSHAKES_FAILED "meshwork_handshakes_failed" "meshwork_handshakes_failed_total" "{connection}"
+        "Connections that ended before their TLS handshake did: it failed, or took too long.";
 }
 
 /// Label: `source` or `destination`, which of the two proxies tells.

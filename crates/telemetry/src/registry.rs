@@ -19,13 +19,25 @@ pub struct Registry {
     pub(crate) own: Arc<Own>,
 }
 
-/// What telemetry counts about itself, off the request path.
+/// What is counted off the request path: by telemetry about itself, and connections that never became any.
 #[derive(Debug, Default)]
 pub(crate) struct Own {
     pub(crate) log_lines_dropped: AtomicU64,
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) exports: AtomicU64,
     pub(crate) exports_failed: AtomicU64,
+    refusals: [AtomicU64; 3],
+}
+
+/// Why a connection was refused before anything was asked on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The proxy is at a limit.
+    Limit,
+    /// It spoke plaintext where TLS is asked for.
+    Plaintext,
+    /// Its TLS handshake failed, or took too long.
+    Handshake,
 }
 
 /// What a process tells of itself.
@@ -69,6 +81,11 @@ impl Registry {
         shard
     }
 
+    /// Counts a connection that was refused. Shared by all workers: such connections are the exception.
+    pub fn count_refusal(&self, why: Refusal) {
+        self.own.refused(why).fetch_add(1, Relaxed);
+    }
+
     /// When the totals start.
     pub fn started(&self) -> SystemTime {
         self.started
@@ -101,7 +118,16 @@ impl Registry {
             (names::LOG_WRITE_ERRORS, own.log_write_errors.load(Relaxed)),
             (names::EXPORTS, own.exports.load(Relaxed)),
             (names::EXPORTS_FAILED, own.exports_failed.load(Relaxed)),
+            (names::CONNECTIONS_SHED, own.refused(Refusal::Limit).load(Relaxed)),
+            (names::PLAINTEXT_REFUSED, own.refused(Refusal::Plaintext).load(Relaxed)),
+            (names::HANDSHAKES_FAILED, own.refused(Refusal::Handshake).load(Relaxed)),
         ]
+    }
+}
+
+impl Own {
+    fn refused(&self, why: Refusal) -> &AtomicU64 {
+        &self.refusals[why as usize]
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use meshwork_model::mesh::{Inbound, MtlsMode, Protocol, Workload};
 use meshwork_model::proxy::{
-    ChainMatch, Codec, Direction, DownstreamTls, FilterChain, HttpConnection, HttpFilter, Listener,
-    NetworkFilter, PathNormalization, RouteSource, TcpProxy,
+    ChainMatch, Direction, DownstreamTls, FilterChain, HttpConnection, HttpFilter, Listener, NetworkFilter,
+    PathNormalization, RouteSource, TcpProxy,
 };
 
 use super::{Called, Mesh, clusters, policy, protocol, routes};
@@ -87,15 +88,12 @@ fn mtls(protocol: Protocol) -> DownstreamTls {
 
 fn http(stat_prefix: Arc<str>, routes: RouteSource, filters: Vec<HttpFilter>) -> NetworkFilter {
     NetworkFilter::Http(Arc::new(HttpConnection {
-        stat_prefix,
-        codec: Codec::Auto,
-        routes,
         filters,
         paths: SAFE_PATHS,
         generate_request_id: true,
-        server_name: None,
-        idle_timeout: None,
-        access_logs: Vec::new(),
+        // A stream of messages may be quiet for as long as it likes.
+        stream_idle_timeout: Some(Duration::ZERO),
+        ..HttpConnection::new(stat_prefix, routes)
     }))
 }
 

@@ -36,7 +36,7 @@ pub(crate) enum Answer {
     Interim,
     /// The response.
     Final(Shape),
-    /// 101: from now on the connection carries bytes of another protocol.
+    /// 101, or 2xx to CONNECT: from now on the connection carries bytes of another protocol.
     Switched,
 }
 
@@ -115,9 +115,42 @@ impl Downstream<'_> {
         }
     }
 
+    /// Bytes that the client, or its connection's driver, has taken since the connection began.
+    pub(crate) fn written(&self) -> u64 {
+        match self {
+            Self::H1(side) => side.written(),
+            Self::H2(_) => 0,
+        }
+    }
+
+    /// Whether the client has ended its direction, and may listen all the same.
+    pub(crate) fn is_half_closed(&self) -> bool {
+        match self {
+            Self::H1(side) => side.is_half_closed(),
+            Self::H2(_) => false,
+        }
+    }
+
+    /// Whether it is the client's turn: it has a body to send, and nothing that it waits for. A client of HTTP/2 may
+    /// stay silent as long as it likes, as streams of messages do.
+    pub(crate) fn has_to_send(&self) -> bool {
+        match self {
+            Self::H1(side) => side.has_to_send(),
+            Self::H2(_) => false,
+        }
+    }
+
     /// Sends an interim response.
     pub(crate) fn send_interim(&mut self, head: &ResponseHead) -> Result<(), ProxyError> {
         either!(self, side => side.send_interim(head))
+    }
+
+    /// Sends the head with which the connection becomes a tunnel.
+    pub(crate) fn switch(&mut self, head: &ResponseHead) -> Result<(), ProxyError> {
+        match self {
+            Self::H1(side) => side.switch(head),
+            Self::H2(_) => Err(ProxyError::fatal(Kind::Unsupported("HTTP/2 streams do not switch"))),
+        }
     }
 
     /// Sends the response's head.
@@ -151,6 +184,11 @@ impl Downstream<'_> {
         either!(self, side => side.abort());
     }
 
+    /// Whether a tunnel can be made of it.
+    pub(crate) fn can_switch(&self) -> bool {
+        matches!(self, Self::H1(_))
+    }
+
     /// The protocols that the client asks to switch to.
     pub(crate) fn upgrade(&self) -> Option<&[u8]> {
         match self {
@@ -178,6 +216,9 @@ impl Upstream {
     ) -> Result<(), ProxyError> {
         match self {
             Self::H1(connection) => connection.send_head(head, length, upgrade),
+            Self::H2(_) if head.method() == b"CONNECT" => {
+                Err(ProxyError::fatal(Kind::Unsupported("CONNECT is carried over HTTP/1.1 only")))
+            }
             Self::H2(_) if upgrade.is_some() => Err(ProxyError::fatal(Kind::Unsupported(
                 "the service is called over HTTP/2, which has no upgrade",
             ))),

@@ -1,8 +1,8 @@
 //! One request and its response: **the file to open first**.
 //!
-//! `Exchange::proceed`, which [`Exchange::run`] wraps, is the order of phases, in full. Each phase decides by a pure function of `model`, then acts;
-//! the failure of any of them ends in [`Exchange::fail`], and whatever happens is recorded once, when the exchange is
-//! dropped.
+//! `Exchange::proceed`, which [`Exchange::run`] wraps, is the order of phases, in full. Each phase decides by a pure
+//! function of `model`, then acts; the failure of any of them ends in [`Exchange::fail`], and whatever happens is
+//! recorded once, when the exchange is dropped.
 
 use std::rc::Rc;
 
@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 use super::body::Length;
 use super::codec::Downstream;
+use super::forward::{Call, Course};
 use super::lend::Heads;
-use super::{fields, forward, path, respond};
+use super::{fields, path, respond};
 use crate::config::{Chain, HttpChain};
 use crate::connection::Peer;
 use crate::error::{Kind, ProxyError};
@@ -68,10 +69,13 @@ impl<'x> Exchange<'x> {
     }
 
     async fn proceed(&mut self, length: Length) -> Result<(), ProxyError> {
+        // Admit: not while the proxy is short of memory.
+        self.place.worker.overload().admits()?;
+
         // Prepare: the path in the one form that is judged and forwarded; the proxy's own fields; claims about
         // identity that nobody proved are gone. From here on the request does not change.
         self.prepare()?;
-        let (request, Place { worker, peer, http, .. }) = (&*self.request, self.place);
+        let (request, Place { peer, http, .. }) = (&*self.request, self.place);
 
         // Route: which rule takes it. That none does is said only to those who may know.
         let route = route::select(&http.routes, request);
@@ -90,16 +94,15 @@ impl<'x> Exchange<'x> {
             RouteAction::Direct(answer) => return Box::pin(self.answer_directly(answer)).await,
             RouteAction::Local => return Err(ProxyError::fatal(Kind::NoRoute)),
         };
-        let mut call = forward::Call {
-            worker,
-            peer,
+        let mut call = Call {
+            place: self.place,
             action,
             authorized,
             downstream: &mut self.downstream,
             response: self.response,
             timer: self.timer,
+            course: Course::begin(self.record.started, length, http.config.stream_idle_timeout),
             record: &mut self.record,
-            flow: forward::Flow::of(length),
         };
         let (lease, answer) = call.forward(length).await?;
 
@@ -110,11 +113,11 @@ impl<'x> Exchange<'x> {
     }
 
     fn prepare(&mut self) -> Result<(), ProxyError> {
-        if self.request.method() == b"CONNECT" {
-            return Err(ProxyError::fatal(Kind::Unsupported("CONNECT is not forwarded")));
-        }
         let Place { worker, peer, http, .. } = self.place;
         let config = &http.config;
+        if self.request.method() == b"CONNECT" && !(config.connect && self.downstream.can_switch()) {
+            return Err(ProxyError::fatal(Kind::Unsupported("CONNECT is not forwarded")));
+        }
         let normal = path::normalize(config.paths, self.request.path_and_query())
             .map_err(|_| ProxyError::fatal(Kind::Refused("the path has an escaped slash")))?;
         if let Some(normal) = normal {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use fastrand::Rng;
-use meshwork_model::head::{RequestHead, ResponseHead};
+use meshwork_model::head::{Fields, RequestHead, ResponseHead};
 use meshwork_model::proxy::{Direction, HttpConnection};
 use meshwork_model::reason::Reason;
 
@@ -16,6 +16,42 @@ const CLIENT_CERT_FOLDED: &[u8] = b"x_forwarded_client_cert";
 /// How the request came to the mesh, as told to applications. Source: Envoy `x-forwarded-proto`.
 const FORWARDED_PROTO: &[u8] = b"x-forwarded-proto";
 const REQUEST_ID: &[u8] = b"x-request-id";
+/// The trace that a request is part of. Source: W3C Trace Context §3.2; B3 propagation, single and multiple header.
+const TRACE_PARENT: &[u8] = b"traceparent";
+const B3: [&[u8]; 2] = [b"b3", b"x-b3-traceid"];
+
+/// What no trailer may carry: it would change, after the fact, how a message was delimited, routed, authenticated or
+/// understood. Source: RFC 9110 §6.5.1.
+const NOT_IN_TRAILERS: [&[u8]; 26] = [
+    b"age",
+    b"authorization",
+    b"cache-control",
+    b"connection",
+    b"content-encoding",
+    b"content-length",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"expect",
+    b"expires",
+    b"host",
+    b"keep-alive",
+    b"location",
+    b"max-forwards",
+    b"pragma",
+    b"range",
+    b"retry-after",
+    b"set-cookie",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+    b"vary",
+    b"warning",
+    b"www-authenticate",
+];
+/// The same, by how their names begin: what proxies say of a request, and conditions.
+const NOT_IN_TRAILERS_BEFORE: [&[u8]; 4] = [b"x-forwarded-", b"x_forwarded_", b"proxy-", b"if-"];
 
 /// Writes the fields that a request gets before it is judged.
 ///
@@ -40,6 +76,21 @@ pub(crate) fn prepare_request(
     if config.generate_request_id && head.fields.find(REQUEST_ID).is_none() {
         head.fields.push(REQUEST_ID, &request_id(random));
     }
+    if config.tracing && is_untraced(head) {
+        head.fields.push(TRACE_PARENT, &trace_parent(random));
+    }
+}
+
+fn is_untraced(head: &RequestHead) -> bool {
+    head.fields.find(TRACE_PARENT).is_none() && B3.iter().all(|name| head.fields.find(name).is_none())
+}
+
+/// Drops the trailers that none may be.
+pub(crate) fn prepare_trailers(trailers: &mut Fields) {
+    trailers.retain(|name, _| {
+        !NOT_IN_TRAILERS.contains(&name)
+            && !NOT_IN_TRAILERS_BEFORE.iter().any(|start| name.starts_with(start))
+    });
 }
 
 /// Writes the fields that a response gets.
@@ -83,9 +134,28 @@ fn percent_encode(text: &str) -> String {
     out
 }
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// The beginning of a trace that nobody has begun: version 00, random ids that are not all zero, not sampled, since no
+/// span is exported. It lets the applications behind it log one id.
+fn trace_parent(random: &mut Rng) -> [u8; 55] {
+    let mut text = *b"00-................................-................-00";
+    let (trace, span) = (random.u128(1..), random.u64(1..));
+    write_hex(&mut text[3..35], trace);
+    write_hex(&mut text[36..52], u128::from(span));
+    text
+}
+
+/// Writes the lowest digits of a number, as many as there is room for.
+fn write_hex(out: &mut [u8], mut number: u128) {
+    for digit in out.iter_mut().rev() {
+        *digit = HEX[(number & 0xf) as usize];
+        number >>= 4;
+    }
+}
+
 /// A random UUID (version 4), as Envoy generates.
 fn request_id(random: &mut Rng) -> [u8; 36] {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut bits = random.u128(..);
     bits = bits & !(0xf << 76) | 4 << 76;
     bits = bits & !(0x3 << 62) | 2 << 62;
@@ -99,6 +169,8 @@ fn request_id(random: &mut Rng) -> [u8; 36] {
 
 #[cfg(test)]
 mod tests {
+    use meshwork_model::proxy::RouteSource;
+
     use super::*;
 
     #[test]
@@ -108,6 +180,72 @@ mod tests {
         assert_eq!(parts, [8, 4, 4, 4, 12], "{id}");
         assert_eq!(id.as_bytes()[14], b'4', "{id}");
         assert!(matches!(id.as_bytes()[19], b'8' | b'9' | b'a' | b'b'), "{id}");
+    }
+
+    #[test]
+    fn a_trace_parent_is_of_version_0_and_not_sampled() {
+        let text = String::from_utf8(trace_parent(&mut Rng::with_seed(1)).to_vec()).expect("ASCII");
+        let parts: Vec<_> = text.split('-').collect();
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 32, 16, 2], "{text}");
+        assert_eq!((parts[0], parts[3]), ("00", "00"), "{text}");
+        assert!(parts.iter().all(|part| part.bytes().all(|b| HEX.contains(&b))), "{text}");
+    }
+
+    #[test]
+    fn a_trace_is_begun_only_where_config_asks_and_nobody_did() {
+        let peer = Peer {
+            direction: Direction::Outbound,
+            address: ([127, 0, 0, 1], 1).into(),
+            port: 1,
+            id: None,
+            is_tls: false,
+            edges: crate::upstream::Edges::default(),
+        };
+        for (tracing, given, expected) in [
+            (true, None, true),
+            (false, None, false),
+            (true, Some(("traceparent", "00-x")), true),
+            (true, Some(("b3", "0")), false),
+            (true, Some(("x-b3-traceid", "1")), false),
+            (true, Some(("tracestate", "a=b")), true),
+        ] {
+            let config =
+                HttpConnection { tracing, ..HttpConnection::new("test", RouteSource::Named("r".into())) };
+            let mut head = RequestHead::default();
+            if let Some((name, value)) = given {
+                head.fields.push(name.as_bytes(), value.as_bytes());
+            }
+            prepare_request(&mut head, &config, &peer, &mut Rng::with_seed(1));
+            assert_eq!(head.fields.find(TRACE_PARENT).is_some(), expected, "{tracing} {given:?}");
+            if let Some((name, value)) = given {
+                assert_eq!(head.fields.all(name.as_bytes()).collect::<Vec<_>>(), [value.as_bytes()]);
+            }
+        }
+    }
+
+    #[test]
+    fn trailers_cannot_change_what_was_judged() {
+        let mut trailers = Fields::default();
+        for name in [
+            "X-Forwarded-Client-Cert",
+            "x_forwarded_client_cert",
+            "Host",
+            "Content-Length",
+            "Transfer-Encoding",
+            "Authorization",
+            "TE",
+            "Connection",
+            "Proxy-Authorization",
+            "Set-Cookie",
+            "If-Match",
+            "grpc-status",
+            "x-checksum",
+        ] {
+            trailers.push(name.as_bytes(), b"1");
+        }
+        prepare_trailers(&mut trailers);
+        let left: Vec<_> = trailers.iter().map(|(name, _)| name).collect();
+        assert_eq!(left, [&b"grpc-status"[..], b"x-checksum"]);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Forwarding: picks an endpoint, sends the request, and moves both bodies until the response is complete.
 //!
-//! One task carries both sides. [`poll_move`] advances one direction as far as it goes; what was taken from one side
+//! One task carries both sides. [`move_on`] advances one direction as far as it goes; what was taken from one side
 //! leaves on the other before anybody waits, so that nothing is held back but what back-pressure demands.
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
 use meshwork_model::proxy::{self, HttpConnection};
@@ -15,35 +16,44 @@ use meshwork_telemetry::Protocol;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::body::{Frame, Length, Shape};
+use super::body::{Frame, Length};
 use super::codec::{Answer, Downstream, Side, Upstream};
+use super::exchange::Place;
 use super::fields;
-use crate::connection::Peer;
+use super::pace::{Pace, Progress, Turn};
 use crate::error::{self, Kind, ProxyError, Retry};
-use crate::limits::{CONNECT_TRIES, INTERIM_RESPONSES, STALE_RETRIES, STREAM_IDLE};
+use crate::limits::{CONNECT_TRIES, EXCHANGE_IDLE, INTERIM_RESPONSES, STALE_RETRIES, STREAM_IDLE};
 use crate::policy::Authorized;
 use crate::record::{OpenConnection, Record};
 use crate::timer::Timer;
 use crate::upstream::{Lease, Picked, WorkerCluster};
-use crate::worker::Worker;
 
 /// A request that may be forwarded, and what it is forwarded with.
 pub(super) struct Call<'c, 'x> {
-    pub(super) worker: &'c Rc<Worker>,
-    pub(super) peer: &'c Peer,
+    pub(super) place: Place<'c>,
     pub(super) action: &'c proxy::Forward,
     pub(super) authorized: Authorized<'c>,
     pub(super) downstream: &'c mut Downstream<'x>,
     pub(super) response: &'c mut ResponseHead,
     pub(super) timer: &'c mut Timer,
     pub(super) record: &'c mut Record,
+    pub(super) course: Course,
+}
+
+/// How far an exchange is.
+pub(super) struct Course {
     /// How far the request's body is.
-    pub(super) flow: Flow,
+    flow: Flow,
+    /// Whether anybody is too slow.
+    pace: Pace,
+    /// How long no byte may move, where config says so.
+    idle: Option<Duration>,
+    is_half_closed: bool,
 }
 
 /// How far one direction is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Flow {
+enum Flow {
     /// Frames may come.
     Open,
     /// All were taken; the last ones are leaving.
@@ -54,6 +64,17 @@ pub(super) enum Flow {
     Cut,
 }
 
+/// How far one direction came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Moved {
+    /// All of it has left.
+    All,
+    /// No more has come so far.
+    SenderQuiet,
+    /// No more is taken for now.
+    ReceiverFull,
+}
+
 /// Another try, or the error that ends it.
 enum Failed {
     Again { fresh: bool, failed: Option<Picked> },
@@ -61,9 +82,25 @@ enum Failed {
 }
 
 impl Flow {
-    /// Of a body of this length.
-    pub(super) fn of(length: Length) -> Self {
+    fn of(length: Length) -> Self {
         if length.is_empty() { Self::Leaving } else { Self::Open }
+    }
+}
+
+impl Moved {
+    /// Whose turn it is, of a response that came so far.
+    fn turn(self) -> Turn {
+        if self == Self::ReceiverFull { Turn::ClientTakes } else { Turn::Anyone }
+    }
+}
+
+impl Course {
+    /// Of a request with a body of this length; `idle` is how long no byte may move, where config says so.
+    pub(super) fn begin(started: Instant, length: Length, idle: Option<Duration>) -> Self {
+        // A config that sets no limit gets the widest.
+        let idle = idle.map(|idle| if idle.is_zero() { STREAM_IDLE } else { idle });
+        let pace = Pace::new(started, idle.unwrap_or(EXCHANGE_IDLE));
+        Self { flow: Flow::of(length), pace, idle, is_half_closed: false }
     }
 }
 
@@ -75,9 +112,10 @@ impl Call<'_, '_> {
     /// # Errors
     /// The last try's.
     pub(super) async fn forward(&mut self, length: Length) -> Result<(Lease, Answer), ProxyError> {
-        let name = &route::select_cluster(self.action, self.worker.random()).name;
+        let worker = self.place.worker;
+        let name = &route::select_cluster(self.action, worker.random()).name;
         let unknown = || ProxyError::fatal(Kind::NoCluster(name.clone()));
-        let cluster = self.worker.cluster(name).ok_or_else(unknown)?;
+        let cluster = worker.cluster(name).ok_or_else(unknown)?;
         self.record.note_cluster(&cluster);
         let connects = self.action.connect_retries.min(CONNECT_TRIES);
         let (mut connects_left, mut stale_left) = (connects, STALE_RETRIES);
@@ -95,7 +133,7 @@ impl Call<'_, '_> {
     fn pick(&mut self, cluster: &Rc<WorkerCluster>, failed: Option<&Picked>) -> Result<Picked, ProxyError> {
         let failed = failed.map(|picked| &**picked.endpoint());
         let picked = cluster
-            .pick(failed, self.worker.random())
+            .pick(failed, self.place.worker.random())
             .ok_or_else(|| ProxyError::fatal(Kind::NoEndpoint(cluster.config().cluster.name.clone())))?;
         self.record.note_endpoint(&picked);
         Ok(picked)
@@ -114,7 +152,7 @@ impl Call<'_, '_> {
             Ok(answer) => Ok((lease, answer)),
             Err(error) if *stale_left > 0 && self.may_ask_again(&lease, &error, length) => {
                 *stale_left -= 1;
-                self.flow = Flow::of(length);
+                self.course.flow = Flow::of(length);
                 Err(Failed::Again { fresh: true, failed: None })
             }
             Err(error) => Err(Failed::Over(error)),
@@ -138,7 +176,7 @@ impl Call<'_, '_> {
 
     /// Opens a connection, unless the client leaves meanwhile.
     async fn open(&mut self, picked: Picked, fresh: bool, connects_left: &mut u32) -> Result<Lease, Failed> {
-        let (worker, peer) = (self.worker, self.peer);
+        let Place { worker, peer, .. } = self.place;
         let is_grpc = self.authorized.head().is_grpc();
         let protocol = if is_grpc { Protocol::Grpc } else { Protocol::Http };
         let opened = |picked: &Picked| OpenConnection::opened(worker, peer, picked, protocol);
@@ -163,7 +201,7 @@ impl Call<'_, '_> {
     /// is still here.
     fn may_ask_again(&self, lease: &Lease, error: &ProxyError, length: Length) -> bool {
         match error.retry {
-            Retry::Safe => length.is_empty() || self.flow == Flow::Open && self.record.bytes_in == 0,
+            Retry::Safe => length.is_empty() || self.course.flow == Flow::Open && self.record.bytes_in == 0,
             Retry::IfRepeatable => {
                 lease.is_reused && length.is_empty() && is_idempotent(self.authorized.head())
             }
@@ -178,11 +216,10 @@ impl Call<'_, '_> {
         upstream.send_head(self.authorized.head(), length, upgrade)?;
         let mut interim_left = INTERIM_RESPONSES;
         let mut was_open = true;
-        // Of a retry, too: a clock read less, and the deadline is far away.
-        self.timer.set(Some(self.record.started + STREAM_IDLE));
+        self.timer.set(Some(self.course.pace.next_look()));
         poll_fn(|cx| {
             self.poll_request(cx, upstream)?;
-            if was_open && self.flow == Flow::Ended {
+            if was_open && self.course.flow == Flow::Ended {
                 was_open = false;
                 self.await_response();
             }
@@ -190,9 +227,7 @@ impl Call<'_, '_> {
                 match answer? {
                     Answer::Interim if interim_left > 0 => {
                         interim_left -= 1;
-                        self.downstream.send_interim(self.response)?;
-                        // What does not leave now leaves with what follows.
-                        let _ = self.downstream.poll_flush(cx)?;
+                        self.pass_interim(cx)?;
                     }
                     Answer::Interim => {
                         let what = "too many interim responses";
@@ -201,9 +236,20 @@ impl Call<'_, '_> {
                     answer => return Poll::Ready(Ok(answer)),
                 }
             }
-            self.poll_interrupted(cx).map(Err)
+            self.poll_interrupted(cx, Turn::Anyone).map(Err)
         })
         .await
+    }
+
+    fn pass_interim(&mut self, cx: &mut Context<'_>) -> Result<(), ProxyError> {
+        self.downstream.send_interim(self.response)?;
+        // What does not leave now leaves with what follows.
+        let _ = self.downstream.poll_flush(cx)?;
+        if self.course.flow == Flow::Open {
+            // It may be what the client has waited for: its time begins now.
+            self.course.pace.hold_up();
+        }
+        Ok(())
     }
 
     /// Sends the response, head and body.
@@ -220,21 +266,24 @@ impl Call<'_, '_> {
         fields::prepare_response(response, config);
         self.record.status = response.status;
         self.record.grpc_status = grpc_status(&response.fields);
-        let (shape, is_switched) = match answer {
-            Answer::Final(shape) => (shape, false),
-            Answer::Interim | Answer::Switched => (Shape { declared: Length::Unknown, empty: false }, true),
-        };
-        if self.worker.is_draining() {
+        if self.place.worker.is_draining() {
             self.downstream.close_after_answer();
         }
+        let shape = match answer {
+            Answer::Final(shape) => shape,
+            Answer::Interim | Answer::Switched => return self.tunnel(lease).await,
+        };
         self.downstream.send_head(response, shape)?;
-        if is_switched {
-            self.flow = Flow::Open;
-            self.wait_idle();
-        }
         let mut back = if shape.empty { Flow::Leaving } else { Flow::Open };
-        poll_fn(|cx| self.poll_exchange(cx, &mut lease.upstream, &mut back, is_switched)).await?;
-        if self.flow != Flow::Ended {
+        poll_fn(|cx| match self.poll_response(cx, &mut lease.upstream, &mut back)? {
+            Moved::All => Poll::Ready(Ok(())),
+            stalled => {
+                self.poll_request(cx, &mut lease.upstream)?;
+                self.poll_interrupted(cx, stalled.turn()).map(Err)
+            }
+        })
+        .await?;
+        if self.course.flow != Flow::Ended {
             // The response came before the request's end: nobody wants the rest of it.
             self.downstream.abandon_request();
         }
@@ -242,58 +291,83 @@ impl Call<'_, '_> {
         Ok(())
     }
 
-    /// Moves both directions; ready when the response is complete (of a switched protocol: both directions).
-    fn poll_exchange(
+    /// Carries another protocol's bytes, each direction to its own end.
+    async fn tunnel(&mut self, mut lease: Lease) -> Result<(), ProxyError> {
+        self.downstream.switch(self.response)?;
+        self.course.pace = Pace::new(Instant::now(), self.course.idle.unwrap_or(STREAM_IDLE));
+        self.timer.set(Some(self.course.pace.next_look()));
+        self.course.flow = Flow::Open;
+        let mut back = Flow::Open;
+        poll_fn(|cx| {
+            let moved = self.poll_response(cx, &mut lease.upstream, &mut back)?;
+            self.poll_request(cx, &mut lease.upstream)?;
+            if moved == Moved::All && matches!(self.course.flow, Flow::Ended | Flow::Cut) {
+                return Poll::Ready(Ok(()));
+            }
+            self.poll_interrupted(cx, moved.turn()).map(Err)
+        })
+        .await
+    }
+
+    /// Moves the response's body.
+    fn poll_response(
         &mut self,
         cx: &mut Context<'_>,
         upstream: &mut Upstream,
         back: &mut Flow,
-        is_switched: bool,
-    ) -> Poll<Result<(), ProxyError>> {
-        let before = self.record.bytes_in + self.record.bytes_out;
+    ) -> Result<Moved, ProxyError> {
         let record = &mut *self.record;
-        let moved = poll_move(cx, upstream, self.downstream, back, |frame| match frame {
+        move_on(cx, upstream, self.downstream, back, |frame| match frame {
             Frame::Data(data) => record.bytes_out += data.len() as u64,
-            Frame::Trailers(trailers) => record.grpc_status = grpc_status(trailers).or(record.grpc_status),
-        })?;
-        if moved.is_ready() && !is_switched {
-            return Poll::Ready(Ok(()));
-        }
-        self.poll_request(cx, upstream)?;
-        if moved.is_ready() && matches!(self.flow, Flow::Ended | Flow::Cut) {
-            return Poll::Ready(Ok(()));
-        }
-        if self.action.timeout.is_none() && before != self.record.bytes_in + self.record.bytes_out {
-            self.wait_idle();
-        }
-        self.poll_interrupted(cx).map(Err)
+            Frame::Trailers(trailers) => {
+                record.grpc_status = grpc_status(trailers).or(record.grpc_status);
+                fields::prepare_trailers(trailers);
+            }
+        })
     }
 
     /// Moves the request's body. That the upstream takes no more of it is not the end: its response may be on its way.
     fn poll_request(&mut self, cx: &mut Context<'_>, upstream: &mut Upstream) -> Result<(), ProxyError> {
         let record = &mut *self.record;
-        let moved = poll_move(cx, self.downstream, upstream, &mut self.flow, |frame| {
-            if let Frame::Data(data) = frame {
-                record.bytes_in += data.len() as u64;
-            }
+        let moved = move_on(cx, self.downstream, upstream, &mut self.course.flow, |frame| match frame {
+            Frame::Data(data) => record.bytes_in += data.len() as u64,
+            Frame::Trailers(trailers) => fields::prepare_trailers(trailers),
         });
         match moved {
-            Poll::Ready(Err(error)) if error.side() == error::Side::Upstream => self.flow = Flow::Cut,
-            Poll::Ready(Err(error)) => return Err(error),
-            Poll::Ready(Ok(())) | Poll::Pending => {}
+            Ok(Moved::ReceiverFull) => self.course.pace.hold_up(),
+            Ok(Moved::All | Moved::SenderQuiet) => {}
+            Err(error) if error.side() == error::Side::Upstream => self.course.flow = Flow::Cut,
+            Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// Ready when the client has left, or a deadline has passed.
-    fn poll_interrupted(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
+    /// Ready when the client has left, or somebody was too slow.
+    fn poll_interrupted(&mut self, cx: &mut Context<'_>, turn: Turn) -> Poll<ProxyError> {
         if self.downstream.tells_when_gone()
             && let Poll::Ready(gone) = self.downstream.poll_gone(cx)
         {
             return Poll::Ready(gone);
         }
-        ready!(self.timer.poll_expired(cx));
-        Poll::Ready(ProxyError::fatal(Kind::Timeout))
+        if self.downstream.is_half_closed() && !self.course.is_half_closed {
+            self.course.is_half_closed = true;
+            self.course.pace.half_close(Instant::now(), self.sent());
+            self.timer.set(Some(self.course.pace.next_look()));
+        }
+        loop {
+            ready!(self.timer.poll_expired(cx));
+            let turn = if self.downstream.has_to_send() { Turn::ClientSends } else { turn };
+            let progress = Progress { received: self.record.bytes_in, sent: self.sent(), turn };
+            if let Err(late) = self.course.pace.look(Instant::now(), progress) {
+                return Poll::Ready(ProxyError::fatal(late));
+            }
+            self.timer.set(Some(self.course.pace.next_look()));
+        }
+    }
+
+    /// What the client has taken, counted so that it grows with every byte.
+    fn sent(&self) -> u64 {
+        self.record.bytes_out + self.downstream.written()
     }
 
     /// The route's time-out counts from the request's end to the response's.
@@ -301,48 +375,44 @@ impl Call<'_, '_> {
         if let Some(limit) = self.action.timeout {
             // A request without a body ended when it began, which saves a look at the clock.
             let end = if self.record.bytes_in == 0 { self.record.started } else { Instant::now() };
-            self.timer.set(Some(end + limit));
+            self.course.pace.must_end(end + limit);
+            self.timer.set(Some(self.course.pace.next_look()));
         }
-    }
-
-    /// Without it, or before, it is enough that something moves now and then.
-    fn wait_idle(&mut self) {
-        self.timer.set(Some(Instant::now() + STREAM_IDLE));
     }
 }
 
-/// Moves one direction as far as it goes; ready when all of it has left.
-///
-/// What was taken is handed on before anybody waits for more.
-fn poll_move<F: Side, T: Side>(
+/// Moves one direction as far as it goes. What was taken is handed on before anybody waits for more.
+fn move_on<F: Side, T: Side>(
     cx: &mut Context<'_>,
     from: &mut F,
     to: &mut T,
     flow: &mut Flow,
-    mut note: impl FnMut(&Frame),
-) -> Poll<Result<(), ProxyError>> {
+    mut note: impl FnMut(&mut Frame),
+) -> Result<Moved, ProxyError> {
     while *flow == Flow::Open {
-        ready!(to.poll_ready(cx))?;
+        if to.poll_ready(cx)?.is_pending() {
+            return Ok(Moved::ReceiverFull);
+        }
         match from.poll_frame(cx)? {
-            Poll::Ready(Some(frame)) => {
-                note(&frame);
+            Poll::Ready(Some(mut frame)) => {
+                note(&mut frame);
                 to.send(frame)?;
             }
             Poll::Ready(None) => {
                 to.finish()?;
                 *flow = Flow::Leaving;
             }
-            Poll::Pending => {
-                ready!(to.poll_flush(cx))?;
-                return Poll::Pending;
-            }
+            Poll::Pending if to.poll_flush(cx)?.is_pending() => return Ok(Moved::ReceiverFull),
+            Poll::Pending => return Ok(Moved::SenderQuiet),
         }
     }
     if *flow == Flow::Leaving {
-        ready!(to.poll_flush(cx))?;
+        if to.poll_flush(cx)?.is_pending() {
+            return Ok(Moved::ReceiverFull);
+        }
         *flow = Flow::Ended;
     }
-    Poll::Ready(Ok(()))
+    Ok(Moved::All)
 }
 
 fn grpc_status(fields: &Fields) -> Option<u8> {

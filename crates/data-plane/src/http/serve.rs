@@ -101,7 +101,7 @@ async fn serve_h1(
     loop {
         timer.set(Some(since + idle_timeout(&seat.chain)));
         let next = next_request(&mut seat, &mut connection, &mut timer).await;
-        if seat.must_end() {
+        if seat.must_end() || seat.worker.overload().is_shedding() {
             connection.close_after_answer();
         }
         let (mut heads, asked) = match next {

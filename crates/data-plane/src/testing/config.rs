@@ -75,8 +75,11 @@ pub(crate) fn http_connection(timeout: Option<Duration>) -> HttpConnection {
         filters: vec![],
         paths: PathNormalization::default(),
         generate_request_id: false,
+        tracing: false,
+        connect: false,
         server_name: None,
         idle_timeout: None,
+        stream_idle_timeout: None,
         access_logs: vec![],
     }
 }

@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -117,15 +116,12 @@ impl MemorySocket {
     }
 
     /// Reads without consuming.
-    pub(crate) async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|cx| {
-            let mut lane = self.incoming.borrow_mut();
-            ready!(lane.poll_readable(cx))?;
-            let copied = bytes.len().min(lane.bytes.len());
-            bytes.iter_mut().zip(&lane.bytes).for_each(|(to, from)| *to = *from);
-            Poll::Ready(Ok(copied))
-        })
-        .await
+    pub(crate) fn poll_peek(&self, cx: &mut Context<'_>, bytes: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+        let mut lane = self.incoming.borrow_mut();
+        ready!(lane.poll_readable(cx))?;
+        let copied = bytes.remaining().min(lane.bytes.len());
+        lane.bytes.iter().take(copied).for_each(|byte| bytes.put_slice(&[*byte]));
+        Poll::Ready(Ok(copied))
     }
 }
 

@@ -21,11 +21,13 @@ use super::socket::{MemorySocket, Weather, pair};
 use super::{End, config};
 use crate::config::Builder;
 use crate::connection;
+use crate::crew::Crew;
 use crate::drain::{Applied, Orders, Phase};
 use crate::error::ProxyError;
+use crate::overload::Overload;
 use crate::proxy::NodeLabels;
 use crate::transport::Socket;
-use crate::worker::Worker;
+use crate::worker::{Presence, Shared, Worker};
 
 /// Longer than every time-out: a script that takes longer waits for something that never comes.
 const FOREVER: Duration = Duration::from_hours(24);
@@ -124,9 +126,17 @@ impl World {
     fn begin(identity: Option<Arc<IdentitySource>>) -> Self {
         let registry = Registry::new(SystemTime::UNIX_EPOCH);
         let (orders, orders_seen) = watch::channel(Orders::default());
-        let node = Arc::new(NodeLabels::default());
-        let worker = Worker::new(0, registry.shard(), AccessLog::off().lane(), node);
-        spawn_local(Rc::clone(&worker).run(orders_seen, Applied::new(1)));
+        let (crew, mut inboxes) = Crew::new(1);
+        let shared = Shared {
+            node: Arc::new(NodeLabels::default()),
+            crew,
+            registry: Arc::clone(&registry),
+            overload: Overload::never(),
+            most_connections: usize::MAX,
+        };
+        let worker = Worker::new(0, AccessLog::off().lane(), &shared);
+        let inbox = inboxes.remove(0);
+        spawn_local(Rc::clone(&worker).run(orders_seen, Applied::new(1), inbox));
         let builder = Builder::new(identity, 1, Arc::clone(&registry)).into();
         let network = Network::default();
         Self {
@@ -170,7 +180,10 @@ impl World {
         self.clients.set(port + 1);
         let remote = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), port);
         let (worker, socket) = (Rc::clone(&self.worker), Socket::Memory(server.under(weather)));
-        let serve = async move { connection::serve(worker, &listener, address, socket, remote).await };
+        let serve = async move {
+            let _presence = Presence::announce(&worker, worker.count()).await;
+            connection::serve(&worker, &listener, &worker.gate(address), address, socket, remote).await
+        };
         self.served.borrow_mut().spawn_local(serve);
         End::new(client)
     }

@@ -15,6 +15,7 @@ use super::{Endpoint, Reach};
 use crate::config::{ClientTls, ClusterConfig};
 use crate::error::{Kind, ProxyError};
 use crate::limits::{PEER_SILENCE, PROBE_AFTER};
+use crate::overload::{Wanted, is_kept};
 use crate::transport::{Socket, Transport};
 
 /// Connects to an endpoint, within the cluster's connect time-out.
@@ -48,6 +49,9 @@ async fn open(endpoint: &Endpoint) -> Result<Socket, ProxyError> {
 
 /// Small messages leave at once; a peer that vanished without a word is noticed.
 fn tune(stream: TcpStream) -> io::Result<TcpStream> {
+    if is_kept(&stream, Wanted::Upstream) {
+        return Err(io::Error::other("the last descriptors are kept for what is open"));
+    }
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_AFTER))?;

@@ -14,7 +14,9 @@ use tokio::time::Instant;
 use super::{Picked, connect};
 use crate::error::{Kind, ProxyError};
 use crate::http::codec::{Upstream, h1, h2};
-use crate::limits::{H2_CONNECTIONS_PER_ENDPOINT, POOL_IDLE, POOL_IDLE_PER_ENDPOINT};
+use crate::limits::{
+    H2_CONNECTIONS_PER_ENDPOINT, POOL_IDLE, POOL_IDLE_PER_ENDPOINT, UPSTREAM_LIFETIME, UPSTREAM_REQUESTS,
+};
 use crate::record::OpenConnection;
 use crate::transport::Transport;
 
@@ -32,12 +34,28 @@ pub(crate) struct Pool {
 struct Idle {
     connection: Box<h1::ClientConnection>,
     open: OpenConnection,
+    /// When it was used last.
     since: Instant,
+    /// When it has lived for long enough.
+    retires: Instant,
 }
 
 struct Multiplexed {
     connection: h2::ClientConnection,
     used: Instant,
+}
+
+impl Idle {
+    /// Whether it may serve another request: not too old, not idle for too long, not used too often.
+    fn is_fit(&self, now: Instant) -> bool {
+        let idle = now.saturating_duration_since(self.since);
+        now < self.retires && idle < POOL_IDLE && self.connection.requests() < UPSTREAM_REQUESTS
+    }
+}
+
+/// When a connection that is opened now has lived for long enough.
+fn retirement(now: Instant) -> Instant {
+    now + UPSTREAM_LIFETIME.mul_f64(1.0 - fastrand::f64() / 4.0)
 }
 
 /// An upstream for one exchange, and where it goes back to.
@@ -48,16 +66,17 @@ pub(crate) struct Lease {
     pub(crate) picked: Picked,
     /// Whether it served before: it may have gone stale.
     pub(crate) is_reused: bool,
-    /// Counts an HTTP/1 connection as open.
-    open: Option<OpenConnection>,
+    /// Counts an HTTP/1 connection as open, and when it has lived for long enough.
+    open: Option<(OpenConnection, Instant)>,
 }
 
 impl Lease {
     /// Takes an HTTP/1 connection that waits, unless it has to be a fresh one; hands `picked` back where none does.
     pub(crate) fn take(picked: Picked, fresh: bool) -> Result<Self, Picked> {
         match if fresh { None } else { picked.endpoint().pool.pop() } {
-            Some(Idle { connection, open, .. }) => {
-                Ok(Self { upstream: Upstream::H1(connection), picked, is_reused: true, open: Some(open) })
+            Some(Idle { connection, open, retires, .. }) => {
+                let open = Some((open, retires));
+                Ok(Self { upstream: Upstream::H1(connection), picked, is_reused: true, open })
             }
             None => Err(picked),
         }
@@ -83,16 +102,19 @@ impl Lease {
 
     /// Gives the connection back, if another request may follow on it; else it is closed.
     pub(crate) fn release(self, now: Instant) {
-        if let (Upstream::H1(mut connection), Some(open)) = (self.upstream, self.open)
+        if let (Upstream::H1(mut connection), Some((open, retires))) = (self.upstream, self.open)
             && connection.is_reusable()
         {
             connection.rest();
-            self.picked.endpoint().pool.put(Idle { connection, open, since: now });
+            let idle = Idle { connection, open, since: now, retires };
+            if idle.is_fit(now) {
+                self.picked.endpoint().pool.put(idle);
+            }
         }
     }
 }
 
-type Taken = (Upstream, Option<OpenConnection>, bool);
+type Taken = (Upstream, Option<(OpenConnection, Instant)>, bool);
 
 impl Pool {
     fn pop(&self) -> Option<Idle> {
@@ -165,10 +187,10 @@ impl Pool {
     /// Closes what was idle for too long, or was closed by the endpoint.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
-        let is_fresh = |since: Instant| now.duration_since(since) < POOL_IDLE;
+        let is_fresh = |used: Instant| now.saturating_duration_since(used) < POOL_IDLE;
         let mut kept = Vec::new();
         for mut idle in self.idle.take() {
-            if is_fresh(idle.since) && idle.connection.is_alive() {
+            if idle.is_fit(now) && idle.connection.is_alive() {
                 kept.push(idle);
             } else {
                 spawn_local(idle.connection.close());
@@ -183,7 +205,8 @@ impl Pool {
 
 async fn open_h1(picked: &Picked, opened: impl Fn(&Picked) -> OpenConnection) -> Result<Taken, ProxyError> {
     let connection = Box::new(h1::ClientConnection::new(open(picked).await?));
-    Ok((Upstream::H1(connection), Some(opened(picked)), false))
+    let open = (opened(picked), retirement(Instant::now()));
+    Ok((Upstream::H1(connection), Some(open), false))
 }
 
 async fn open(picked: &Picked) -> Result<Transport, ProxyError> {
@@ -194,4 +217,51 @@ async fn open(picked: &Picked) -> Result<Transport, ProxyError> {
 async fn ready(mut stream: h2::ClientStream, is_reused: bool) -> Result<Taken, ProxyError> {
     poll_fn(|cx| stream.poll_room(cx)).await?;
     Ok((Upstream::H2(Box::new(stream)), None, is_reused))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    async fn idle(now: Instant) -> Idle {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+        let connection = Box::new(h1::ClientConnection::new(Transport::Plain(stream.into())));
+        Idle { connection, open: OpenConnection::uncounted(), since: now, retires: retirement(now) }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_for_a_while() {
+        let now = Instant::now();
+        let mut idle = idle(now).await;
+        assert!(idle.is_fit(now + POOL_IDLE - Duration::from_secs(1)));
+        assert!(!idle.is_fit(now + POOL_IDLE));
+        // Used all the time, it still has an end, and not all have the same.
+        let ends: std::collections::HashSet<_> = (0..20).map(|_| retirement(now)).collect();
+        assert!(ends.len() > 1);
+        for end in ends {
+            assert!((UPSTREAM_LIFETIME * 3 / 4..=UPSTREAM_LIFETIME).contains(&(end - now)));
+        }
+        idle.since = now + UPSTREAM_LIFETIME;
+        assert!(!idle.is_fit(idle.since));
+    }
+
+    #[tokio::test]
+    async fn a_connection_serves_so_many_requests() {
+        let now = Instant::now();
+        let mut idle = idle(now).await;
+        let mut request = meshwork_model::head::RequestHead::default();
+        request.set_method(b"GET");
+        request.set_authority(b"a");
+        request.set_path_and_query(b"/");
+        for _ in 0..UPSTREAM_REQUESTS {
+            assert!(idle.is_fit(now));
+            idle.connection.send_head(&request, crate::http::body::Length::None, None).expect("taken");
+        }
+        assert!(!idle.is_fit(now));
+    }
 }

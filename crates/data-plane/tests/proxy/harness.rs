@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use meshwork_data_plane::{NodeLabels, Options, Proxy};
-use meshwork_identity::{CertificateAuthority, IdentitySource};
+use meshwork_identity::{CertificateAuthority, IdentitySource, Svid};
 use meshwork_model::proxy::*;
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_telemetry::Registry;
@@ -40,8 +40,11 @@ impl Mesh {
     }
 
     pub(crate) fn identity(&self, account: &str) -> Arc<IdentitySource> {
-        let svid = self.authority.issue(&id(account), Duration::from_hours(1), &[]).expect("signed");
-        IdentitySource::new(svid, self.authority.bundle()).expect("valid")
+        IdentitySource::new(self.svid(account), self.authority.bundle()).expect("valid")
+    }
+
+    pub(crate) fn svid(&self, account: &str) -> Svid {
+        self.authority.issue(&id(account), Duration::from_hours(1), &[]).expect("signed")
     }
 }
 
@@ -130,15 +133,9 @@ pub(crate) fn http(routes: Vec<Route>, filters: Vec<HttpFilter>) -> NetworkFilte
 
 pub(crate) fn http_connection(routes: RouteSource, filters: Vec<HttpFilter>) -> HttpConnection {
     HttpConnection {
-        stat_prefix: "test".into(),
-        codec: Codec::Auto,
-        routes,
         filters,
         paths: PathNormalization { rfc3986: true, merge_slashes: true, reject_escaped_slashes: true },
-        generate_request_id: false,
-        server_name: None,
-        idle_timeout: None,
-        access_logs: vec![],
+        ..HttpConnection::new("test", routes)
     }
 }
 
@@ -234,7 +231,8 @@ pub(crate) fn by_mtls(mut cluster: Cluster, account: &str, alpn: &[&str]) -> Clu
 /// A client that writes and reads bytes.
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
-    left: Vec<u8>,
+    /// What was read past the last message.
+    pub(crate) left: Vec<u8>,
 }
 
 impl Client {
@@ -259,6 +257,13 @@ impl Client {
     pub(crate) async fn call(&mut self, text: &str) -> Message {
         self.send(text).await;
         self.receive().await
+    }
+
+    /// What comes next, as far as one read gives it; empty where the proxy closed or reset.
+    pub(crate) async fn next_bytes(&mut self) -> String {
+        let read = soon(self.stream.read_buf(&mut self.left)).await;
+        let _ = read.unwrap_or(0);
+        String::from_utf8_lossy(&std::mem::take(&mut self.left)).into_owned()
     }
 
     /// Reads until the proxy closes; `Err` where it resets.

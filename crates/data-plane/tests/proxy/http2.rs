@@ -318,3 +318,26 @@ fn outbound(identity: Arc<IdentitySource>, endpoint: SocketAddr) -> Sut {
         listener("web", Direction::Outbound, chain(http(vec![route("/", &[("catalog", 1)])], vec![]), None));
     Sut::start_as(Some(identity), vec![over_h2(cluster), listener])
 }
+
+#[tokio::test]
+async fn what_is_said_of_a_trace_passes_over_h2() {
+    const FIELDS: [(&str, &str); 5] = [
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("tracestate", "congo=t61rcWkgMzE"),
+        ("baggage", "userId=alice"),
+        ("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1"),
+        ("x-b3-traceid", "80f198ee56343ba8"),
+    ];
+    let mut origin = Echo::start().await;
+    let sut = Sut::start(vec![over_h2(cluster("a", &[origin.address])), web(vec![route("/", &[("a", 1)])])]);
+    let requests = connect(sut.address("web")).await;
+    let mut traced = request("GET", "/");
+    for (name, value) in FIELDS {
+        traced.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    call(&requests, traced, b"").await.expect("answered");
+    let asked = soon(origin.asked.recv()).await.expect("asked");
+    for (name, value) in FIELDS {
+        assert_eq!(asked.headers.get(name).map(HeaderValue::as_bytes), Some(value.as_bytes()), "{name}");
+    }
+}

@@ -4,6 +4,8 @@
 
 mod bulk;
 mod config;
+mod connections;
+mod exchange;
 mod harness;
 mod http1;
 mod http2;

@@ -60,6 +60,8 @@ async fn serve(bootstrap: Bootstrap, identity: Option<FileIdentity>, serving: Se
     if !refused.is_empty() {
         bail!("the config cannot be run: {}", refused.join("; "));
     }
+    // No more config comes.
+    meshwork_xds::unload_descriptors();
     let following = async {
         match identity {
             Some(identity) => identity::follow(identity).await,

@@ -23,6 +23,11 @@ pub(crate) struct Serving {
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
 
+    /// Resident memory near which requests are shed (90 %) and connections refused (95 %), such as 128MiB; the cgroup's
+    /// limit, or the machine's memory, where it is left out
+    #[arg(long, value_name = "BYTES", value_parser = super::bytes)]
+    memory_limit: Option<u64>,
+
     /// How long what has begun may go on after the process is asked to end; a second signal ends it at once
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "10s")]
     drain_time: Duration,
@@ -44,6 +49,7 @@ impl Serving {
             node,
             admin: self.admin.or(admin),
             access_log: AccessLog::open(&self.access_log, registry).context("cannot open the access log")?,
+            memory: self.memory_limit.map_or(data_plane::Memory::Detected, data_plane::Memory::Limit),
         })
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use meshwork_agent::bootstrap::Node;
 use meshwork_agent::{Enrolled, channel};
 use meshwork_data_plane::{self as data_plane, NodeLabels};
@@ -12,6 +12,7 @@ use meshwork_telemetry::{Registry, ResourceAttributes, push_otlp};
 use meshwork_xds as xds;
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
+use tracing::{Instrument, info_span};
 
 use super::serving::Serving;
 use super::{runtime, workload};
@@ -54,9 +55,11 @@ impl Sidecar {
         let metrics = tokio::spawn(push(&registry, &node, channel.clone(), self.push_metrics, ended));
         let session = xds::client::Session::new(xds_node(&node));
         let mut signals = signals::Stop::listen()?;
+        let control_plane = info_span!("control-plane", address = %enrolled.control_plane);
+        let discovery = xds::grpc::run_client(channel, session, |update| proxy.apply(update));
         tokio::select! {
             () = enrolled.keep_fresh() => {}
-            () = xds::grpc::run_client(channel, session, |update| proxy.apply(update)) => {}
+            denied = discovery.instrument(control_plane) => return Err(refusal(&enrolled, &denied)),
             () = signals.asked() => {}
         }
         signals.drain(&proxy, self.serving.drain_time()).await?;
@@ -64,6 +67,15 @@ impl Sidecar {
         drop(ending);
         Ok(metrics.await?)
     }
+}
+
+/// Denied from the start: trying again would not help.
+fn refusal(enrolled: &Enrolled, denied: &xds::grpc::Denied) -> anyhow::Error {
+    anyhow!("{denied}").context(format!(
+        "the control plane at {} does not take this workload as {}; --workload must be the name in its join token",
+        enrolled.control_plane,
+        enrolled.identity.id()
+    ))
 }
 
 /// Binds every port of the workload before it is reported: others learn of a port only when it takes connections.

@@ -100,12 +100,40 @@ pub struct HttpConnection {
     pub paths: PathNormalization,
     /// Whether a request gets an `x-request-id` where it has none.
     pub generate_request_id: bool,
+    /// Whether a request that belongs to no trace yet begins one (W3C `traceparent`, not sampled). Those that it does
+    /// carry pass unchanged in any case.
+    pub tracing: bool,
+    /// Whether CONNECT is carried, by routes that match it.
+    pub connect: bool,
     /// The `server` field that is set on responses; `None` leaves the origin's.
     pub server_name: Option<Arc<str>>,
     /// How long a connection may be idle between requests; `None` for the data plane's default.
     pub idle_timeout: Option<Duration>,
+    /// How long no byte of an exchange may move; zero for as long as it may at all, `None` for the data plane's
+    /// default.
+    pub stream_idle_timeout: Option<Duration>,
     /// Access logs that the config itself asks for.
     pub access_logs: Vec<AccessLog>,
+}
+
+impl HttpConnection {
+    /// With everything that is not named left out.
+    pub fn new(stat_prefix: impl Into<Arc<str>>, routes: RouteSource) -> Self {
+        Self {
+            stat_prefix: stat_prefix.into(),
+            codec: Codec::Auto,
+            routes,
+            filters: Vec::new(),
+            paths: PathNormalization::default(),
+            generate_request_id: false,
+            tracing: false,
+            connect: false,
+            server_name: None,
+            idle_timeout: None,
+            stream_idle_timeout: None,
+            access_logs: Vec::new(),
+        }
+    }
 }
 
 /// An access log sink of the config.

@@ -65,6 +65,8 @@ pub enum PathMatch {
     Prefix(Arc<str>),
     /// The path is this, or goes on with `/`; no trailing slash. Source: Envoy `path_separated_prefix`.
     SegmentPrefix(Arc<str>),
+    /// The method is CONNECT, whose requests have no path and match nothing else. Source: Envoy `connect_matcher`.
+    Connect,
 }
 
 /// A test of a header field.

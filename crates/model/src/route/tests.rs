@@ -47,7 +47,7 @@ fn the_most_specific_domain_wins() {
 #[test]
 fn paths_match_by_byte_or_by_segment() {
     let check = |test: PathMatch, path: &str, expected: bool| {
-        assert_eq!(matches_path(&test, head("", "GET", path, &[]).path()), expected, "{test:?} {path}");
+        assert_eq!(matches_path(&test, &head("", "GET", path, &[])), expected, "{test:?} {path}");
     };
     check(PathMatch::Exact("/a".into()), "/a?b=c", true);
     check(PathMatch::Exact("/a".into()), "/a/", false);
@@ -56,6 +56,15 @@ fn paths_match_by_byte_or_by_segment() {
     check(PathMatch::SegmentPrefix("/a".into()), "/a/b", true);
     check(PathMatch::SegmentPrefix("/a".into()), "/a?x", true);
     check(PathMatch::SegmentPrefix("/a".into()), "/ab", false);
+    check(PathMatch::Connect, "/", false);
+}
+
+#[test]
+fn only_its_own_match_takes_connect() {
+    let connect = head("a:443", "CONNECT", "", &[]);
+    assert!(matches_path(&PathMatch::Connect, &connect));
+    assert!(!matches_path(&PathMatch::Prefix("".into()), &connect));
+    assert!(!matches_path(&PathMatch::Exact("".into()), &connect));
 }
 
 #[test]

@@ -87,10 +87,10 @@ fn values_are_refused_with_what_to_write() {
     );
     check(
         "stat_prefix: web",
-        "stream_idle_timeout: 5s",
+        "upgrade_configs: [{ upgrade_type: h2c }]",
         &[&format!(
-            "web.yaml:12:17: Listener web: {HTTP}.stream_idle_timeout: streams have no idle timeout; write `0s`, or \
-             leave it out"
+            "web.yaml:12:37: Listener web: {HTTP}.upgrade_configs[0].upgrade_type: the upgrade to `h2c` is not \
+             supported; write `websocket` or `CONNECT`"
         )],
     );
     check(

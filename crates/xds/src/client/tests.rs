@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use meshwork_model::proxy::{
-    Balancing, ChainMatch, Codec, Direction, Endpoints, HttpConnection, PathNormalization, RouteTable,
-    UpstreamProtocol,
+    Balancing, ChainMatch, Direction, Endpoints, HttpConnection, RouteTable, UpstreamProtocol,
 };
 
 use super::*;
@@ -37,17 +36,8 @@ fn endpoints(name: &str, content: u64) -> Resource {
 }
 
 fn listener(name: &str, routes: &str, content: u64) -> Resource {
-    let http = HttpConnection {
-        stat_prefix: content.to_string().into(),
-        codec: Codec::Auto,
-        routes: RouteSource::Named(routes.into()),
-        filters: Vec::new(),
-        paths: PathNormalization::default(),
-        generate_request_id: true,
-        server_name: None,
-        idle_timeout: None,
-        access_logs: Vec::new(),
-    };
+    let http = HttpConnection::new(content.to_string(), RouteSource::Named(routes.into()));
+    let http = HttpConnection { generate_request_id: true, ..http };
     Resource::Listener(Listener {
         name: name.into(),
         address: Some(([127, 0, 0, 1], 0).into()),

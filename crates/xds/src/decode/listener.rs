@@ -7,7 +7,7 @@ use meshwork_model::proxy::{
     NetworkFilter, PathNormalization, Rbac, RouteSource, TcpProxy, Transport,
 };
 
-use super::{address, is, only_ads, policy, required, route, timeout, tls, unpack};
+use super::{address, duration, is, only_ads, policy, required, route, timeout, tls, unpack};
 use crate::path::{Noted, Path, Problems};
 use crate::pb;
 
@@ -195,6 +195,10 @@ fn http(
     let common = message.common_http_protocol_options.as_ref();
     let options = at.field("common_http_protocol_options");
     let idle = common.and_then(|common| common.idle_timeout);
+    let stream_idle = match message.stream_idle_timeout {
+        Some(limit) => duration(limit, &at.field("stream_idle_timeout"), problems).map(Some),
+        None => Some(None),
+    };
     Some(HttpConnection {
         stat_prefix: message.stat_prefix.as_str().into(),
         codec: codec?,
@@ -202,8 +206,11 @@ fn http(
         filters,
         paths: paths?,
         generate_request_id: message.generate_request_id.is_none_or(|generate| generate.value),
+        tracing: message.tracing.is_some(),
+        connect: upgrades(message, at, problems)?,
         server_name: server_name.ok()?,
         idle_timeout: timeout(idle, &options.field("idle_timeout"), problems),
+        stream_idle_timeout: stream_idle?,
         access_logs,
     })
 }
@@ -214,10 +221,33 @@ fn fixed_values(message: &pb::hcm::HttpConnectionManager, at: &Path<'_>, problem
         let at = at.field("use_remote_address");
         problems.error::<()>(&at, "x-forwarded-for is never written", "leave it out");
     }
-    if message.stream_idle_timeout.is_some_and(|timeout| timeout.seconds != 0 || timeout.nanos != 0) {
-        let at = at.field("stream_idle_timeout");
-        problems.error::<()>(&at, "streams have no idle timeout", "write `0s`, or leave it out");
+}
+
+/// Whether CONNECT is carried. (A WebSocket is in any case.)
+fn upgrades(
+    message: &pb::hcm::HttpConnectionManager,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<bool> {
+    let at = at.field("upgrade_configs");
+    let mut connect = false;
+    for (index, upgrade) in message.upgrade_configs.iter().enumerate() {
+        let at = at.index(index);
+        if upgrade.enabled.is_some_and(|enabled| !enabled.value) {
+            return problems.error(
+                &at.field("enabled"),
+                "an upgrade is not switched off here",
+                "leave it out",
+            );
+        }
+        if upgrade.upgrade_type.eq_ignore_ascii_case("CONNECT") {
+            connect = true;
+        } else if !upgrade.upgrade_type.eq_ignore_ascii_case("websocket") {
+            let text = format!("the upgrade to `{}` is not supported", upgrade.upgrade_type);
+            return problems.error(&at.field("upgrade_type"), text, "write `websocket` or `CONNECT`");
+        }
     }
+    Some(connect)
 }
 
 fn codec(codec: i32, at: &Path<'_>, problems: &mut Problems) -> Option<Codec> {

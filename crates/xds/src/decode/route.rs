@@ -121,6 +121,7 @@ fn route_match(
         Some(PathSpecifier::PathSeparatedPrefix(prefix)) => {
             segment_prefix(prefix, &at.field("path_separated_prefix"), problems)
         }
+        Some(PathSpecifier::ConnectMatcher(_)) => Some(PathMatch::Connect),
         _ => problems.error(at, "the test of the path is missing", "write `prefix: /` for all paths"),
     };
     let path_of_headers = at.field("headers");

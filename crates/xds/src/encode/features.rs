@@ -46,6 +46,9 @@ fn inbound_http() -> Listener {
                 routes: RouteSource::Inline(Arc::new(to_one_cluster("inbound|8080||"))),
                 access_logs: vec![AccessLog::File("/tmp/access.log".into()), AccessLog::Stdout],
                 idle_timeout: Some(Duration::from_mins(5)),
+                stream_idle_timeout: Some(Duration::ZERO),
+                tracing: true,
+                connect: true,
                 ..http()
             })),
         }],
@@ -136,8 +139,11 @@ fn http() -> HttpConnection {
         filters: Vec::new(),
         paths: PathNormalization { rfc3986: true, merge_slashes: true, reject_escaped_slashes: true },
         generate_request_id: true,
+        tracing: false,
+        connect: false,
         server_name: None,
         idle_timeout: None,
+        stream_idle_timeout: None,
         access_logs: Vec::new(),
     }
 }
@@ -265,6 +271,7 @@ fn routes() -> RouteTable {
                 domains: vec![Domain::Any],
                 routes: vec![
                     route("empty", PathMatch::Exact("/busy".into()), Vec::new(), empty),
+                    route("connect", PathMatch::Connect, Vec::new(), RouteAction::Local),
                     route("local", PathMatch::Prefix("/".into()), Vec::new(), RouteAction::Local),
                 ],
             },

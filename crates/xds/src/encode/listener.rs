@@ -134,6 +134,9 @@ impl Writer<'_> {
                 idle_timeout: Some(duration(timeout)),
                 ..pb::core::HttpProtocolOptions::default()
             });
+        message.stream_idle_timeout = http.stream_idle_timeout.map(duration);
+        message.tracing = http.tracing.then(pb::hcm::http_connection_manager::Tracing::default);
+        message.upgrade_configs = http.connect.then(connect).into_iter().collect();
         message.access_log = http.access_logs.iter().map(|log| self.access_log(log)).collect();
     }
 
@@ -207,8 +210,6 @@ fn json_lines() -> pb::core::SubstitutionFormatString {
 /// Makes Envoy behave as our proxy does where its defaults differ.
 fn as_we_do(direction: Direction, message: &mut pb::hcm::HttpConnectionManager) {
     use pb::hcm::http_connection_manager::{ForwardClientCertDetails, SetCurrentClientCertDetails};
-    // Envoy's default would end a quiet stream after five minutes.
-    message.stream_idle_timeout = Some(pb::Duration::default());
     if direction == Direction::Inbound {
         // The application learns who called, and callers cannot claim to be others.
         message.forward_client_cert_details = ForwardClientCertDetails::SanitizeSet as i32;
@@ -256,6 +257,14 @@ fn chain_match(matches: &ChainMatch) -> Option<pb::listener::FilterChainMatch> {
         application_protocols: matches.alpn.iter().map(ToString::to_string).collect(),
         ..pb::listener::FilterChainMatch::default()
     })
+}
+
+/// CONNECT is carried.
+fn connect() -> pb::hcm::http_connection_manager::UpgradeConfig {
+    pb::hcm::http_connection_manager::UpgradeConfig {
+        upgrade_type: "CONNECT".to_owned(),
+        ..pb::hcm::http_connection_manager::UpgradeConfig::default()
+    }
 }
 
 fn direction(direction: Direction) -> pb::core::TrafficDirection {

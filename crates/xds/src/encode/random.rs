@@ -125,8 +125,11 @@ impl Random {
                 reject_escaped_slashes: self.0.bool(),
             },
             generate_request_id: self.0.bool(),
+            tracing: self.0.bool(),
+            connect: self.0.bool(),
             server_name: self.maybe(Self::text),
             idle_timeout: self.maybe(Self::time),
+            stream_idle_timeout: self.maybe(Self::time),
             access_logs: self.some(0, |random| {
                 if random.0.bool() { AccessLog::File(random.text()) } else { AccessLog::Stdout }
             }),
@@ -162,9 +165,10 @@ impl Random {
     }
 
     fn route(&mut self) -> Route {
-        let path = match self.0.u8(0..3) {
+        let path = match self.0.u8(0..4) {
             0 => PathMatch::Exact(self.text()),
             1 => PathMatch::Prefix(self.text()),
+            2 => PathMatch::Connect,
             _ => PathMatch::SegmentPrefix(format!("/{}x", self.text()).into()),
         };
         let action = match self.0.u8(0..3) {

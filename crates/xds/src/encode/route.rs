@@ -41,6 +41,8 @@ impl Writer<'_> {
                 self.route(route, &PathMatch::Exact(prefix.clone())),
                 self.route(route, &PathMatch::Prefix(format!("{prefix}/").into())),
             ],
+            // gRPC calls are no CONNECT, and it would refuse the whole table.
+            PathMatch::Connect if self.is_grpc() => Vec::new(),
             path => vec![self.route(route, path)],
         }
     }
@@ -113,6 +115,7 @@ fn route_match(matches: &RouteMatch, path: &PathMatch) -> pb::route::RouteMatch 
         PathMatch::Exact(path) => PathSpecifier::Path(path.to_string()),
         PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.to_string()),
         PathMatch::SegmentPrefix(prefix) => PathSpecifier::PathSeparatedPrefix(prefix.to_string()),
+        PathMatch::Connect => PathSpecifier::ConnectMatcher(pb::route::route_match::ConnectMatcher {}),
     };
     pb::route::RouteMatch {
         path_specifier: Some(path),

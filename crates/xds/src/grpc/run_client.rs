@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
-use super::wire;
+use super::{Denied, wire};
 use crate::client::Session;
 use crate::descriptors;
 use crate::pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
@@ -28,7 +28,8 @@ const QUIET: Duration = Duration::from_secs(10);
 /// The largest response: a wildcard answer with tens of thousands of resources.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
-/// Runs the client forever: connects, reconnects with jittered backoff, keeps what it has in between.
+/// Runs the client: connects, reconnects with jittered backoff, keeps what it has in between. It ends only where the
+/// control plane denies us all discovery and never has answered anything; who has config goes on with it.
 ///
 /// `apply` gets every update, and says which resources it cannot run; these keep their last good version.
 ///
@@ -38,16 +39,21 @@ pub async fn run_client(
     channel: Channel,
     mut session: Session,
     mut apply: impl FnMut(Update) -> Vec<Rejection> + Send,
-) {
+) -> Denied {
     let mut backoff = FIRST_BACKOFF;
+    let mut is_known = false;
     loop {
         let mut answered = false;
         let ended = run_stream(channel.clone(), &mut session, &mut apply, &mut answered).await;
         if answered {
             backoff = FIRST_BACKOFF;
+            is_known = true;
         }
         match ended {
             Ok(()) => tracing::info!("the control plane ended the stream"),
+            Err(status) if status.code() == Code::PermissionDenied && !is_known => {
+                return Denied(status.message().to_owned());
+            }
             Err(status) => tracing::warn!(code = ?status.code(), "xDS: {}", status.message()),
         }
         tokio::time::sleep(backoff.mul_f64(jitter())).await;

@@ -143,7 +143,7 @@ async fn updates_arrive_and_refusals_come_back() {
         assert_eq!(refused, Some(vec![expected]));
     };
     tokio::select! {
-        () = client => panic!("a client never ends"),
+        _ = client => panic!("a client that is let in never ends"),
         ended = tokio::time::timeout(DEADLINE, script) => ended.unwrap(),
     }
     let mut gone = handler.gone.subscribe();
@@ -167,7 +167,7 @@ async fn a_stream_that_the_control_plane_ends_is_opened_anew_and_goes_on_where_i
         assert_eq!(updates.recv().await.unwrap(), ["b"], "only the difference");
     };
     tokio::select! {
-        () = client => panic!("a client never ends"),
+        _ = client => panic!("a client that is let in never ends"),
         ended = tokio::time::timeout(DEADLINE, script) => ended.unwrap(),
     }
     task.abort();
@@ -191,6 +191,16 @@ async fn refusal(node: Node, identified: bool) -> tonic::Status {
 #[tokio::test]
 async fn who_proves_no_identity_gets_no_stream() {
     assert_eq!(refusal(node("n"), false).await.code(), tonic::Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_client_that_is_denied_from_the_start_ends() {
+    let (address, task) = serve(ControlPlane::new(&[]), true).await;
+    let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
+    let client = run_client(channel, Session::new(node("stranger")), |_| Vec::new());
+    let denied = tokio::time::timeout(DEADLINE, client).await.unwrap();
+    assert_eq!(denied.0, "you are nobody here");
+    task.abort();
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ const fn accept(message: &'static str, fields: &'static [Field]) -> Accepted {
 const STATISTICS: &str = "names statistics only";
 const LABEL: &str = "a label; the type in `typed_config` decides";
 const BUFFERS: &str = "buffers have fixed limits";
+const SPANS: &str = "no span is exported";
 const FOR_OTHERS: &str = "read by other programs";
 const DNS: &str = "endpoints are IP addresses";
 
@@ -179,7 +180,12 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             yes("common_http_protocol_options"),
             yes("server_name"),
             only("server_header_transformation", "OVERWRITE or PASS_THROUGH"),
-            only("stream_idle_timeout", "0s: streams have no idle timeout"),
+            only("stream_idle_timeout", "looked at once a minute; 0s means an hour"),
+            only("tracing", "a request without `traceparent` and `b3` begins a trace; no span is exported"),
+            only(
+                "upgrade_configs",
+                "`websocket`, which is carried in any case, and `CONNECT`, over HTTP/1.1",
+            ),
             harmless("drain_timeout", "set by the program's own options"),
             harmless("delayed_close_timeout", "connections are closed with a fixed grace"),
             only("access_log", "file or stdout, as JSON lines of our own form"),
@@ -191,6 +197,23 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             yes("merge_slashes"),
             only("path_with_escaped_slashes_action", "KEEP_UNCHANGED or REJECT_REQUEST"),
         ],
+    ),
+    accept(
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing",
+        &[
+            harmless("client_sampling", SPANS),
+            harmless("random_sampling", SPANS),
+            harmless("overall_sampling", SPANS),
+            harmless("verbose", SPANS),
+            harmless("max_path_tag_length", SPANS),
+            harmless("custom_tags", SPANS),
+            harmless("provider", SPANS),
+            harmless("spawn_upstream_span", SPANS),
+        ],
+    ),
+    accept(
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig",
+        &[only("upgrade_type", "websocket or CONNECT"), only("enabled", "true")],
     ),
     accept(
         "envoy.extensions.filters.network.http_connection_manager.v3.Rds",
@@ -288,9 +311,11 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             yes("path_separated_prefix"),
             no("safe_regex", "write `path`, `prefix` or `path_separated_prefix`"),
             only("case_sensitive", "true"),
+            only("connect_matcher", "where `upgrade_configs` names CONNECT"),
             yes("headers"),
         ],
     ),
+    accept("envoy.config.route.v3.RouteMatch.ConnectMatcher", &[]),
     accept(
         "envoy.config.route.v3.HeaderMatcher",
         &[

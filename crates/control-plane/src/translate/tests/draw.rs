@@ -87,6 +87,7 @@ fn route(route: &Route) -> String {
         PathMatch::Exact(path) => format!("exactly {path}"),
         PathMatch::Prefix(path) => format!("{path}*"),
         PathMatch::SegmentPrefix(path) => format!("{path} or below"),
+        PathMatch::Connect => "CONNECT".to_owned(),
     };
     for header in &route.matches.headers {
         assert!(!header.invert);

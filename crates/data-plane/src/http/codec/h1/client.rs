@@ -26,6 +26,8 @@ pub(crate) struct ClientConnection {
     kind: RequestKind,
     /// Requests sent on it, this one included.
     requests: u64,
+    /// What had been written when this request began.
+    before: u64,
     /// Whether any byte of the answer has arrived.
     answering: bool,
     keep_alive: bool,
@@ -51,6 +53,7 @@ impl ClientConnection {
             outgoing: Outgoing::none(),
             kind: RequestKind::Other,
             requests: 0,
+            before: 0,
             answering: false,
             keep_alive: true,
             upgrade: Upgrade::No,
@@ -70,6 +73,11 @@ impl ClientConnection {
     /// Whether an idle connection is still good: open, and silent. Costs no system call unless something happened.
     pub(crate) fn is_alive(&mut self) -> bool {
         self.wire.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// Requests that were sent on it.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests
     }
 
     /// Prepares for waiting in the pool.
@@ -95,8 +103,9 @@ impl ClientConnection {
         length: Length,
         upgrade: Option<&[u8]>,
     ) -> Result<(), ProxyError> {
-        let line =
-            RequestLine { method: head.method(), target: head.path_and_query(), authority: head.authority() };
+        let is_connect = head.method() == b"CONNECT";
+        let target = if is_connect { head.authority() } else { head.path_and_query() };
+        let line = RequestLine { method: head.method(), target, authority: head.authority() };
         let framing = match length {
             // Source: RFC 9110 §8.6: a method that expects content says that there is none.
             Length::None if matches!(head.method(), b"POST" | b"PUT" | b"PATCH") => Framing::Length(0),
@@ -107,8 +116,12 @@ impl ClientConnection {
         let connection = upgrade.map_or(http1::Connection::KeepAlive, http1::Connection::Upgrade);
         http1::write_request_head(self.wire.outbox.text(), &line, head.fields.iter(), framing, connection)
             .map_err(|_| ProxyError::fatal(Kind::Refused("the request cannot be sent over HTTP/1.1")))?;
-        self.wire.outbox.restart_count();
-        self.kind = if head.method() == b"HEAD" { RequestKind::Head } else { RequestKind::Other };
+        self.before = self.wire.outbox.written();
+        self.kind = match head.method() {
+            b"HEAD" => RequestKind::Head,
+            b"CONNECT" => RequestKind::Connect,
+            _ => RequestKind::Other,
+        };
         self.outgoing = Outgoing::new(framing);
         self.incoming = Incoming::none();
         self.requests += 1;
@@ -157,6 +170,7 @@ impl ClientConnection {
                 return Err(ProxyError::fatal(Kind::BadResponse("an upgrade that nobody asked for".into())));
             }
             100..200 => Answer::Interim,
+            200..300 if self.kind == RequestKind::Connect => self.switch(),
             _ => {
                 self.keep_alive = response.keep_alive;
                 self.incoming = Incoming::new(response.body);
@@ -213,7 +227,7 @@ impl ClientConnection {
     /// What a failure means for another try: nothing written is safe; a connection that served before and now says
     /// nothing at all had gone stale.
     fn broken(&self, error: &io::Error) -> ProxyError {
-        let retry = if self.wire.outbox.written() == 0 {
+        let retry = if self.wire.outbox.written() == self.before {
             Retry::Safe
         } else if self.requests > 1 && !self.answering {
             Retry::IfRepeatable

@@ -27,7 +27,9 @@ pub(crate) struct ServerConnection {
     outgoing: Outgoing,
     version: Version,
     kind: RequestKind,
-    upgrade: Option<Vec<u8>>,
+    upgrade: Option<Box<[u8]>>,
+    /// The client waits for a 100 before it sends its body.
+    expects: bool,
     state: State,
     /// The connection ends with this answer.
     closing: bool,
@@ -56,6 +58,7 @@ impl ServerConnection {
             version: Version::Http11,
             kind: RequestKind::Other,
             upgrade: None,
+            expects: false,
             state: State::Answered,
             closing: false,
             seen: 0,
@@ -126,11 +129,13 @@ impl ServerConnection {
         let Some((heads, request)) = parsed.map_err(|rule| ProxyError::fatal(Kind::BadRequest(rule)))? else {
             return Ok(None);
         };
-        self.upgrade = request.upgrade.map(|span| span.of(&self.wire.inbox).to_vec());
+        self.upgrade = request.upgrade.map(|span| span.of(&self.wire.inbox).into());
         self.wire.consume(request.head_len);
         self.version = request.version;
         self.kind = request.kind;
-        self.closing = !request.keep_alive;
+        self.expects = request.expect_continue && self.wire.inbox.is_empty();
+        // Where CONNECT is refused, what the client sent ahead was meant for another, and is no request.
+        self.closing = !request.keep_alive || request.kind == RequestKind::Connect;
         self.incoming = Incoming::new(request.body);
         self.outgoing = Outgoing::none();
         self.state = State::Asked;
@@ -222,16 +227,19 @@ impl ServerConnection {
         }
     }
 
-    /// Without a clean end: where only the close ends the body, a reset says that it is not complete.
+    /// Without a clean end: where only the close ends the body, a reset says that it is not complete; and what the
+    /// client does not take is not kept for it.
     pub(crate) fn abort(&mut self) {
         self.state = State::Broken;
-        if self.outgoing.framing == Framing::UntilClose {
+        if self.outgoing.framing == Framing::UntilClose || !self.wire.outbox.is_empty() {
             self.wire.transport.reset_on_close();
         }
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, ProxyError>> {
-        self.incoming.poll_frame(&mut self.wire, cx).map_err(|broken| match broken {
+        let frame = self.incoming.poll_frame(&mut self.wire, cx);
+        self.expects &= !matches!(frame, Poll::Ready(Ok(Some(_))));
+        frame.map_err(|broken| match broken {
             Broken::Io(error) => ProxyError::downstream(&error),
             Broken::Rule(http1::ParseError::Truncated) => ProxyError::fatal(Kind::DownstreamGone),
             Broken::Rule(rule) => {
@@ -243,34 +251,45 @@ impl ServerConnection {
 
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
         // Bytes of a further request are kept; past a limit they wait in the kernel.
-        while self.wire.inbox.len() < PIPELINE_BYTES {
-            match ready!(self.wire.poll_fill(cx)) {
-                Ok(0) => return Poll::Ready(ProxyError::fatal(Kind::DownstreamGone)),
-                Ok(_) => {}
-                Err(error) => return Poll::Ready(ProxyError::downstream(&error)),
+        while self.wire.inbox.len() < PIPELINE_BYTES && !self.wire.is_closed() {
+            if let Err(error) = ready!(self.wire.poll_fill(cx)) {
+                return Poll::Ready(ProxyError::downstream(&error));
             }
         }
         Poll::Pending
+    }
+
+    /// Whether the client has ended its direction: it has left, or has said all it had to say and listens.
+    pub(crate) fn is_half_closed(&self) -> bool {
+        self.wire.is_closed() && self.state != State::Switched
+    }
+
+    /// Whether a part of the request's body is still to come, and the client waits for nothing before it.
+    pub(crate) fn has_to_send(&self) -> bool {
+        !self.incoming.ended && !self.expects && self.state == State::Asked
+    }
+
+    /// Bytes that have left since the connection began.
+    pub(crate) fn written(&self) -> u64 {
+        self.wire.outbox.written()
     }
 
     pub(crate) fn send_interim(&mut self, head: &ResponseHead) -> Result<(), ProxyError> {
         if self.version == Version::Http10 {
             return Ok(());
         }
-        let keep = http1::Connection::KeepAlive;
-        self.write_head(head, Framing::None, keep)
+        self.expects &= head.status != 100;
+        self.write_head(head, Framing::None, http1::Connection::KeepAlive)
     }
 
     pub(crate) fn send_head(&mut self, head: &ResponseHead, shape: Shape) -> Result<(), ProxyError> {
-        if head.status == 101 {
-            return self.switch(head);
-        }
         let declared = match shape.declared {
             Length::None => Framing::None,
             Length::Known(bytes) => Framing::Length(bytes),
             Length::Unknown => Framing::Chunked.towards(self.version),
         };
-        self.closing |= declared == Framing::UntilClose;
+        // A body that was announced and has not been called for may come or not: what follows is not certain.
+        self.closing |= declared == Framing::UntilClose || self.expects && !self.incoming.ended;
         let connection = if self.closing { http1::Connection::Close } else { http1::Connection::KeepAlive };
         self.write_head(head, declared, connection)?;
         self.outgoing = Outgoing::new(if shape.empty { Framing::None } else { declared });
@@ -278,9 +297,14 @@ impl ServerConnection {
         Ok(())
     }
 
-    fn switch(&mut self, head: &ResponseHead) -> Result<(), ProxyError> {
+    /// Sends the head with which the connection becomes a tunnel; what the client sent ahead belongs to that.
+    pub(crate) fn switch(&mut self, head: &ResponseHead) -> Result<(), ProxyError> {
         let protocol = self.upgrade.take().unwrap_or_default();
-        self.write_head(head, Framing::None, http1::Connection::Upgrade(&protocol))?;
+        let connection = match self.kind {
+            RequestKind::Connect => http1::Connection::KeepAlive,
+            RequestKind::Head | RequestKind::Other => http1::Connection::Upgrade(&protocol),
+        };
+        self.write_head(head, Framing::None, connection)?;
         self.outgoing = Outgoing::new(Framing::UntilClose);
         self.incoming = Incoming::new(Framing::UntilClose);
         self.state = State::Switched;

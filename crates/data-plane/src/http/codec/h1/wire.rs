@@ -37,7 +37,7 @@ pub(super) struct Outbox {
     sent: usize,
     large: Bytes,
     tail: &'static [u8],
-    /// Bytes that have left since [`Outbox::restart_count`].
+    /// Bytes that have left.
     written: u64,
 }
 
@@ -98,6 +98,11 @@ impl Wire {
     /// Drops bytes of the inbox.
     pub(super) fn consume(&mut self, bytes: usize) {
         self.inbox.advance(bytes);
+    }
+
+    /// Whether the peer has ended its direction.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     /// What was read and not consumed, and the rest.
@@ -171,13 +176,9 @@ impl Outbox {
         }
     }
 
-    /// Bytes that have left since [`Self::restart_count`].
+    /// Bytes that have left since the connection began.
     pub(super) fn written(&self) -> u64 {
         self.written
-    }
-
-    pub(super) fn restart_count(&mut self) {
-        self.written = 0;
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -21,6 +21,8 @@ pub struct Nginx {
 pub struct Logged {
     /// The status that it gave.
     pub status: u16,
+    /// What `Host` says.
+    pub host: String,
     /// The request line, escaped as in JSON.
     pub line: String,
 }
@@ -40,7 +42,7 @@ impl Nginx {
             "daemon off; master_process off; worker_processes 1; pid {pid}; error_log {errors} info;\n\
              events {{ worker_connections 512; }}\n\
              http {{ {http} gzip off; default_type application/octet-stream; keepalive_requests 100000;\n\
-             log_format judge escape=json '$status $request'; access_log {log} judge;\n\
+             log_format judge escape=json '$status $http_host $request'; access_log {log} judge;\n\
              server {{ listen {address}; {server} }} }}\n",
             pid = path("pid"),
             errors = path("errors.log"),
@@ -69,8 +71,8 @@ impl Nginx {
     pub fn log(&self) -> Vec<Logged> {
         let text = std::fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default();
         let line = |line: &str| {
-            let (status, line) = line.split_once(' ')?;
-            Some(Logged { status: status.parse().ok()?, line: line.to_owned() })
+            let [status, host, line] = line.splitn(3, ' ').collect::<Vec<_>>()[..] else { return None };
+            Some(Logged { status: status.parse().ok()?, host: host.to_owned(), line: line.to_owned() })
         };
         text.lines().filter_map(line).collect()
     }

@@ -94,6 +94,7 @@ impl<'x> Exchange<'x> {
             RouteAction::Direct(answer) => return Box::pin(self.answer_directly(answer)).await,
             RouteAction::Local => return Err(ProxyError::fatal(Kind::NoRoute)),
         };
+        let (idle, sent) = (http.config.stream_idle_timeout, self.downstream.written());
         let mut call = Call {
             place: self.place,
             action,
@@ -101,7 +102,7 @@ impl<'x> Exchange<'x> {
             downstream: &mut self.downstream,
             response: self.response,
             timer: self.timer,
-            course: Course::begin(self.record.started, length, http.config.stream_idle_timeout),
+            course: Course::begin(self.record.started, length, idle, sent),
             record: &mut self.record,
         };
         let (lease, answer) = call.forward(length).await?;

@@ -88,11 +88,12 @@ impl Flow {
 }
 
 impl Course {
-    /// Of a request with a body of this length; `idle` is how long no byte may move, where config says so.
-    pub(super) fn begin(started: Instant, length: Length, idle: Option<Duration>) -> Self {
+    /// Of a request with a body of this length, on a connection whose client has taken `sent` bytes; `idle` is how long
+    /// no byte may move, where config says so.
+    pub(super) fn begin(started: Instant, length: Length, idle: Option<Duration>, sent: u64) -> Self {
         // A config that sets no limit gets the widest.
         let idle = idle.map(|idle| if idle.is_zero() { STREAM_IDLE } else { idle });
-        let pace = Pace::new(started, idle.unwrap_or(EXCHANGE_IDLE));
+        let pace = Pace::new(started, idle.unwrap_or(EXCHANGE_IDLE), sent);
         Self { flow: Flow::of(length), pace, idle, is_half_closed: false }
     }
 }
@@ -288,7 +289,8 @@ impl Call<'_, '_> {
     /// Carries another protocol's bytes, each direction to its own end.
     async fn tunnel(&mut self, mut lease: Lease) -> Result<(), ProxyError> {
         self.downstream.switch(self.response)?;
-        self.course.pace = Pace::new(Instant::now(), self.course.idle.unwrap_or(STREAM_IDLE));
+        let idle = self.course.idle.unwrap_or(STREAM_IDLE);
+        self.course.pace = Pace::new(Instant::now(), idle, self.sent());
         self.timer.set(Some(self.course.pace.next_look()));
         self.course.flow = Flow::Open;
         let mut back = Flow::Open;

@@ -29,12 +29,12 @@ pub(super) struct Pace {
     was_held_up: bool,
 }
 
-/// What has moved since the exchange began, and who is waited for now.
+/// What has moved so far, and who is waited for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Progress {
     /// Bytes of the request's body.
     pub(super) received: u64,
-    /// Bytes that the client has taken.
+    /// Bytes that the client has taken since its connection began.
     pub(super) sent: u64,
     /// Whose turn it is.
     pub(super) turn: Turn,
@@ -52,8 +52,8 @@ pub(super) enum Turn {
 }
 
 impl Pace {
-    /// Begins at `now`; nothing may be quiet for longer than `idle`.
-    pub(super) fn new(now: Instant, idle: Duration) -> Self {
+    /// Begins at `now`, when the client had taken `sent` bytes; nothing may be quiet for longer than `idle`.
+    pub(super) fn new(now: Instant, idle: Duration, sent: u64) -> Self {
         let window = PROGRESS_WINDOW.min(idle);
         Self {
             window_end: now + window,
@@ -62,7 +62,7 @@ impl Pace {
             idle,
             deadline: None,
             received: 0,
-            sent: 0,
+            sent,
             may_be_gone: false,
             was_held_up: false,
         }
@@ -145,9 +145,10 @@ mod tests {
     /// Looks at every window's end, until the exchange is too slow; `steps` say what moved in each.
     fn check(steps: &[(u64, u64, Turn)], expected: Result<(), (u64, &str)>) {
         let start = Instant::now();
-        let mut pace = Pace::new(start, IDLE);
+        // What earlier exchanges of the connection sent says nothing of this one.
+        let (mut received, mut sent) = (0, 1 << 20);
+        let mut pace = Pace::new(start, IDLE, sent);
         let mut got = Ok(());
-        let (mut received, mut sent) = (0, 0);
         for (more_received, more_sent, turn) in steps {
             received += more_received;
             sent += more_sent;
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn a_client_that_waits_for_the_upstream_is_not_blamed() {
         let start = Instant::now();
-        let mut pace = Pace::new(start, IDLE);
+        let mut pace = Pace::new(start, IDLE, 0);
         let stuck = Progress { received: 0, sent: 0, turn: Turn::ClientSends };
         pace.hold_up();
         assert!(pace.look(pace.next_look(), stuck).is_ok());
@@ -190,7 +191,7 @@ mod tests {
     #[test]
     fn a_deadline_comes_before_the_window_ends() {
         let start = Instant::now();
-        let mut pace = Pace::new(start, IDLE);
+        let mut pace = Pace::new(start, IDLE, 0);
         pace.must_end(start + Duration::from_secs(15));
         assert_eq!(pace.next_look(), start + Duration::from_secs(15));
         let moving = Progress { received: 1 << 20, sent: 1 << 20, turn: Turn::Anyone };
@@ -202,12 +203,12 @@ mod tests {
     fn a_client_that_ended_its_direction_is_answered_unless_it_is_gone() {
         let start = Instant::now();
         let waiting = Progress { received: 0, sent: 0, turn: Turn::Anyone };
-        let mut pace = Pace::new(start, IDLE);
+        let mut pace = Pace::new(start, IDLE, 0);
         pace.half_close(start, 0);
         assert_eq!(pace.next_look(), start + HALF_CLOSED_QUIET);
         assert!(matches!(pace.look(pace.next_look(), waiting), Err(Kind::DownstreamGone)));
 
-        let mut pace = Pace::new(start, IDLE);
+        let mut pace = Pace::new(start, IDLE, 0);
         pace.half_close(start, 0);
         let taken = Progress { sent: 100, ..waiting };
         assert!(pace.look(pace.next_look(), taken).is_ok());

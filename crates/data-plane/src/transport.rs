@@ -17,7 +17,7 @@ pub(crate) enum Socket {
     Tcp(TcpStream),
     /// One in memory, where a test plays the network.
     #[cfg(test)]
-    Memory(crate::testing::MemorySocket),
+    Memory(Box<crate::testing::MemorySocket>),
 }
 
 /// A connected stream of bytes.

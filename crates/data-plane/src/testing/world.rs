@@ -179,7 +179,7 @@ impl World {
         let port = self.clients.get();
         self.clients.set(port + 1);
         let remote = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), port);
-        let (worker, socket) = (Rc::clone(&self.worker), Socket::Memory(server.under(weather)));
+        let (worker, socket) = (Rc::clone(&self.worker), Socket::Memory(Box::new(server.under(weather))));
         let serve = async move {
             let _presence = Presence::announce(&worker, worker.count()).await;
             connection::serve(&worker, &listener, &worker.gate(address), address, socket, remote).await

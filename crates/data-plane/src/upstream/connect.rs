@@ -41,7 +41,9 @@ async fn open(endpoint: &Endpoint) -> Result<Socket, ProxyError> {
     let address = endpoint.config.address;
     #[cfg(test)]
     if let Some(dialled) = crate::testing::dial(address).await {
-        return dialled.map(Socket::Memory).map_err(|error| ProxyError::unsent(Kind::Connect(error)));
+        return dialled
+            .map(|socket| Socket::Memory(Box::new(socket)))
+            .map_err(|error| ProxyError::unsent(Kind::Connect(error)));
     }
     let opened = TcpStream::connect(address).await.and_then(tune);
     opened.map(Socket::Tcp).map_err(|error| ProxyError::unsent(Kind::Connect(error)))

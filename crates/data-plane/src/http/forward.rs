@@ -177,7 +177,7 @@ impl Call<'_, '_> {
         let mut opening = pin!(Lease::open(picked, opened));
         let lease = poll_fn(|cx| match opening.as_mut().poll(cx) {
             Poll::Ready(lease) => Poll::Ready(Ok(lease)),
-            Poll::Pending if self.downstream.is_request_ended() => self.downstream.poll_gone(cx).map(Err),
+            Poll::Pending if self.downstream.is_request_ended() => self.poll_left(cx).map(Err),
             Poll::Pending => Poll::Pending,
         });
         match lease.await {
@@ -188,6 +188,27 @@ impl Call<'_, '_> {
                 Err(Failed::Again { fresh, failed: Some(picked) })
             }
             Ok(Err((error, _))) | Err(error) => Err(Failed::Over(error)),
+        }
+    }
+
+    /// Ready when the client has left, as far as that can be told while nothing is sent to it.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
+        if let Poll::Ready(gone) = self.downstream.poll_gone(cx) {
+            return Poll::Ready(gone);
+        }
+        self.note_half_close();
+        if !self.course.is_half_closed {
+            return Poll::Pending;
+        }
+        self.timer.poll_expired(cx).map(|()| ProxyError::fatal(Kind::DownstreamGone))
+    }
+
+    /// From now on the client may be gone, if it has ended its direction.
+    fn note_half_close(&mut self) {
+        if self.downstream.is_half_closed() && !self.course.is_half_closed {
+            self.course.is_half_closed = true;
+            self.course.pace.half_close(Instant::now(), self.sent());
+            self.timer.set(Some(self.course.pace.next_look()));
         }
     }
 
@@ -346,11 +367,7 @@ impl Call<'_, '_> {
         {
             return Poll::Ready(gone);
         }
-        if self.downstream.is_half_closed() && !self.course.is_half_closed {
-            self.course.is_half_closed = true;
-            self.course.pace.half_close(Instant::now(), self.sent());
-            self.timer.set(Some(self.course.pace.next_look()));
-        }
+        self.note_half_close();
         loop {
             ready!(self.timer.poll_expired(cx));
             let turn = if self.downstream.has_to_send() { Turn::ClientSends } else { turn };

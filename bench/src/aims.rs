@@ -78,10 +78,13 @@ impl Aim {
         Verdict { scenario: self.scenario, aim, measured, reached }
     }
 
+    /// That of our best variant.
     fn ratio(&self, outcome: &Outcome, peer: &str) -> Option<f64> {
-        let ours = outcome.best("meshwork", self.metric)?.samples.get(&self.metric)?;
         let theirs = outcome.best(peer, self.metric)?.samples.get(&self.metric)?;
-        statistics::ratio(ours, theirs).map(|spread| spread.median)
+        let ours = outcome.variants("meshwork").filter_map(|row| row.samples.get(&self.metric));
+        let ratios =
+            ours.filter_map(|samples| statistics::ratio(samples, theirs)).map(|spread| spread.median);
+        ratios.min_by(|a, b| self.metric.cost(*a).total_cmp(&self.metric.cost(*b)))
     }
 
     fn limit(&self) -> f64 {

@@ -25,8 +25,9 @@ type Sample = BTreeMap<Metric, f64>;
 
 /// Runs scenarios, one after the other.
 pub(crate) fn run(plan: &[Scenario]) -> anyhow::Result<Results> {
-    process::prepare()?;
+    // Before this process ties itself to one core.
     let (machine, versions) = (results::machine(), results::versions());
+    process::prepare()?;
     let dir = tempfile::tempdir()?;
     certificates::write(dir.path())?;
     let origin = Origin::start(dir.path())?;

@@ -90,12 +90,17 @@ impl Outcome {
         all
     }
 
-    /// The best of a program's variants by a metric; ours is the build under test.
+    /// The best of a program's variants by a metric.
     pub(crate) fn best(&self, program: &str, metric: Metric) -> Option<&Row> {
-        let of_program = |row: &&Row| row.label == program || row.label.starts_with(&format!("{program} ("));
-        let value = |row: &Row| row.spread(metric).map(|spread| metric.cost(spread.median));
-        let measured = self.rows.iter().filter(of_program).filter(|row| value(row).is_some());
-        measured.min_by(|a, b| value(a).partial_cmp(&value(b)).unwrap_or(std::cmp::Ordering::Equal))
+        let cost = |row: &Row| row.spread(metric).map(|spread| metric.cost(spread.median));
+        let measured = self.variants(program).filter_map(|row| Some((row, cost(row)?)));
+        measured.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(row, _)| row)
+    }
+
+    /// A program's rows; of ours, those of the build under test.
+    pub(crate) fn variants(&self, program: &str) -> impl Iterator<Item = &Row> {
+        let variant = format!("{program} (");
+        self.rows.iter().filter(move |row| row.label == program || row.label.starts_with(&variant))
     }
 
     /// A row's lead metric as a multiple of a program's best.

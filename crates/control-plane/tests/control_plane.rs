@@ -185,7 +185,7 @@ impl Client {
             Vec::new()
         };
         let task = tokio::spawn(async move {
-            let _ = run_client(channel, client::Session::new(node), apply).await;
+            let _ = run_client(channel, client::Session::new(node), apply, || ()).await;
         });
         Self { has, task }
     }

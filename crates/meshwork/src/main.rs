@@ -3,6 +3,7 @@
 //! This crate wires the rooms together: arguments, runtimes, signals. What the roles do stands in the other crates.
 
 mod cli;
+mod memory;
 mod signals;
 
 use std::process::ExitCode;

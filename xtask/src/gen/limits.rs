@@ -33,8 +33,8 @@ pub(super) fn write(root: &Path) -> Result<()> {
 
 /// What is wrong with the page, if anything is.
 pub(crate) fn check(root: &Path) -> Result<Option<String>> {
-    let is_current =
-        std::fs::read_to_string(root.join(OUTPUT)).is_ok_and(|text| text == page(root).unwrap_or_default());
+    let page = page(root)?;
+    let is_current = std::fs::read_to_string(root.join(OUTPUT)).is_ok_and(|text| text == page);
     Ok((!is_current).then(|| format!("{OUTPUT} is not what {INPUT} says: run `cargo xtask gen`")))
 }
 

@@ -15,7 +15,7 @@ use meshwork_xds::bootstrap::{self, Bootstrap};
 use super::identity::{self, Identity};
 use super::serving::Serving;
 use super::{problems, runtime};
-use crate::signals;
+use crate::{memory, signals};
 
 /// Run a proxy by an Envoy bootstrap file (v3, YAML or JSON, static resources)
 #[derive(clap::Args)]
@@ -62,6 +62,7 @@ async fn serve(bootstrap: Bootstrap, identity: Option<FileIdentity>, serving: Se
     }
     // No more config comes.
     meshwork_xds::unload_descriptors();
+    memory::give_back();
     let following = async {
         match identity {
             Some(identity) => identity::follow(identity).await,

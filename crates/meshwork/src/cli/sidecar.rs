@@ -18,7 +18,7 @@ use tracing::{Instrument, info_span};
 
 use super::serving::Serving;
 use super::{runtime, workload};
-use crate::signals;
+use crate::{memory, signals};
 
 /// Run the proxy of a workload
 ///
@@ -59,7 +59,8 @@ impl Sidecar {
         let mut signals = signals::Stop::listen()?;
         let (address, identity) = (enrolled.control_plane, Arc::clone(&enrolled.identity));
         let control_plane = info_span!("control-plane", %address);
-        let discovery = xds::grpc::run_client(channel, session, |update| proxy.apply(update));
+        let apply = |update| proxy.apply(update);
+        let discovery = xds::grpc::run_client(channel, session, apply, memory::give_back);
         tokio::select! {
             () = enrolled.keep_fresh() => {}
             denied = discovery.instrument(control_plane) => return Err(refusal(address, &identity, &denied)),

@@ -31,7 +31,8 @@ const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 /// Runs the client: connects, reconnects with jittered backoff, keeps what it has in between. It ends only where the
 /// control plane denies us all discovery and never has answered anything; who has config goes on with it.
 ///
-/// `apply` gets every update, and says which resources it cannot run; these keep their last good version.
+/// `apply` gets every update, and says which resources it cannot run; these keep their last good version. `rest` is
+/// called when nothing has come for a while: the moment to give memory back.
 ///
 /// # Cancel safety
 /// Dropping it ends the stream; what was applied stays applied.
@@ -39,12 +40,13 @@ pub async fn run_client(
     channel: Channel,
     mut session: Session,
     mut apply: impl FnMut(Update) -> Vec<Rejection> + Send,
+    mut rest: impl FnMut() + Send,
 ) -> Denied {
     let mut backoff = FIRST_BACKOFF;
     let mut is_known = false;
     loop {
         let mut answered = false;
-        let ended = run_stream(channel.clone(), &mut session, &mut apply, &mut answered).await;
+        let ended = run_stream(channel.clone(), &mut session, &mut apply, &mut rest, &mut answered).await;
         if answered {
             backoff = FIRST_BACKOFF;
             is_known = true;
@@ -71,6 +73,7 @@ async fn run_stream(
     channel: Channel,
     session: &mut Session,
     apply: &mut (impl FnMut(Update) -> Vec<Rejection> + Send),
+    rest: &mut (impl FnMut() + Send),
     answered: &mut bool,
 ) -> Result<(), Status> {
     let (requests, outgoing) = mpsc::channel::<DeltaDiscoveryRequest>(REQUESTS);
@@ -82,7 +85,7 @@ async fn run_stream(
         AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
     let response = client.delta_aggregated_resources(ReceiverStream::new(outgoing)).await?;
     let mut incoming = response.into_inner();
-    while let Some(message) = next_message(&mut incoming).await? {
+    while let Some(message) = next_message(&mut incoming, rest).await? {
         *answered = true;
         let Some(response) = wire::response(message) else { continue };
         for request in take_in(session, response, apply) {
@@ -95,15 +98,15 @@ async fn run_stream(
 /// Waits for a message; where that takes long, lightly.
 async fn next_message(
     incoming: &mut Streaming<DeltaDiscoveryResponse>,
+    rest: &mut impl FnMut(),
 ) -> Result<Option<DeltaDiscoveryResponse>, Status> {
     let mut next = pin!(incoming.message());
-    match timeout(QUIET, &mut next).await {
-        Ok(message) => message,
-        Err(_) => {
-            descriptors::unload();
-            next.await
-        }
+    if let Ok(message) = timeout(QUIET, &mut next).await {
+        return message;
     }
+    descriptors::unload();
+    rest();
+    next.await
 }
 
 fn take_in(

@@ -120,11 +120,12 @@ async fn updates_arrive_and_refusals_come_back() {
     let (address, task) = serve(Arc::clone(&handler), true).await;
     let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
     let (seen, mut updates) = tokio::sync::mpsc::channel(100);
-    let client = run_client(channel, Session::new(node("n")), move |update: Update| {
+    let apply = move |update: Update| {
         seen.try_send(names(&update)).unwrap();
         let bad = update.upserts.iter().filter(|resource| resource.name() == "bad");
         bad.map(|bad| Rejection { kind: bad.kind(), name: "bad".into(), why: "field x: no".into() }).collect()
-    });
+    };
+    let client = run_client(channel, Session::new(node("n")), apply, || ());
     let script = async {
         assert_eq!(updates.recv().await.unwrap(), ["a", "bad"]);
         assert_eq!(updates.recv().await.unwrap(), ["a"]);
@@ -157,10 +158,11 @@ async fn a_stream_that_the_control_plane_ends_is_opened_anew_and_goes_on_where_i
     let (address, task) = serve(Arc::clone(&handler), true).await;
     let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
     let (seen, mut updates) = tokio::sync::mpsc::channel(100);
-    let client = run_client(channel, Session::new(node("n")), move |update: Update| {
+    let apply = move |update: Update| {
         seen.try_send(names(&update)).unwrap();
         Vec::new()
-    });
+    };
+    let client = run_client(channel, Session::new(node("n")), apply, || ());
     let script = async {
         assert_eq!(updates.recv().await.unwrap(), ["a"]);
         handler.restart(&[cluster("a", 1), cluster("b", 1)]);
@@ -197,7 +199,7 @@ async fn who_proves_no_identity_gets_no_stream() {
 async fn a_client_that_is_denied_from_the_start_ends() {
     let (address, task) = serve(ControlPlane::new(&[]), true).await;
     let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
-    let client = run_client(channel, Session::new(node("stranger")), |_| Vec::new());
+    let client = run_client(channel, Session::new(node("stranger")), |_| Vec::new(), || ());
     let denied = tokio::time::timeout(DEADLINE, client).await.unwrap();
     assert_eq!(denied.0, "you are nobody here");
     task.abort();

@@ -139,17 +139,16 @@ pub fn get(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
     )
 }
 
-/// Takes the chunked coding off a body; what is not well-formed stays as it is.
-pub fn dechunk(mut body: &str) -> String {
-    let mut text = String::new();
-    while let Some((size, rest)) = body.split_once("\r\n") {
-        let Ok(size) = usize::from_str_radix(size, 16) else { break };
-        if size == 0 {
-            return text;
-        }
-        let Some(data) = rest.get(..size) else { break };
-        text += data;
-        body = rest[size..].trim_start_matches("\r\n");
+/// Takes the chunked coding off a body: its data, and what begins with the last chunk. Where it is not well-formed, all
+/// of that is in the second part.
+pub fn dechunk(mut bytes: &[u8]) -> (Vec<u8>, &[u8]) {
+    let mut data = Vec::new();
+    while let Some(at) = bytes.windows(2).position(|w| w == b"\r\n") {
+        let size = std::str::from_utf8(&bytes[..at]).ok().and_then(|s| usize::from_str_radix(s, 16).ok());
+        let Some(size @ 1..) = size else { break };
+        let Some(chunk) = bytes.get(at + 2..at + 2 + size) else { break };
+        data.extend_from_slice(chunk);
+        bytes = bytes.get(at + size + 4..).unwrap_or_default();
     }
-    text + body
+    (data, bytes)
 }

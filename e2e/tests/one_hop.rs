@@ -83,7 +83,12 @@ fn seen(bytes: &[u8]) -> String {
     let mut lines: Vec<_> = head.split("\r\n").map(str::to_owned).collect();
     lines[1..].sort();
     let chunked = lines.iter().any(|l| l == "transfer-encoding: chunked");
-    let body = if chunked { e2e::http::dechunk(body) } else { body.to_owned() };
+    let body = if chunked {
+        let (data, last) = e2e::http::dechunk(body.as_bytes());
+        format!("{}, then {}", String::from_utf8_lossy(&data), String::from_utf8_lossy(last))
+    } else {
+        body.to_owned()
+    };
     format!("{}\n\n{body}", lines.join("\n"))
 }
 

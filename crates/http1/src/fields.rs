@@ -81,11 +81,6 @@ const NEVER_TRAILERS: &[&[u8]] = &[
     b"date",
     b"expires",
     b"forwarded",
-    b"if-match",
-    b"if-modified-since",
-    b"if-none-match",
-    b"if-range",
-    b"if-unmodified-since",
     b"location",
     b"max-forwards",
     b"pragma",
@@ -94,14 +89,12 @@ const NEVER_TRAILERS: &[&[u8]] = &[
     b"set-cookie",
     b"trailer",
     b"vary",
+    b"warning",
     b"www-authenticate",
-    b"x-forwarded-client-cert",
-    b"x-forwarded-for",
-    b"x-forwarded-host",
-    b"x-forwarded-proto",
     b"x-real-ip",
-    b"x_forwarded_client_cert",
 ];
+/// The same, by how names begin: conditions, and what proxies say, in the spelling of CGI, too.
+const NEVER_TRAILERS_BEFORE: &[&[u8]] = &[b"if-", b"proxy-", b"x-forwarded-", b"x_forwarded_"];
 
 impl Known {
     /// Recognises a name in any case: one comparison at most, chosen by the length.
@@ -127,7 +120,10 @@ impl Known {
 
     /// Whether a field of this name may stand in a trailer section. Source: RFC 9110 §6.5.1.
     pub(crate) fn may_trail(self, name: &[u8]) -> bool {
-        self == Self::Other && !NEVER_TRAILERS.iter().any(|never| name.eq_ignore_ascii_case(never))
+        let begins = |start: &[u8]| name.get(..start.len()).is_some_and(|n| n.eq_ignore_ascii_case(start));
+        self == Self::Other
+            && !NEVER_TRAILERS.iter().any(|never| name.eq_ignore_ascii_case(never))
+            && !NEVER_TRAILERS_BEFORE.iter().any(|start| begins(start))
     }
 
     pub(crate) fn is_hop_by_hop(self) -> bool {
@@ -181,6 +177,10 @@ mod tests {
             let name = String::from_utf8_lossy(never);
             assert!(!may_trail(never) && !may_trail(&never.to_ascii_uppercase()), "{name}");
             assert!(may_trail(format!("{name}-x").as_bytes()), "{name}");
+        }
+        for name in ["If-Match", "proxy-authorization", "X-Forwarded-Client-Cert", "x_forwarded_client_cert"]
+        {
+            assert!(!may_trail(name.as_bytes()), "{name}");
         }
     }
 

@@ -78,12 +78,6 @@ impl Fields {
         self.lines.retain(|(n, _)| &text[n.range()] != name);
     }
 
-    /// Keeps the field lines for which `keep(name, value)` is true.
-    pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
-        let text = &self.text;
-        self.lines.retain(|(n, v)| keep(&text[n.range()], &text[v.range()]));
-    }
-
     /// Every field line as name and value, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.lines.iter().map(|(n, v)| (self.read(*n), self.read(*v)))

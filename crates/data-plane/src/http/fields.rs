@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use fastrand::Rng;
-use meshwork_model::head::{Fields, RequestHead, ResponseHead};
+use meshwork_model::head::{RequestHead, ResponseHead};
 use meshwork_model::proxy::{Direction, HttpConnection};
 use meshwork_model::reason::Reason;
 
@@ -19,39 +19,6 @@ const REQUEST_ID: &[u8] = b"x-request-id";
 /// The trace that a request is part of. Source: W3C Trace Context §3.2; B3 propagation, single and multiple header.
 const TRACE_PARENT: &[u8] = b"traceparent";
 const B3: [&[u8]; 2] = [b"b3", b"x-b3-traceid"];
-
-/// What no trailer may carry: it would change, after the fact, how a message was delimited, routed, authenticated or
-/// understood. Source: RFC 9110 §6.5.1.
-const NOT_IN_TRAILERS: [&[u8]; 26] = [
-    b"age",
-    b"authorization",
-    b"cache-control",
-    b"connection",
-    b"content-encoding",
-    b"content-length",
-    b"content-range",
-    b"content-type",
-    b"cookie",
-    b"expect",
-    b"expires",
-    b"host",
-    b"keep-alive",
-    b"location",
-    b"max-forwards",
-    b"pragma",
-    b"range",
-    b"retry-after",
-    b"set-cookie",
-    b"te",
-    b"trailer",
-    b"transfer-encoding",
-    b"upgrade",
-    b"vary",
-    b"warning",
-    b"www-authenticate",
-];
-/// The same, by how their names begin: what proxies say of a request, and conditions.
-const NOT_IN_TRAILERS_BEFORE: [&[u8]; 4] = [b"x-forwarded-", b"x_forwarded_", b"proxy-", b"if-"];
 
 /// Writes the fields that a request gets before it is judged.
 ///
@@ -83,14 +50,6 @@ pub(crate) fn prepare_request(
 
 fn is_untraced(head: &RequestHead) -> bool {
     head.fields.find(TRACE_PARENT).is_none() && B3.iter().all(|name| head.fields.find(name).is_none())
-}
-
-/// Drops the trailers that none may be.
-pub(crate) fn prepare_trailers(trailers: &mut Fields) {
-    trailers.retain(|name, _| {
-        !NOT_IN_TRAILERS.contains(&name)
-            && !NOT_IN_TRAILERS_BEFORE.iter().any(|start| name.starts_with(start))
-    });
 }
 
 /// Writes the fields that a response gets.
@@ -221,31 +180,6 @@ mod tests {
                 assert_eq!(head.fields.all(name.as_bytes()).collect::<Vec<_>>(), [value.as_bytes()]);
             }
         }
-    }
-
-    #[test]
-    fn trailers_cannot_change_what_was_judged() {
-        let mut trailers = Fields::default();
-        for name in [
-            "X-Forwarded-Client-Cert",
-            "x_forwarded_client_cert",
-            "Host",
-            "Content-Length",
-            "Transfer-Encoding",
-            "Authorization",
-            "TE",
-            "Connection",
-            "Proxy-Authorization",
-            "Set-Cookie",
-            "If-Match",
-            "grpc-status",
-            "x-checksum",
-        ] {
-            trailers.push(name.as_bytes(), b"1");
-        }
-        prepare_trailers(&mut trailers);
-        let left: Vec<_> = trailers.iter().map(|(name, _)| name).collect();
-        assert_eq!(left, [&b"grpc-status"[..], b"x-checksum"]);
     }
 
     #[test]

@@ -337,19 +337,17 @@ impl Call<'_, '_> {
         let record = &mut *self.record;
         move_on(cx, upstream, self.downstream, back, |frame| match frame {
             Frame::Data(data) => record.bytes_out += data.len() as u64,
-            Frame::Trailers(trailers) => {
-                record.grpc_status = grpc_status(trailers).or(record.grpc_status);
-                fields::prepare_trailers(trailers);
-            }
+            Frame::Trailers(trailers) => record.grpc_status = grpc_status(trailers).or(record.grpc_status),
         })
     }
 
     /// Moves the request's body. That the upstream takes no more of it is not the end: its response may be on its way.
     fn poll_request(&mut self, cx: &mut Context<'_>, upstream: &mut Upstream) -> Result<(), ProxyError> {
         let record = &mut *self.record;
-        let moved = move_on(cx, self.downstream, upstream, &mut self.course.flow, |frame| match frame {
-            Frame::Data(data) => record.bytes_in += data.len() as u64,
-            Frame::Trailers(trailers) => fields::prepare_trailers(trailers),
+        let moved = move_on(cx, self.downstream, upstream, &mut self.course.flow, |frame| {
+            if let Frame::Data(data) = frame {
+                record.bytes_in += data.len() as u64;
+            }
         });
         match moved {
             Ok(Moved::ReceiverFull) => self.course.pace.hold_up(),
@@ -401,15 +399,15 @@ fn move_on<F: Side, T: Side>(
     from: &mut F,
     to: &mut T,
     flow: &mut Flow,
-    mut note: impl FnMut(&mut Frame),
+    mut note: impl FnMut(&Frame),
 ) -> Result<Moved, ProxyError> {
     while *flow == Flow::Open {
         if to.poll_ready(cx)?.is_pending() {
             return Ok(Moved::ReceiverFull);
         }
         match from.poll_frame(cx)? {
-            Poll::Ready(Some(mut frame)) => {
-                note(&mut frame);
+            Poll::Ready(Some(frame)) => {
+                note(&frame);
                 to.send(frame)?;
             }
             Poll::Ready(None) => {

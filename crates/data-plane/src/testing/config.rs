@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use meshwork_identity::{CertificateAuthority, IdentitySource};
 use meshwork_model::proxy::{
-    Balancing, ChainMatch, Cluster, Codec, Direction, Discovery, Domain, DownstreamTls, Endpoint, Endpoints,
-    FilterChain, Forward, HttpConnection, Listener, NetworkFilter, PathMatch, PathNormalization, Resource,
-    Route, RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy, UpstreamProtocol, VirtualHost,
-    WeightedCluster,
+    Balancing, ChainMatch, Cluster, Direction, Discovery, Domain, DownstreamTls, Endpoint, Endpoints,
+    FilterChain, Forward, HttpConnection, Listener, NetworkFilter, PathMatch, Resource, Route, RouteAction,
+    RouteMatch, RouteSource, RouteTable, TcpProxy, UpstreamProtocol, VirtualHost, WeightedCluster,
 };
 use meshwork_model::spiffe::SpiffeId;
 
@@ -68,20 +67,8 @@ pub(crate) fn http_connection(timeout: Option<Duration>) -> HttpConnection {
         }),
     };
     let host = VirtualHost { name: "all".into(), domains: vec![Domain::Any], routes: vec![route] };
-    HttpConnection {
-        stat_prefix: "test".into(),
-        codec: Codec::Auto,
-        routes: RouteSource::Inline(Arc::new(RouteTable { name: "table".into(), hosts: vec![host] })),
-        filters: vec![],
-        paths: PathNormalization::default(),
-        generate_request_id: false,
-        tracing: false,
-        connect: false,
-        server_name: None,
-        idle_timeout: None,
-        stream_idle_timeout: None,
-        access_logs: vec![],
-    }
+    let table = RouteTable { name: "table".into(), hosts: vec![host] };
+    HttpConnection::new("test", RouteSource::Inline(Arc::new(table)))
 }
 
 /// The cluster `a`.

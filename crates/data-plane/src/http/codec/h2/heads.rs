@@ -2,15 +2,12 @@
 
 use ::http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue};
 use ::http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
-use meshwork_http1::ParseError;
+use meshwork_http1::{ParseError, may_trail};
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
 
 use crate::error::{Kind, ProxyError};
 use crate::http::body::{Length, Shape};
 use crate::limits::FIELDS;
-
-/// Fields that a trailer section cannot carry, because they would change what was said before it.
-const NOT_IN_TRAILERS: [HeaderName; 2] = [CONTENT_LENGTH, HOST];
 
 /// Reads a request's head; the length is what it says, or `None` at the end of the stream.
 ///
@@ -85,10 +82,12 @@ fn read_fields(headers: &HeaderMap, fields: &mut Fields) {
     }
 }
 
-/// Reads trailers.
+/// Reads trailers, but for those that none may be.
 pub(super) fn fields_of(map: &HeaderMap) -> Fields {
     let mut fields = Fields::default();
-    read_fields(map, &mut fields);
+    for (name, value) in map.iter().filter(|(name, _)| may_trail(name.as_str().as_bytes())) {
+        fields.push(name.as_str().as_bytes(), value.as_bytes());
+    }
     fields
 }
 
@@ -146,11 +145,32 @@ pub(super) fn map_of_trailers(fields: &Fields) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(fields.len());
     for (name, value) in fields.iter() {
         let (name, value) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value));
-        if let (Ok(name), Ok(value)) = (name, value)
-            && !NOT_IN_TRAILERS.contains(&name)
-        {
+        if let (Ok(name), Ok(value)) = (name, value) {
             map.append(name, value);
         }
     }
     map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailers_cannot_change_what_was_judged() {
+        let mut map = HeaderMap::new();
+        for name in [
+            "x-forwarded-client-cert",
+            "authorization",
+            "content-length",
+            "set-cookie",
+            "grpc-status",
+            "x-sum",
+        ] {
+            map.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
+        }
+        let fields = fields_of(&map);
+        let left: Vec<_> = fields.iter().map(|(name, _)| name).collect();
+        assert_eq!(left, [&b"grpc-status"[..], b"x-sum"]);
+    }
 }

@@ -5,8 +5,11 @@ use std::time::Duration;
 use crate::limits::{
     CONNECTION_IDLE, EXCHANGE_IDLE, HANDSHAKE, HEAD_READ, POOL_IDLE, POOL_SWEEP, PROGRESS_WINDOW,
 };
-use crate::testing::config::{CONNECT_TIMEOUT, ORIGIN, ROUTE_TIMEOUT, SECOND, http, listener, tcp, web};
-use crate::testing::{Cut, World, play, play_as, timed};
+use crate::testing::config::{
+    CONNECT_TIMEOUT, ORIGIN, ROUTE_TIMEOUT, SECOND, cluster, http, listener, tcp, web,
+};
+use crate::testing::{Cut, Weather, World, play, play_as, timed};
+use meshwork_model::proxy::{Resource, UpstreamProtocol};
 use tokio::time::sleep;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -139,6 +142,22 @@ fn connecting_has_its_time_per_endpoint_and_goes_on_to_the_next() {
 fn endpoints_that_are_all_silent_are_a_503() {
     one(async |world| {
         world.silence(ORIGIN);
+        let mut client = world.connect();
+        client.send(GET).await;
+        let (answer, took) = timed(client.receive()).await;
+        assert_eq!(answer.status(), Some(503));
+        assert_about(took, CONNECT_TIMEOUT * 3);
+    });
+}
+
+#[test]
+fn an_endpoint_that_takes_a_connection_but_nothing_on_it_is_given_up_in_the_same_time() {
+    let mut cluster = cluster(&[ORIGIN]);
+    cluster.protocol = UpstreamProtocol::Http2;
+    let listener = listener(http(Some(ROUTE_TIMEOUT)), None);
+    play(vec![Resource::Cluster(cluster), listener], async |world| {
+        // Too little room for what HTTP/2 begins with, and nobody reads.
+        let _origin = world.origin_in(ORIGIN, 7, Weather::default());
         let mut client = world.connect();
         client.send(GET).await;
         let (answer, took) = timed(client.receive()).await;

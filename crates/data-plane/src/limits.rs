@@ -72,7 +72,8 @@ pub(crate) const MEMORY_STEP_BACK: u32 = 50;
 
 /// A keep-alive connection without a request. Source: Envoy `idle_timeout`, 1 h.
 pub(crate) const CONNECTION_IDLE: Duration = Duration::from_hours(1);
-/// A tunnel, an upgraded connection or a TCP connection on which no byte moves; the most for any exchange. Source: Envoy `tcp_proxy.idle_timeout`, 1 h.
+/// A tunnel, an upgraded connection or a TCP connection on which no byte moves; the most for any exchange. Source: Envoy
+/// `tcp_proxy.idle_timeout`, 1 h.
 pub(crate) const STREAM_IDLE: Duration = Duration::from_hours(1);
 /// How long what is left of a request is read and dropped after its answer, so that the answer is not lost to a
 /// reset. Source: RFC 9112 §9.6.

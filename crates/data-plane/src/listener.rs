@@ -1,9 +1,9 @@
 //! Listening sockets, and the loop that accepts from them.
 //!
 //! Each worker has a socket of its own per address (`SO_REUSEPORT`), so that a connection lives and dies on one
-//! thread, mostly that which accepts it: a worker that has too many hands the newest over. Sockets are bound when config is applied, on the caller's thread, so that what cannot be bound is
-//! refused there; they survive every update that keeps their address, and are not closed while connections wait in
-//! them.
+//! thread, mostly that which accepts it: a worker that has too many hands the newest over. Sockets are bound when config
+//! is applied, on the caller's thread, so that what cannot be bound is refused there; they survive every update that
+//! keeps their address, and are not closed while connections wait in them.
 
 use std::cell::Cell;
 use std::io;

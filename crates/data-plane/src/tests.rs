@@ -6,3 +6,15 @@ mod exchange;
 mod framing;
 mod http2_tests;
 mod tcp;
+
+use crate::testing::config::{ORIGIN, web};
+use crate::testing::{World, play};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Plays a script with one endpoint.
+fn one(script: impl AsyncFnOnce(&World)) {
+    play(web(&[ORIGIN]), script);
+}

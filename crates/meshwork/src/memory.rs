@@ -3,9 +3,10 @@
 //! Starting and reading config take several MiB for some milliseconds. The allocator keeps what was freed in the middle
 //! of its heap, so that an idle sidecar would hold it for ever.
 
-/// Gives back what the allocator holds and nobody uses. Takes about a millisecond, in which whoever allocates waits: for
+/// Gives back what reading config took, and what the allocator holds and nobody uses. Takes about a millisecond, in which whoever allocates waits: for
 /// moments when nothing is going on.
 pub(crate) fn give_back() {
+    meshwork_xds::unload_descriptors();
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     trim();
 }

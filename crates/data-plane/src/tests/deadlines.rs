@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::{GET, OK, POST, one};
 use crate::limits::{
     CONNECTION_IDLE, EXCHANGE_IDLE, HANDSHAKE, HEAD_READ, POOL_IDLE, POOL_SWEEP, PROGRESS_WINDOW,
 };
@@ -12,15 +13,8 @@ use crate::testing::{Cut, Weather, World, play, play_as, timed};
 use meshwork_model::proxy::{Resource, UpstreamProtocol};
 use tokio::time::sleep;
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n";
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// Timers are as exact as this.
 const TICK: Duration = Duration::from_millis(5);
-
-fn one(script: impl AsyncFnOnce(&World)) {
-    play(web(&[ORIGIN]), script);
-}
 
 fn assert_about(took: Duration, wanted: Duration) {
     assert!(took >= wanted.saturating_sub(TICK) && took <= wanted + TICK, "{took:?}, not {wanted:?}");
@@ -138,15 +132,20 @@ fn connecting_has_its_time_per_endpoint_and_goes_on_to_the_next() {
     });
 }
 
+/// A request is answered that no endpoint could be reached, after three tries.
+async fn assert_given_up(world: &World) {
+    let mut client = world.connect();
+    client.send(GET).await;
+    let (answer, took) = timed(client.receive()).await;
+    assert_eq!(answer.status(), Some(503));
+    assert_about(took, CONNECT_TIMEOUT * 3);
+}
+
 #[test]
 fn endpoints_that_are_all_silent_are_a_503() {
     one(async |world| {
         world.silence(ORIGIN);
-        let mut client = world.connect();
-        client.send(GET).await;
-        let (answer, took) = timed(client.receive()).await;
-        assert_eq!(answer.status(), Some(503));
-        assert_about(took, CONNECT_TIMEOUT * 3);
+        assert_given_up(world).await;
     });
 }
 
@@ -158,11 +157,7 @@ fn an_endpoint_that_takes_a_connection_but_nothing_on_it_is_given_up_in_the_same
     play(vec![Resource::Cluster(cluster), listener], async |world| {
         // Too little room for what HTTP/2 begins with, and nobody reads.
         let _origin = world.origin_in(ORIGIN, 7, Weather::default());
-        let mut client = world.connect();
-        client.send(GET).await;
-        let (answer, took) = timed(client.receive()).await;
-        assert_eq!(answer.status(), Some(503));
-        assert_about(took, CONNECT_TIMEOUT * 3);
+        assert_given_up(world).await;
     });
 }
 

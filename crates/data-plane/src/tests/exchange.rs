@@ -6,21 +6,23 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::{GET, OK, POST, one};
 use crate::drain::Phase;
 use crate::limits::{HALF_CLOSED_QUIET, INTERIM_RESPONSES, LINGER};
 use crate::testing::config::{ORIGIN, SECOND, http, listener, web};
 use crate::testing::{Cut, End, Origin, World, play, settle, timed};
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n";
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
 const SWITCHED: &str =
     "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// With one endpoint.
-fn one(script: impl AsyncFnOnce(&World)) {
-    play(web(&[ORIGIN]), script);
+/// An exchange in the middle of its response.
+async fn begun(world: &World) -> (End, End) {
+    let (mut client, mut upstream) = world.call(GET).await;
+    upstream.receive().await;
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbegun").await;
+    client.receive_head_and(5).await;
+    (client, upstream)
 }
 
 // === 1: a response before the request's end ===
@@ -208,10 +210,7 @@ fn a_client_that_breaks_off_within_its_body_takes_its_upstream_along() {
 #[test]
 fn a_client_that_leaves_within_the_response_takes_its_upstream_along() {
     one(async |world| {
-        let (mut client, mut upstream) = world.call(GET).await;
-        upstream.receive().await;
-        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbegun").await;
-        client.receive_head_and(5).await;
+        let (client, mut upstream) = begun(world).await;
         drop(client);
         half_closed().await;
         assert!(upstream.is_over().await);
@@ -470,10 +469,7 @@ fn a_change_of_config_disturbs_no_exchange() {
 #[test]
 fn an_exchange_that_is_dropped_is_recorded_and_leaves_nothing_open() {
     one(async |world| {
-        let (mut client, mut upstream) = world.call(GET).await;
-        upstream.receive().await;
-        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbegun").await;
-        client.receive_head_and(5).await;
+        let (mut client, mut upstream) = begun(world).await;
         world.kill();
         settle().await;
         assert_eq!(world.requests(), 1);

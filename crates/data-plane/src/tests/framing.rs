@@ -1,14 +1,8 @@
 //! Where one message ends and the next begins, for each kind of peer.
 
-use crate::testing::config::{ORIGIN, web};
-use crate::testing::{World, play, settle};
-
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-
-fn one(script: impl AsyncFnOnce(&World)) {
-    play(web(&[ORIGIN]), script);
-}
+use super::{GET, OK, one};
+use crate::testing::config::ORIGIN;
+use crate::testing::settle;
 
 #[test]
 fn pipelined_requests_are_answered_in_order_on_one_upstream_connection() {

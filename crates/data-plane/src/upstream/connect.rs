@@ -33,6 +33,17 @@ pub(crate) async fn connect(cluster: &ClusterConfig, endpoint: &Endpoint) -> Res
             )))),
         }
     };
+    in_time(cluster, opening).await
+}
+
+/// Gives whatever opens a connection the cluster's connect time-out.
+///
+/// # Errors
+/// That it passed; besides, those of `opening`.
+pub(super) async fn in_time<T>(
+    cluster: &ClusterConfig,
+    opening: impl Future<Output = Result<T, ProxyError>>,
+) -> Result<T, ProxyError> {
     let limit: Duration = cluster.cluster.connect_timeout;
     timeout(limit, opening).await.unwrap_or_else(|_| Err(ProxyError::unsent(Kind::ConnectTimeout)))
 }

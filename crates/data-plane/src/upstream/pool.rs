@@ -9,8 +9,9 @@ use std::future::poll_fn;
 use meshwork_model::proxy::UpstreamProtocol;
 use tokio::sync::Mutex;
 use tokio::task::spawn_local;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
+use super::connect::in_time;
 use super::{Picked, connect};
 use crate::error::{Kind, ProxyError};
 use crate::http::codec::{Upstream, h1, h2};
@@ -92,8 +93,10 @@ impl Lease {
     ) -> Result<Self, (ProxyError, Picked)> {
         let taken = match picked.cluster().protocol() {
             UpstreamProtocol::Http1 => open_h1(&picked, opened).await,
+            // An endpoint may take the connection, but not what HTTP/2 begins with.
             UpstreamProtocol::Http2 => {
-                in_time(&picked, picked.endpoint().pool.take_h2(&picked, opened)).await
+                let opening = picked.endpoint().pool.take_h2(&picked, opened);
+                in_time(&picked.cluster().config(), opening).await
             }
         };
         match taken {
@@ -209,15 +212,6 @@ async fn open_h1(picked: &Picked, opened: impl Fn(&Picked) -> OpenConnection) ->
     let connection = Box::new(h1::ClientConnection::new(open(picked).await?));
     let open = (opened(picked), retirement(Instant::now()));
     Ok((Upstream::H1(connection), Some(open), false))
-}
-
-/// Within the connect time-out: an endpoint may take the connection, but not what HTTP/2 begins with.
-async fn in_time<T>(
-    picked: &Picked,
-    opening: impl Future<Output = Result<T, ProxyError>>,
-) -> Result<T, ProxyError> {
-    let limit = picked.cluster().config().cluster.connect_timeout;
-    timeout(limit, opening).await.unwrap_or_else(|_| Err(ProxyError::unsent(Kind::ConnectTimeout)))
 }
 
 async fn open(picked: &Picked) -> Result<Transport, ProxyError> {

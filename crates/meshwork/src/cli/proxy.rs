@@ -61,7 +61,6 @@ async fn serve(bootstrap: Bootstrap, identity: Option<FileIdentity>, serving: Se
         bail!("the config cannot be run: {}", refused.join("; "));
     }
     // No more config comes.
-    meshwork_xds::unload_descriptors();
     memory::give_back();
     let following = async {
         match identity {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    AccessLog, Action, Balancing, ChainMatch, Cluster, Codec, DirectResponse, Direction, Discovery, Domain,
+    AccessLog, Action, Balancing, ChainMatch, Cluster, DirectResponse, Direction, Discovery, Domain,
     DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest, HttpConnection,
     HttpFilter, Listener, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resource,
     Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServiceName, StringMatch, TcpProxy,
@@ -132,19 +132,11 @@ fn permissive() -> Listener {
 }
 
 fn http() -> HttpConnection {
+    let routes = RouteSource::Named("outbound|80||catalog.shop.svc.cluster.local".into());
     HttpConnection {
-        stat_prefix: "http".into(),
-        codec: Codec::Auto,
-        routes: RouteSource::Named("outbound|80||catalog.shop.svc.cluster.local".into()),
-        filters: Vec::new(),
         paths: PathNormalization { rfc3986: true, merge_slashes: true, reject_escaped_slashes: true },
         generate_request_id: true,
-        tracing: false,
-        connect: false,
-        server_name: None,
-        idle_timeout: None,
-        stream_idle_timeout: None,
-        access_logs: Vec::new(),
+        ..HttpConnection::new("http", routes)
     }
 }
 

@@ -12,7 +12,6 @@ use tonic::{Code, Status, Streaming};
 
 use super::{Denied, wire};
 use crate::client::Session;
-use crate::descriptors;
 use crate::pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use crate::resource::{Rejection, Update};
 use crate::server::Request;
@@ -32,7 +31,8 @@ const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 /// control plane denies us all discovery and never has answered anything; who has config goes on with it.
 ///
 /// `apply` gets every update, and says which resources it cannot run; these keep their last good version. `rest` is
-/// called when nothing has come for a while: the moment to give memory back.
+/// called when nothing has come for a while: the moment to give memory back, that of
+/// [the descriptors](crate::unload_descriptors), too.
 ///
 /// # Cancel safety
 /// Dropping it ends the stream; what was applied stays applied.
@@ -104,7 +104,6 @@ async fn next_message(
     if let Ok(message) = timeout(QUIET, &mut next).await {
         return message;
     }
-    descriptors::unload();
     rest();
     next.await
 }

@@ -87,6 +87,7 @@ fn inbound(value: &Value) -> Option<Inbound> {
         port: port(value)?,
         bind: address(value.get("bind")?)?,
         application: address(value.get("application")?)?,
+        protocol: None,
     })
 }
 

@@ -256,6 +256,7 @@ impl State {
             labels: enrolment.labels.clone(),
             inbound: claims.inbound.clone(),
             outbound: claims.outbound.clone(),
+            capture: None,
         };
         Ok((claims, workload))
     }

@@ -216,6 +216,17 @@ pub struct Workload {
     pub inbound: Vec<Inbound>,
     /// The service ports that it calls, and where its proxy listens for the application.
     pub outbound: Vec<Outbound>,
+    /// Where its proxy takes all that leaves it; `None` where only `outbound` leads to the proxy.
+    pub capture: Option<Capture>,
+}
+
+/// Where a proxy takes what leaves its workload, whatever its destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// Where TCP connections are redirected to, by IP version.
+    pub outbound: Vec<SocketAddr>,
+    /// Where DNS queries are redirected to.
+    pub names: SocketAddr,
 }
 
 /// An inbound port of a workload.
@@ -227,6 +238,8 @@ pub struct Inbound {
     pub bind: SocketAddr,
     /// Where the application listens.
     pub application: SocketAddr,
+    /// What is spoken on it, as the workload says; a Service's word goes before it.
+    pub protocol: Option<Protocol>,
 }
 
 /// A service port that a workload calls.

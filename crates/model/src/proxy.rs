@@ -6,17 +6,20 @@
 mod cluster;
 mod endpoint;
 mod listener;
+mod names;
 mod policy;
 mod route;
 
 pub use cluster::{
-    Balancing, Cluster, Discovery, ServiceName, TransportMatch, UpstreamProtocol, UpstreamTls,
+    Balancing, Cluster, Discovery, DnsHost, Network, ServiceName, TransportMatch, UpstreamProtocol,
+    UpstreamTls,
 };
 pub use endpoint::{Endpoint, Endpoints, Workload};
 pub use listener::{
     AccessLog, ChainMatch, Codec, Direction, DownstreamTls, FilterChain, HttpConnection, HttpFilter,
     Listener, NetworkFilter, PathNormalization, RouteSource, TcpProxy, Transport,
 };
+pub use names::{Answer, NameTable, ZONE};
 pub use policy::{Action, Permission, Principal, Rbac, Rule, StringMatch};
 pub use route::{
     DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,

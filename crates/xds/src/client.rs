@@ -249,7 +249,7 @@ fn read(kind: Kind, carried: &Carried) -> Result<Resource, String> {
 fn endpoints_of(cluster: &Cluster) -> BTreeSet<String> {
     match &cluster.discovery {
         Discovery::Eds(name) => [name.to_string()].into(),
-        Discovery::Static(_) => BTreeSet::new(),
+        Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDestination => BTreeSet::new(),
     }
 }
 

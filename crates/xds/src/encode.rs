@@ -83,10 +83,14 @@ fn pack<M: Message + Name>(message: &M) -> pb::Any {
 }
 
 fn address(address: SocketAddr) -> pb::core::Address {
+    socket_address(address.ip().to_string(), address.port())
+}
+
+fn socket_address(host: String, port: u16) -> pb::core::Address {
     use pb::core::socket_address::PortSpecifier;
     let socket = pb::core::SocketAddress {
-        address: address.ip().to_string(),
-        port_specifier: Some(PortSpecifier::PortValue(u32::from(address.port()))),
+        address: host,
+        port_specifier: Some(PortSpecifier::PortValue(u32::from(port))),
         ..pb::core::SocketAddress::default()
     };
     pb::core::Address { address: Some(pb::core::address::Address::SocketAddress(socket)) }

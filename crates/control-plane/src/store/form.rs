@@ -61,7 +61,8 @@ pub(super) fn workload_to_text(workload: &Workload) -> String {
 
 pub(super) fn workload_from_text(text: &str) -> Option<Workload> {
     let lease: Lease = serde_json::from_str(text).ok()?;
-    let inbound = |p: InboundPort| Inbound { port: p.port, bind: p.bind, application: p.application };
+    let inbound =
+        |p: InboundPort| Inbound { port: p.port, bind: p.bind, application: p.application, protocol: None };
     let outbound =
         |p: OutboundPort| Outbound { service: Key::new(p.namespace, p.service), port: p.port, bind: p.bind };
     Some(Workload {
@@ -70,5 +71,6 @@ pub(super) fn workload_from_text(text: &str) -> Option<Workload> {
         labels: lease.labels,
         inbound: lease.inbound.into_iter().map(inbound).collect(),
         outbound: lease.outbound.into_iter().map(outbound).collect(),
+        capture: None,
     })
 }

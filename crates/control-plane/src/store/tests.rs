@@ -87,12 +87,14 @@ fn leases_survive() {
             port: 8080,
             bind: "127.0.0.1:41000".parse().expect("valid"),
             application: "127.0.0.1:9000".parse().expect("valid"),
+            protocol: None,
         }],
         outbound: vec![Outbound {
             service: Key::new("shop", "web"),
             port: 80,
             bind: "[::1]:42000".parse().expect("valid"),
         }],
+        capture: None,
     };
     store.keep_lease(&workload).expect("kept");
     drop(store);

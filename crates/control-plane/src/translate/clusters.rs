@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meshwork_model::mesh::{Inbound, Workload};
 use meshwork_model::proxy::{
-    Balancing, Cluster, Discovery, Endpoint, Endpoints, TransportMatch, UpstreamProtocol,
+    Balancing, Cluster, Discovery, Endpoint, Endpoints, Network, TransportMatch, UpstreamProtocol,
 };
 use meshwork_xds::Dialect;
 
@@ -21,6 +21,7 @@ pub(super) fn outbound(called: &Called<'_>, transports: Vec<TransportMatch>, dia
         service: Some(called.name()),
         discovery: Discovery::Eds(called.cluster()),
         // gRPC's core refuses a cluster with LEAST_REQUEST.
+        network: Network::Proxy,
         balancing: match dialect {
             Dialect::Grpc => Balancing::RoundRobin,
             Dialect::Meshwork | Dialect::Envoy => Balancing::LeastRequest,
@@ -39,6 +40,7 @@ pub(super) fn inbound(mesh: &Mesh, node: &Workload, inbound: &Inbound) -> Cluste
         name: Arc::clone(&name),
         service: served(mesh, node, inbound.port).map(|called| called.name()),
         discovery: Discovery::Static(Endpoints { cluster: name, endpoints: vec![endpoint] }),
+        network: Network::Proxy,
         balancing: Balancing::RoundRobin,
         connect_timeout: CONNECT_TIMEOUT,
         protocol: upstream(protocol(mesh, node, inbound.port).is_http2()),

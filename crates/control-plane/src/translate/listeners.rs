@@ -29,6 +29,9 @@ pub(super) fn outbound(called: &Called<'_>, bind: SocketAddr) -> Listener {
     Listener {
         name,
         address: Some(bind),
+        additional_addresses: Vec::new(),
+        bind_to_port: true,
+        use_original_dst: false,
         direction: Direction::Outbound,
         chains: vec![chain("outbound", None, filter)],
     }
@@ -41,6 +44,9 @@ pub(super) fn api(called: &Called<'_>, target: &str) -> Listener {
     Listener {
         name: target.into(),
         address: None,
+        additional_addresses: Vec::new(),
+        bind_to_port: true,
+        use_original_dst: false,
         direction: Direction::Outbound,
         chains: vec![chain("outbound", None, filter)],
     }
@@ -65,6 +71,9 @@ pub(super) fn inbound(mesh: &Mesh, node: &Workload, inbound: &Inbound) -> Listen
     Listener {
         name: format!("inbound|{}", inbound.port).into(),
         address: Some(inbound.bind),
+        additional_addresses: Vec::new(),
+        bind_to_port: true,
+        use_original_dst: false,
         direction: Direction::Inbound,
         chains: vec![chain],
     }

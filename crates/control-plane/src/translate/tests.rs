@@ -51,6 +51,7 @@ impl Cast {
                     port: value.parse().expect("a port"),
                     bind,
                     application: ([127, 0, 0, 1], 9000 + number).into(),
+                    protocol: None,
                 }),
                 "out" => {
                     let (service, port) = value.split_once(':').expect("a port");
@@ -66,7 +67,7 @@ impl Cast {
             }
         }
         let identity = SpiffeId::workload("mesh.local", namespace, &account).expect("valid");
-        Workload { key: Key::new(namespace, name), identity, labels, inbound, outbound }
+        Workload { key: Key::new(namespace, name), identity, labels, inbound, outbound, capture: None }
     }
 }
 

@@ -100,6 +100,7 @@ async fn a_restart_takes_no_endpoint_away_before_proxies_could_reconnect() {
         port,
         bind: ([127, 0, 0, 1], 41000).into(),
         application: ([127, 0, 0, 1], 9000).into(),
+        protocol: None,
     };
     let lease = |name: &str, account: &str| Workload {
         key: Key::new("shop", name),
@@ -107,6 +108,7 @@ async fn a_restart_takes_no_endpoint_away_before_proxies_could_reconnect() {
         labels: Labels::from([("app".to_owned(), "cart".to_owned())]),
         inbound: vec![inbound(8080)],
         outbound: Vec::new(),
+        capture: None,
     };
     // One of somebody who is not enrolled, or not any more with that identity, is not restored.
     world.restore(vec![lease("cart", "cart"), lease("thief", "cart"), lease("web", "cart")], Instant::now());

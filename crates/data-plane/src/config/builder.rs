@@ -191,6 +191,9 @@ impl Builder {
             transports.push((transport.transport.clone(), reach));
         }
         let endpoints = match &cluster.discovery {
+            Discovery::Dns(_) | Discovery::OriginalDestination => {
+                return Err("type: this discovery is not supported; write STATIC or EDS".into());
+            }
             Discovery::Eds(name) => self.group(Group::Eds(Arc::clone(name))),
             Discovery::Static(endpoints) => {
                 let group = self.group(Group::Cluster(Arc::clone(&cluster.name)));

@@ -46,6 +46,9 @@ pub(crate) fn listener(filter: NetworkFilter, tls: Option<DownstreamTls>) -> Res
         name: "web".into(),
         // The kernel's port is bound and never used: connections begin in memory.
         address: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)),
+        additional_addresses: Vec::new(),
+        bind_to_port: true,
+        use_original_dst: false,
         direction: Direction::Unspecified,
         chains: vec![chain],
     })
@@ -79,6 +82,7 @@ pub(crate) fn cluster(addresses: &[SocketAddr]) -> Cluster {
         name: "a".into(),
         service: None,
         discovery: Discovery::Static(endpoints),
+        network: meshwork_model::proxy::Network::Proxy,
         balancing: Balancing::RoundRobin,
         connect_timeout: CONNECT_TIMEOUT,
         protocol: UpstreamProtocol::Http1,

@@ -116,6 +116,9 @@ async fn what_is_refused_leaves_the_last_good_version() {
     let api = Resource::Listener(Listener {
         name: "api".into(),
         address: None,
+        additional_addresses: Vec::new(),
+        bind_to_port: true,
+        use_original_dst: false,
         direction: Direction::Outbound,
         chains: vec![],
     });
@@ -123,6 +126,9 @@ async fn what_is_refused_leaves_the_last_good_version() {
     let unbindable = Resource::Listener(Listener {
         name: "late".into(),
         address: Some(taken.local_addr().expect("bound")),
+        additional_addresses: Vec::new(),
+        bind_to_port: true,
+        use_original_dst: false,
         direction: Direction::Outbound,
         chains: vec![],
     });

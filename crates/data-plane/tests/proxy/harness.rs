@@ -110,6 +110,9 @@ pub(crate) fn listener(name: &str, direction: Direction, chain: FilterChain) -> 
     Resource::Listener(Listener {
         name: name.into(),
         address: Some(LOOPBACK),
+        additional_addresses: Vec::new(),
+        bind_to_port: true,
+        use_original_dst: false,
         direction,
         chains: vec![chain],
     })
@@ -175,6 +178,7 @@ pub(crate) fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {
         name: name.into(),
         service: Some(ServiceName { name: name.into(), namespace: "shop".into() }),
         discovery: Discovery::Static(Endpoints { cluster: name.into(), endpoints: endpoints.collect() }),
+        network: meshwork_model::proxy::Network::Proxy,
         balancing: Balancing::RoundRobin,
         connect_timeout: Duration::from_secs(5),
         protocol: UpstreamProtocol::Http1,

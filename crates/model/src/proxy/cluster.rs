@@ -13,6 +13,8 @@ pub struct Cluster {
     pub service: Option<ServiceName>,
     /// Where its endpoints come from.
     pub discovery: Discovery,
+    /// Whose network it is reached in.
+    pub network: Network,
     /// How one is picked.
     pub balancing: Balancing,
     /// How long opening a connection may take, handshake included.
@@ -47,6 +49,29 @@ pub enum Discovery {
     Static(Endpoints),
     /// Delivered on their own (EDS), under this name.
     Eds(Arc<str>),
+    /// Whatever a name stands for, asked again and again.
+    Dns(DnsHost),
+    /// The one address that the downstream connection was meant for before it was redirected.
+    OriginalDestination,
+}
+
+/// A host by name. Source: Envoy `LOGICAL_DNS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsHost {
+    /// The name.
+    pub host: Arc<str>,
+    /// The port.
+    pub port: u16,
+}
+
+/// Whose network an upstream connection is opened in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Network {
+    /// The proxy's.
+    #[default]
+    Proxy,
+    /// That of the workload, where the proxy serves one that has a network namespace of its own.
+    Workload,
 }
 
 /// How an endpoint is picked.

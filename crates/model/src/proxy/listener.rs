@@ -13,10 +13,38 @@ pub struct Listener {
     /// Where it listens; port 0 asks the kernel. `None` for an API listener (proxyless gRPC clients), which has
     /// no socket.
     pub address: Option<SocketAddr>,
+    /// Further addresses that it listens on, such as that of the other IP version.
+    pub additional_addresses: Vec<SocketAddr>,
+    /// Whether it has sockets of its own. One without takes the connections that others hand over, by the address that
+    /// they were meant for.
+    pub bind_to_port: bool,
+    /// Whether a connection that was redirected here is handed over to the listener of the address that it was meant
+    /// for, where there is one.
+    pub use_original_dst: bool,
     /// Which side of a workload it serves.
     pub direction: Direction,
     /// Tried in order; the first whose match holds takes the connection, and none closes it.
     pub chains: Vec<FilterChain>,
+}
+
+impl Listener {
+    /// A listener with one address and nothing out of the ordinary.
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        address: Option<SocketAddr>,
+        direction: Direction,
+        chains: Vec<FilterChain>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            additional_addresses: Vec::new(),
+            bind_to_port: true,
+            use_original_dst: false,
+            direction,
+            chains,
+        }
+    }
 }
 
 /// Which side of a workload a listener serves.
@@ -50,6 +78,9 @@ pub struct ChainMatch {
     pub transport: Option<Transport>,
     /// ALPN protocols that the client offers; one in common matches.
     pub alpn: Vec<Arc<str>>,
+    /// Server names (SNI) in lowercase, one of which the client asks for; `*.` at the beginning stands for one label or
+    /// more.
+    pub server_names: Vec<Arc<str>>,
 }
 
 /// The transport of a connection, as detected from its first bytes.

@@ -18,6 +18,7 @@ fn cluster(name: &str, eds: &str, content: u64) -> Resource {
         name: name.into(),
         service: None,
         discovery: Discovery::Eds(eds.into()),
+        network: meshwork_model::proxy::Network::Proxy,
         balancing: Balancing::RoundRobin,
         connect_timeout: Duration::from_secs(1 + content),
         protocol: UpstreamProtocol::Http1,
@@ -41,6 +42,9 @@ fn listener(name: &str, routes: &str, content: u64) -> Resource {
     Resource::Listener(Listener {
         name: name.into(),
         address: Some(([127, 0, 0, 1], 0).into()),
+        additional_addresses: Vec::new(),
+        bind_to_port: true,
+        use_original_dst: false,
         direction: Direction::Outbound,
         chains: vec![FilterChain {
             name: "".into(),

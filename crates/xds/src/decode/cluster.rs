@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    Balancing, Cluster, Discovery, Endpoints, ServiceName, TransportMatch, UpstreamProtocol,
+    Balancing, Cluster, Discovery, Endpoints, Network, ServiceName, TransportMatch, UpstreamProtocol,
 };
 use serde_json::Value;
 
@@ -37,6 +37,7 @@ pub(crate) fn cluster(
         name: name?,
         service: service(message.metadata.as_ref()),
         discovery: discovery?,
+        network: Network::Proxy,
         balancing: balancing?,
         connect_timeout: connect_timeout?,
         protocol: protocol?,

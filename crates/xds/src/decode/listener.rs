@@ -27,7 +27,7 @@ pub(crate) fn listener(
         let bind = address(message.address.as_ref(), &at.field("address"), problems);
         (Some(bind?), chains(message, at, problems))
     };
-    Some(Listener { name: name?.into(), address, direction: direction(message.traffic_direction), chains })
+    Some(Listener::new(name?, address, direction(message.traffic_direction), chains))
 }
 
 fn direction(direction: i32) -> Direction {
@@ -111,7 +111,7 @@ fn chain_match(
         }
     };
     let alpn = message.application_protocols.iter().map(|protocol| protocol.as_str().into()).collect();
-    Some(ChainMatch { transport, alpn })
+    Some(ChainMatch { transport, alpn, server_names: Vec::new() })
 }
 
 /// The filters of a chain: authorization, then one that consumes the connection.

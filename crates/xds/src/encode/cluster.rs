@@ -1,7 +1,7 @@
 //! Clusters and endpoints.
 
 use meshwork_model::proxy::{
-    Balancing, Cluster, Discovery, Endpoint, Endpoints, TransportMatch, UpstreamProtocol, Workload,
+    Balancing, Cluster, Discovery, DnsHost, Endpoint, Endpoints, TransportMatch, UpstreamProtocol, Workload,
 };
 use serde_json::json;
 
@@ -53,6 +53,11 @@ impl Writer<'_> {
                 message.eds_cluster_config = Some(EdsClusterConfig { eds_config: Some(ads()), service_name });
                 DiscoveryType::Eds
             }
+            Discovery::Dns(host) => {
+                message.load_assignment = Some(dns_host(&cluster.name, host));
+                DiscoveryType::LogicalDns
+            }
+            Discovery::OriginalDestination => DiscoveryType::OriginalDst,
         };
         message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind as i32));
     }
@@ -96,6 +101,28 @@ impl Writer<'_> {
             endpoints: localities,
             ..pb::endpoint::ClusterLoadAssignment::default()
         }
+    }
+}
+
+/// One endpoint, by name.
+fn dns_host(cluster: &str, host: &DnsHost) -> pb::endpoint::ClusterLoadAssignment {
+    use pb::endpoint::lb_endpoint::HostIdentifier;
+    let endpoint = pb::endpoint::Endpoint {
+        address: Some(super::socket_address(host.host.to_string(), host.port)),
+        ..pb::endpoint::Endpoint::default()
+    };
+    let endpoint = pb::endpoint::LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(endpoint)),
+        ..pb::endpoint::LbEndpoint::default()
+    };
+    let locality = pb::endpoint::LocalityLbEndpoints {
+        lb_endpoints: vec![endpoint],
+        ..pb::endpoint::LocalityLbEndpoints::default()
+    };
+    pb::endpoint::ClusterLoadAssignment {
+        cluster_name: cluster.to_owned(),
+        endpoints: vec![locality],
+        ..pb::endpoint::ClusterLoadAssignment::default()
     }
 }
 

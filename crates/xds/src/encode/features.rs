@@ -36,6 +36,9 @@ fn inbound_http() -> Listener {
     Listener {
         name: "inbound|8080".into(),
         address: Some("127.0.0.1:41000".parse().unwrap()),
+        additional_addresses: Vec::new(),
+        bind_to_port: true,
+        use_original_dst: false,
         direction: Direction::Inbound,
         chains: vec![FilterChain {
             name: "strict".into(),
@@ -69,6 +72,9 @@ fn inbound_tcp() -> Listener {
     Listener {
         name: "inbound|5432".into(),
         address: Some("[::1]:41001".parse().unwrap()),
+        additional_addresses: Vec::new(),
+        bind_to_port: true,
+        use_original_dst: false,
         direction: Direction::Inbound,
         chains: vec![FilterChain {
             name: "strict".into(),
@@ -88,6 +94,9 @@ fn outbound_http() -> Listener {
     Listener {
         name: "outbound|80|catalog.shop.svc.cluster.local".into(),
         address: Some("127.0.0.1:42000".parse().unwrap()),
+        additional_addresses: Vec::new(),
+        bind_to_port: true,
+        use_original_dst: false,
         direction: Direction::Outbound,
         chains: vec![FilterChain {
             name: "all".into(),
@@ -102,6 +111,9 @@ fn api_listener() -> Listener {
     Listener {
         name: "catalog.shop:80".into(),
         address: None,
+        additional_addresses: Vec::new(),
+        bind_to_port: true,
+        use_original_dst: false,
         direction: Direction::Outbound,
         chains: vec![FilterChain {
             name: "".into(),
@@ -115,13 +127,20 @@ fn api_listener() -> Listener {
 fn permissive() -> Listener {
     let chain = |name: &str, transport, alpn: &[&str], tls| FilterChain {
         name: name.into(),
-        matches: ChainMatch { transport, alpn: alpn.iter().map(|&p| p.into()).collect() },
+        matches: ChainMatch {
+            transport,
+            alpn: alpn.iter().map(|&p| p.into()).collect(),
+            server_names: vec![],
+        },
         tls,
         filter: NetworkFilter::Http(Arc::new(http())),
     };
     Listener {
         name: "inbound|8081".into(),
         address: Some("127.0.0.1:41002".parse().unwrap()),
+        additional_addresses: Vec::new(),
+        bind_to_port: true,
+        use_original_dst: false,
         direction: Direction::Unspecified,
         chains: vec![
             chain("mtls", Some(Transport::Tls), &["istio", "h2"], Some(downstream(&["h2"]))),
@@ -292,6 +311,7 @@ fn cluster(plaintext: bool) -> Cluster {
         name: "outbound|80||catalog.shop.svc.cluster.local".into(),
         service: Some(ServiceName { name: "catalog".into(), namespace: "shop".into() }),
         discovery: Discovery::Eds("outbound|80||catalog.shop.svc.cluster.local".into()),
+        network: meshwork_model::proxy::Network::Proxy,
         balancing: Balancing::LeastRequest,
         connect_timeout: Duration::from_secs(5),
         protocol: UpstreamProtocol::Http2,
@@ -311,6 +331,7 @@ fn application() -> Cluster {
                 workload: None,
             }],
         }),
+        network: meshwork_model::proxy::Network::Proxy,
         balancing: Balancing::RoundRobin,
         connect_timeout: Duration::from_millis(250),
         protocol: UpstreamProtocol::Http1,

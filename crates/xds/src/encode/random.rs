@@ -71,11 +71,11 @@ impl Random {
         if self.0.u8(0..4) == 0 {
             let filter = NetworkFilter::Http(Arc::new(self.http()));
             let chain = FilterChain { name: "".into(), matches: ChainMatch::default(), tls: None, filter };
-            return Listener { name, address: None, direction, chains: vec![chain] };
+            return Listener::new(name, None, direction, vec![chain]);
         }
         let mut chains = self.some(1, Self::chain);
         chains.sort_by_key(|chain| (chain.matches.transport.is_none(), chain.matches.alpn.is_empty()));
-        Listener { name, address: Some(self.address()), direction, chains }
+        Listener::new(name, Some(self.address()), direction, chains)
     }
 
     fn chain(&mut self) -> FilterChain {
@@ -92,7 +92,7 @@ impl Random {
         };
         FilterChain {
             name: self.text(),
-            matches: ChainMatch { transport, alpn: self.some(0, Self::text) },
+            matches: ChainMatch { transport, alpn: self.some(0, Self::text), server_names: vec![] },
             tls: self.maybe(Self::downstream),
             filter,
         }
@@ -255,6 +255,7 @@ impl Random {
             name: self.text(),
             service: self.maybe(|random| ServiceName { name: random.text(), namespace: random.text() }),
             discovery,
+            network: meshwork_model::proxy::Network::Proxy,
             balancing: self.pick(&[Balancing::RoundRobin, Balancing::Random, Balancing::LeastRequest]),
             connect_timeout: self.time(),
             protocol: self.pick(&[UpstreamProtocol::Http1, UpstreamProtocol::Http2]),

@@ -21,6 +21,7 @@ fn cluster(name: &str, seconds: u64) -> Resource {
         name: name.into(),
         service: None,
         discovery: Discovery::Eds(name.into()),
+        network: meshwork_model::proxy::Network::Proxy,
         balancing: Balancing::RoundRobin,
         connect_timeout: Duration::from_secs(seconds),
         protocol: UpstreamProtocol::Http1,

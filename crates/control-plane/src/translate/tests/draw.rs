@@ -126,6 +126,10 @@ fn cluster(cluster: &Cluster) -> String {
     match &cluster.discovery {
         Discovery::Eds(name) => assert_eq!(name, &cluster.name),
         Discovery::Static(endpoints) => text.push_str(&indent(&self::endpoints("static", endpoints))),
+        Discovery::Dns(host) => {
+            let _ = writeln!(text, "  by DNS: {}:{}", host.host, host.port);
+        }
+        Discovery::OriginalDestination => text.push_str("  where it was meant to go\n"),
     }
     for transport in &cluster.transports {
         let mark = transport.transport.as_deref().unwrap_or("any");

@@ -1,0 +1,1 @@
+//! How the traffic of an unmodified program reaches its proxy: a network namespace, nftables, DNS.

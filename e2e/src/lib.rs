@@ -11,12 +11,16 @@
 )]
 #![expect(clippy::print_stderr, reason = "a failed test shows what the programs beside it said")]
 
+pub mod captured;
 pub mod http;
+pub mod inside;
+pub mod leftovers;
 pub mod mesh;
 pub mod nginx;
 pub mod origin;
 pub mod program;
 pub mod proxy;
+pub mod user;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
     terminal.py STEPS WORD...
 
-STEPS is a JSON list of ["type", TEXT], ["expect", PATTERN] and ["size", ROWS, COLUMNS]. A pattern is looked for in
+STEPS is a JSON list of ["type", TEXT], ["expect", PATTERN], ["size", ROWS, COLUMNS] and ["running", WORD...]. A pattern is looked for in
 what came since the last one matched. Prints as JSON how the program ended and all that the terminal showed.
 """
 
@@ -19,6 +19,14 @@ import termios
 import time
 
 DEADLINE = 40
+
+
+def read(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 class Terminal:
@@ -52,6 +60,14 @@ class Terminal:
             if time.monotonic() > end or not self.read(0.2):
                 self.fail(f"{pattern!r} was not seen")
         self.at = found.end()
+
+    def running(self, *words):
+        """Waits until a process with this command line is there; programs start only when their proxy is ready."""
+        wanted = "\0".join(words).encode() + b"\0"
+        end = time.monotonic() + DEADLINE
+        while wanted not in {read(f"/proc/{pid}/cmdline") for pid in os.listdir("/proc") if pid.isdigit()}:
+            if time.monotonic() > end or not self.read(0.1):
+                self.fail(f"{words!r} does not run")
 
     def ended(self):
         end = time.monotonic() + DEADLINE

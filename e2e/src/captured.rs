@@ -87,6 +87,18 @@ impl Mesh {
         (answer.status == 200).then(|| serde_json::from_slice(&answer.body).ok()).flatten()
     }
 
+    /// Where the control plane listens.
+    pub fn control_plane_ports(&self) -> [u16; 2] {
+        [self.listen.port(), self.api.port()]
+    }
+
+    /// Whether a workload is one of the mesh: whether its lease lasts.
+    pub fn has(&self, workload: &str) -> bool {
+        let config = self.api("/api/v1/config").unwrap_or_default();
+        let workloads = config["workloads"].as_array().cloned().unwrap_or_default();
+        workloads.iter().any(|w| w.as_str().is_some_and(|w| w.split(['.', '/']).any(|part| part == workload)))
+    }
+
     /// What the control plane knows of a workload's proxy.
     pub fn proxy(&self, name: &str) -> Option<Value> {
         self.api("/api/v1/proxies")?.as_array()?.iter().find(|p| p["name"] == name).cloned()
@@ -95,6 +107,24 @@ impl Mesh {
     /// The edge from a workload to a service.
     pub fn edge(&self, from: &str, to: &str) -> Option<Value> {
         self.api("/api/v1/edges")?.as_array()?.iter().find(|e| e["from"] == from && e["to"] == to).cloned()
+    }
+
+    /// The process of a workload's sidecar.
+    pub fn sidecar(&self, workload: &str) -> Option<u32> {
+        let state = self.path(&format!("state/{workload}")).to_string_lossy().into_owned();
+        self.trace.processes().into_iter().find(|id| {
+            let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            let words: Vec<_> = line.split(|b| *b == 0).map(String::from_utf8_lossy).collect();
+            words.get(1).is_some_and(|w| w == "sidecar") && words.iter().any(|w| *w == state)
+        })
+    }
+
+    /// The process that runs a program of a workload, by the beginning of its command line.
+    pub fn process(&self, words: &[&str]) -> Option<u32> {
+        let wanted = words.join("\0") + "\0";
+        self.trace.processes().into_iter().find(|id| {
+            std::fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.starts_with(wanted.as_bytes()))
+        })
     }
 
     /// Notes what the programs hold, for [`Self::nothing_is_left`].
@@ -194,7 +224,7 @@ impl<'a> Run<'a> {
     /// A port that the program listens on, with something else on it.
     #[must_use]
     pub fn port_of(self, port: u16, protocol: &str) -> Self {
-        self.options(&["--port", &format!("{port}:{protocol}")])
+        self.options(&["--port", &format!("{port}/{protocol}")])
     }
 
     /// Further options.
@@ -209,7 +239,8 @@ impl<'a> Run<'a> {
         let mesh = self.mesh;
         let state = mesh.path(&format!("state/{}", self.name));
         let mut command = mesh.meshwork();
-        command.args(["run", "--name", self.name, "--control-plane", &mesh.listen.to_string()]);
+        command.args(["run", "--name", self.name, "--namespace", NAMESPACE, "--service-account", self.name]);
+        command.args(["--control-plane", &mesh.listen.to_string(), "--push-metrics", "1s", "--workers", "1"]);
         command.arg("--trust-bundle").arg(mesh.path("state/control-plane/bundle.pem"));
         if !state.exists() {
             command.arg("--token-file").arg(mesh.token(self.name, self.service));

@@ -94,3 +94,22 @@ fn links(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
 fn namespaces(process: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     links(&process.join("ns"))
 }
+
+/// The TCP ports on which a process listens in our own network.
+pub fn listening(process: u32) -> BTreeSet<u16> {
+    let held: BTreeSet<_> = links(Path::new(&format!("/proc/{process}/fd"))).collect();
+    let mut ports = BTreeSet::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = std::fs::read_to_string(table).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            // Source: proc(5): local address, remote address, state (0A is LISTEN), …, inode.
+            let [_, local, _, "0A", .., inode] = fields.get(..10).unwrap_or_default() else { continue };
+            let port = local.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok());
+            if held.contains(Path::new(&format!("socket:[{inode}]"))) {
+                ports.extend(port);
+            }
+        }
+    }
+    ports
+}

@@ -79,7 +79,7 @@ fn answer(listener: UnixListener) {
 fn addresses_of_the_host() -> Vec<IpAddr> {
     let text = output(Command::new("ip").args(["-json", "address", "show", "scope", "global"]));
     let links = e2e::json(&text);
-    let all = links.as_array().into_iter().flatten().flat_map(|link| link["addr_info"].as_array().cloned());
+    let all = links.as_array().into_iter().flatten().filter_map(|link| link["addr_info"].as_array().cloned());
     let addresses: Vec<IpAddr> = all.flatten().filter_map(|a| a["local"].as_str()?.parse().ok()).collect();
     assert!(addresses.iter().any(IpAddr::is_ipv4), "a host with an address, or nothing is tried: {text}");
     addresses
@@ -122,7 +122,7 @@ impl Scene {
     }
 
     fn sidecar(&self, workload: &str) -> u32 {
-        self.mesh.sidecar(workload).unwrap_or_else(|| panic!("no sidecar of {workload}"))
+        self.mesh.sidecar(workload).expect("a sidecar")
     }
 
     fn targets(&mut self, program: u16, udp: u16, [abstract_name, path]: [&str; 2]) -> Value {
@@ -162,7 +162,7 @@ fn every_attempt_from_inside_ends_as_documented() {
     let said = scene.attacker.run(&["/usr/bin/python3", &script, &targets.to_string()]);
     assert_eq!(said.code, 0, "{said:#?}");
     let outcomes: BTreeMap<String, [String; 2]> =
-        serde_json::from_str(&said.stdout).unwrap_or_else(|e| panic!("{e}: {said:#?}"));
+        serde_json::from_str(&said.stdout).expect("outcomes");
 
     let mut documented = documented();
     documented.retain(|name, _| !FROM_OUTSIDE.contains(&name.as_str()));

@@ -161,8 +161,7 @@ fn every_attempt_from_inside_ends_as_documented() {
     let script = scene.mesh.copy("e2e/peers/escape.py");
     let said = scene.attacker.run(&["/usr/bin/python3", &script, &targets.to_string()]);
     assert_eq!(said.code, 0, "{said:#?}");
-    let outcomes: BTreeMap<String, [String; 2]> =
-        serde_json::from_str(&said.stdout).expect("outcomes");
+    let outcomes: BTreeMap<String, [String; 2]> = serde_json::from_str(&said.stdout).expect("outcomes");
 
     let mut documented = documented();
     documented.retain(|name, _| !FROM_OUTSIDE.contains(&name.as_str()));

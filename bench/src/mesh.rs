@@ -164,12 +164,14 @@ impl Site<'_> {
             words.extend_from_slice(program);
             processes.push(self.start(PROXY_CORE, name, &words)?);
         }
-        let ids = ["origin", "load"].map(|name| self.pid(name)).into_iter().collect::<anyhow::Result<_>>()?;
+        let names = programs.iter().map(|(name, _)| *name);
+        let ids = names.zip(&mut processes).map(|(name, run)| self.pid(name, run));
+        let ids = ids.collect::<anyhow::Result<_>>()?;
         Ok((format!("origin:{PORT}"), ids, processes))
     }
 
     /// The sidecar of a workload in a namespace, as soon as it is known.
-    fn pid(&self, name: &str) -> anyhow::Result<u32> {
+    fn pid(&self, name: &str, run: &mut Process) -> anyhow::Result<u32> {
         let start = Instant::now();
         loop {
             let text = std::fs::read_to_string(self.dir.join(format!("{name}.pid"))).unwrap_or_default();
@@ -177,7 +179,7 @@ impl Site<'_> {
                 return Ok(id);
             }
             let log = || std::fs::read_to_string(self.dir.join(format!("{name}.log"))).unwrap_or_default();
-            ensure!(start.elapsed() < START, "no sidecar of {name}: {}", log());
+            ensure!(start.elapsed() < START && !run.has_ended(), "no sidecar of {name}: {}", log());
             std::thread::sleep(TRY);
         }
     }

@@ -12,6 +12,7 @@ use meshwork_model::proxy::{Answer, NameTable, ZONE};
 
 use super::content::Content;
 use super::limits::TTL_ABSENT_IN_MESH;
+use crate::addresses;
 
 /// Seconds that `localhost` may be remembered: it does not change.
 const TTL_LOCALHOST: u32 = 3600;
@@ -104,9 +105,11 @@ fn best_name(table: &NameTable, address: IpAddr) -> Option<&str> {
         .max_by_key(|name| (name.ends_with(ZONE), Reverse(name.len()), Reverse(*name)))
 }
 
-/// Whether an address is of those that the control plane gives out: 240.0.0.0/4 and `fd6d:6573:6877::/48`.
+/// Whether an address is of those that the control plane gives out (240.0.0.0/4 and `fd6d:6573:6877::/48`), or one that
+/// only the workload's namespace has: programs look up who connects to them, and wait for the answer.
 fn is_virtual(address: IpAddr) -> bool {
     match address {
+        _ if addresses::WORKLOAD.contains(&address) || addresses::SIDECAR.contains(&address) => true,
         IpAddr::V4(address) => address.octets()[0] >= 240,
         IpAddr::V6(address) => address.segments()[..3] == [0xfd6d, 0x6573, 0x6877],
     }
@@ -175,6 +178,7 @@ mod tests {
         check("1.0.0.240.IN-ADDR.ARPA", RecordType::A, "NoError soa 1.0.0.240.IN-ADDR.ARPA.");
         check("2.0.0.240.in-addr.arpa", RecordType::PTR, "NoError 30 api.example.com.");
         check("9.0.0.240.in-addr.arpa", RecordType::PTR, "NXDomain soa 9.0.0.240.in-addr.arpa.");
+        check("2.0.18.198.in-addr.arpa", RecordType::PTR, "NXDomain soa 2.0.18.198.in-addr.arpa.");
         check("1.0.0.127.in-addr.arpa", RecordType::PTR, "NoError 3600 localhost.");
         check("0.240.in-addr.arpa", RecordType::PTR, "elsewhere");
         check("8.8.8.8.in-addr.arpa", RecordType::PTR, "elsewhere");

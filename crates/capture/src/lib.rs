@@ -3,6 +3,7 @@
 pub mod addresses;
 #[cfg(target_os = "linux")]
 mod descriptors;
+pub mod dns;
 #[cfg(target_os = "linux")]
 mod inherited;
 #[cfg(target_os = "linux")]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::leftovers::{Trace, VARIABLE};
-use crate::program::{Program, output};
+use crate::program::Program;
 use crate::{eventually, free_address, http, user};
 
 /// The namespace of everything in these tests.
@@ -78,7 +78,7 @@ impl Mesh {
 
     /// A workload to be run.
     pub fn workload<'a>(&'a self, name: &'a str) -> Run<'a> {
-        Run { mesh: self, name, options: Vec::new(), service: None }
+        Run { mesh: self, name, options: Vec::new() }
     }
 
     /// GETs JSON from the control plane's API; `None` while it does not answer.
@@ -115,7 +115,7 @@ impl Mesh {
         self.trace.processes().into_iter().find(|id| {
             let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
             let words: Vec<_> = line.split(|b| *b == 0).map(String::from_utf8_lossy).collect();
-            words.get(1).is_some_and(|w| w == "sidecar") && words.iter().any(|w| *w == state)
+            words.iter().any(|w| w == "sidecar") && words.iter().any(|w| *w == state)
         })
     }
 
@@ -167,19 +167,6 @@ impl Mesh {
         ordinary(&mut command, self.scratch());
         command
     }
-
-    fn token(&self, workload: &str, service: Option<&str>) -> PathBuf {
-        let file = self.path(&format!("state/{workload}.token"));
-        let mut command = self.meshwork();
-        command.args(["token", "create", "--namespace", NAMESPACE, "--service-account", workload]);
-        command.args(["--workload", workload, "--label", &format!("app={workload}"), "--state"]);
-        command.arg(self.path("state/control-plane")).arg("--out").arg(&file);
-        if let Some(service) = service {
-            command.args(["--label", &format!("meshwork.dev/service={service}")]);
-        }
-        output(&mut command);
-        file
-    }
 }
 
 fn ordinary(command: &mut Command, scratch: &Path) {
@@ -203,15 +190,13 @@ fn control_plane(dir: &Path, listen: SocketAddr, api: SocketAddr) -> Program {
 pub struct Run<'a> {
     mesh: &'a Mesh,
     name: &'a str,
-    service: Option<&'a str>,
     options: Vec<String>,
 }
 
-impl<'a> Run<'a> {
+impl Run<'_> {
     /// The service that it is one of.
     #[must_use]
-    pub fn service(mut self, name: &'a str) -> Self {
-        self.service = Some(name);
+    pub fn service(self, name: &str) -> Self {
         self.options(&["--service", name])
     }
 
@@ -241,10 +226,7 @@ impl<'a> Run<'a> {
         let mut command = mesh.meshwork();
         command.args(["run", "--name", self.name, "--namespace", NAMESPACE, "--service-account", self.name]);
         command.args(["--control-plane", &mesh.listen.to_string(), "--push-metrics", "1s", "--workers", "1"]);
-        command.arg("--trust-bundle").arg(mesh.path("state/control-plane/bundle.pem"));
-        if !state.exists() {
-            command.arg("--token-file").arg(mesh.token(self.name, self.service));
-        }
+        command.arg("--mesh").arg(mesh.path("state/control-plane"));
         command.arg("--state").arg(state).args(&self.options).arg("--").args(program);
         command
     }

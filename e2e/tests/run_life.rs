@@ -145,7 +145,7 @@ fn a_probe_decides_when_a_workload_is_called() {
     let folder = mesh.file("catalog/items", "teapot\n").replace("/items", "");
     let ready = mesh.scratch().join("home/catalog/ready");
     let run = mesh.workload("catalog").service("catalog").port(8080);
-    let run = run.options(&["--readiness", "http:8080/ready"]);
+    let run = run.options(&["--readiness", "http:8080/ready,every=1s,failures=1"]);
     let _catalog = run.start(&[SERVER, &["--directory", &folder]].concat());
     let mut client = Inside::start(&mesh, "client");
     let status = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://catalog:8080/items"];

@@ -17,13 +17,8 @@ api=${API:-127.0.0.1:15040}
 member() {
   name=$1
   shift
-  if [ ! -e "$mesh/$name" ]; then
-    "$meshwork" token create --state "$mesh/control-plane" --namespace shop --service-account "$name" \
-      --workload "$name" --label "app=$name" --label "meshwork.dev/service=$name" --out "$mesh/$name.token"
-  fi
-  exec "$meshwork" run --name "$name" --namespace shop --service-account "$name" \
-    --control-plane "$listen" --trust-bundle "$mesh/control-plane/bundle.pem" \
-    --state "$mesh/$name" --token-file "$mesh/$name.token" "$@"
+  exec "$meshwork" run --name "$name" --namespace shop --control-plane "$listen" \
+    --mesh "$mesh/control-plane" --state "$mesh/$name" "$@"
 }
 
 case $command in

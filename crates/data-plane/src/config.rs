@@ -11,20 +11,20 @@ mod builder;
 pub(crate) use builder::Builder;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use meshwork_model::proxy::{
-    self, ChainMatch, Cluster, Direction, DownstreamTls, HttpConnection, Rbac, RouteTable, ServiceName,
-    TcpProxy, Transport,
+    self, ChainMatch, Cluster, Direction, Discovery, DownstreamTls, HttpConnection, Rbac, RouteTable,
+    ServiceName, TcpProxy, Transport,
 };
 use meshwork_telemetry::AccessLog;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::listener::Sockets;
-use crate::upstream::Reach;
+use crate::upstream::{Reach, Workload, workload};
 
 /// All that a worker runs.
 #[derive(Default)]
@@ -34,19 +34,38 @@ pub(crate) struct RuntimeConfig {
     /// `version` as text.
     pub(crate) version_text: Arc<str>,
     /// Listeners by the address that they are bound to.
-    pub(crate) listeners: HashMap<SocketAddr, Arc<ListenerConfig>>,
+    pub(crate) listeners: HashMap<SocketAddr, Bound>,
+    /// Listeners without sockets, by the address whose connections they take over from others.
+    pub(crate) destinations: HashMap<SocketAddr, Takeover>,
     /// Clusters by name.
     pub(crate) clusters: BTreeMap<Arc<str>, Arc<ClusterConfig>>,
 }
 
-/// A listener with its sockets.
+/// A listener at one of its addresses.
+pub(crate) struct Bound {
+    /// One socket per worker.
+    pub(crate) sockets: Arc<Sockets>,
+    /// The listener.
+    pub(crate) listener: Arc<ListenerConfig>,
+}
+
+/// Who takes over what was meant for an address.
+#[derive(Clone)]
+pub(crate) enum Takeover {
+    /// A listener.
+    By(Arc<ListenerConfig>),
+    /// A listener whose routes have not come: nobody until then.
+    Awaited,
+}
+
+/// What is done with the connections of a listener.
 pub(crate) struct ListenerConfig {
     /// Name.
     pub(crate) name: Arc<str>,
     /// Which side of a workload it serves.
     pub(crate) direction: Direction,
-    /// One socket per worker.
-    pub(crate) sockets: Arc<Sockets>,
+    /// Whether connections are handed over by the address that they were meant for.
+    pub(crate) use_original_dst: bool,
     /// Chains in order.
     pub(crate) chains: Vec<Arc<Chain>>,
 }
@@ -118,6 +137,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) cluster: Cluster,
     /// Its endpoints, which change on their own.
     pub(crate) endpoints: Arc<ArcSwap<EndpointSet>>,
+    /// The workload in whose network it is reached, where that is not the proxy's own.
+    pub(crate) workload: Option<Workload>,
     /// Ways to reach an endpoint, by its mark.
     transports: Vec<(Option<Arc<str>>, Reach)>,
 }
@@ -127,6 +148,20 @@ pub(crate) struct ClusterConfig {
 pub(crate) struct EndpointSet {
     /// In no order.
     pub(crate) endpoints: Vec<proxy::Endpoint>,
+}
+
+// === impl RuntimeConfig ===
+
+impl RuntimeConfig {
+    /// The listener that takes over what was meant for an address: exactly, or for its port wherever.
+    pub(crate) fn destination(&self, meant: SocketAddr) -> Option<&Takeover> {
+        let anywhere = match meant {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let of_port = || self.destinations.get(&SocketAddr::new(anywhere, meant.port()));
+        self.destinations.get(&meant).or_else(of_port)
+    }
 }
 
 // === impl ListenerConfig ===
@@ -196,6 +231,21 @@ impl Chain {
 // === impl ClusterConfig ===
 
 impl ClusterConfig {
+    /// The service that it stands for, or what it is called where it leads out of the mesh.
+    pub(crate) fn service(&self) -> Option<ServiceName> {
+        let outside = |name: &Arc<str>| ServiceName { name: Arc::clone(name), namespace: "".into() };
+        self.cluster.service.clone().or_else(|| match &self.cluster.discovery {
+            Discovery::Dns(host) => Some(outside(&host.host)),
+            Discovery::OriginalDestination => Some(outside(&self.cluster.name)),
+            Discovery::Static(_) | Discovery::Eds(_) => None,
+        })
+    }
+
+    /// Whether connections go where they were meant to go.
+    pub(crate) fn passes_through(&self) -> bool {
+        matches!(self.cluster.discovery, Discovery::OriginalDestination)
+    }
+
     /// How an endpoint is reached: the first transport that takes its mark; plaintext only where config names no
     /// transport at all.
     pub(crate) fn reach(&self, endpoint: &proxy::Endpoint) -> Reach {
@@ -212,6 +262,8 @@ impl ClusterConfig {
         self.cluster.protocol == other.cluster.protocol
             && self.cluster.transports == other.cluster.transports
             && self.cluster.service == other.cluster.service
+            && self.passes_through() == other.passes_through()
+            && workload::is_same(self.workload.as_ref(), other.workload.as_ref())
             && Arc::ptr_eq(&self.endpoints, &other.endpoints)
     }
 }

@@ -15,9 +15,9 @@ use tokio::io::ReadBuf;
 use tokio::time::timeout;
 use tokio_rustls::rustls::server::Acceptor;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server};
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::config::{Chain, Filter, ListenerConfig};
+use crate::config::{Chain, Filter, ListenerConfig, Takeover};
 use crate::error::{Kind, ProxyError};
 use crate::http::serve::serve as serve_http;
 use crate::limits::HANDSHAKE;
@@ -37,8 +37,10 @@ pub(crate) struct Peer {
     pub(crate) direction: Direction,
     /// Their address.
     pub(crate) address: SocketAddr,
-    /// The port that they connected to.
+    /// The port that they meant to connect to.
     pub(crate) port: u16,
+    /// The address that they meant to connect to, where they were redirected; it was looked at.
+    pub(crate) meant_for: Option<SocketAddr>,
     /// The identity that they proved.
     pub(crate) id: Option<SpiffeId>,
     /// Whether the connection is encrypted.
@@ -55,7 +57,16 @@ pub(crate) struct Seat {
     pub(crate) chain: Arc<Chain>,
     /// The config's version that it is of.
     pub(crate) version: u64,
-    listener: SocketAddr,
+    found: Found,
+}
+
+/// By what a connection's listener is found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Found {
+    /// The address that it is bound to.
+    Bound(SocketAddr),
+    /// The address that the connection was meant for.
+    MeantFor(SocketAddr),
 }
 
 /// A connection whose chain is chosen.
@@ -80,18 +91,30 @@ pub(crate) async fn serve(
     remote: SocketAddr,
 ) -> Result<(), ProxyError> {
     let version = worker.version();
+    let stream = stream.into();
+    let (mut found, mut meant_for, mut taken_over) = (Found::Bound(address), None, None);
+    if listener.use_original_dst {
+        let redirected = redirected(worker, address, &stream);
+        let (meant, by) = redirected.inspect_err(|error| refused(worker, listener, gate, remote, error))?;
+        meant_for = Some(meant);
+        if by.is_some() {
+            (found, taken_over) = (Found::MeantFor(meant), by);
+        }
+    }
+    let listener = taken_over.as_deref().unwrap_or(listener);
     // Apart, so that a connection does not carry the memory of its handshake.
     let accepted = if listener.is_plain() {
-        accept_plain(listener, stream.into())
+        accept_plain(listener, stream)
     } else {
-        let accepted = Box::pin(timeout(HANDSHAKE, accept(worker, listener, stream.into()))).await;
+        let accepted = Box::pin(timeout(HANDSHAKE, accept(worker, listener, stream))).await;
         accepted.unwrap_or_else(|_| Err(ProxyError::fatal(Kind::RequestTimeout)))
     };
     let accepted = accepted.inspect_err(|error| refused(worker, listener, gate, remote, error))?;
     let peer = Rc::new(Peer {
         direction: listener.direction,
         address: remote,
-        port: address.port(),
+        port: meant_for.unwrap_or(address).port(),
+        meant_for,
         id: accepted.id,
         is_tls: accepted.transport.is_tls(),
         edges: Edges::default(),
@@ -102,7 +125,7 @@ pub(crate) async fn serve(
         Filter::Http(_) => Protocol::Http,
     };
     let _open = OpenConnection::accepted(worker, &peer, accepted.chain.service.as_ref(), protocol);
-    let seat = Seat { worker: Rc::clone(worker), chain: accepted.chain, listener: address, version };
+    let seat = Seat { worker: Rc::clone(worker), chain: accepted.chain, found, version };
     match &seat.chain.filter {
         Filter::Http(_) => serve_http(seat, peer, accepted.transport, accepted.alpn.as_deref()).await,
         Filter::Tcp(_) => Box::pin(tcp::relay(seat, &peer, accepted.transport)).await,
@@ -119,6 +142,12 @@ fn refused(worker: &Worker, listener: &ListenerConfig, gate: &Gate, remote: Sock
                 info!(listener = %name, %remote, untold, "refused: {}", error.kind);
             }
         }
+        Kind::Destination(..) => {
+            worker.registry.count_refusal(Refusal::Destination);
+            if let Some(untold) = gate.destination.arises() {
+                warn!(listener = %name, %remote, untold, "refused: {} (MW0402)", error.kind);
+            }
+        }
         // Nobody has asked for anything yet: a health check, or somebody who was told that we drain.
         Kind::DownstreamGone => {}
         kind => {
@@ -127,6 +156,30 @@ fn refused(worker: &Worker, listener: &ListenerConfig, gate: &Gate, remote: Sock
                 info!(listener = %name, %remote, untold, error = %kind, "a connection ended before its handshake did");
             }
         }
+    }
+}
+
+/// Where a redirected connection was meant to go, and the listener that takes it over, if there is one.
+fn redirected(
+    worker: &Worker,
+    bound: SocketAddr,
+    stream: &Socket,
+) -> Result<(SocketAddr, Option<Arc<ListenerConfig>>), ProxyError> {
+    let meant = stream.original_destination().map_err(|e| ProxyError::downstream(&e))?;
+    let refuse = |why| {
+        stream.reset_on_close();
+        Err(ProxyError::fatal(Kind::Destination(meant, why)))
+    };
+    if meant == bound {
+        return refuse("the proxy's own address: the connection was not redirected");
+    }
+    if let Some(why) = worker.own.refusal(meant.ip()) {
+        return refuse(why);
+    }
+    match worker.takeover(meant) {
+        None => Ok((meant, None)),
+        Some(Takeover::By(listener)) => Ok((meant, Some(listener))),
+        Some(Takeover::Awaited) => refuse("a service whose routes have not come yet"),
     }
 }
 
@@ -243,7 +296,7 @@ impl Seat {
         if self.version == self.worker.version() {
             return true;
         }
-        let Some(listener) = self.worker.listener(self.listener) else { return false };
+        let Some(listener) = self.worker.found(self.found) else { return false };
         let follower = listener.chains.get(self.chain.index).filter(|next| self.chain.is_followed_by(next));
         let Some(next) = follower else { return false };
         self.chain = Arc::clone(next);

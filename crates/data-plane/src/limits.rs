@@ -61,6 +61,13 @@ pub(crate) const IMBALANCE_SHARE: usize = 8;
 /// Connections on their way to one worker; where there is no room they stay where they were accepted.
 pub(crate) const MOVED_CONNECTIONS: usize = 64;
 
+/// Addresses of one listener.
+pub(crate) const LISTENER_ADDRESSES: usize = 16;
+/// Addresses of which a worker knows whether they are the host's own; past it all are looked up anew.
+pub(crate) const OWN_ADDRESSES_KNOWN: usize = 1024;
+/// How long it goes by that: a host gets a new address now and then.
+pub(crate) const OWN_ADDRESSES_KEPT: Duration = Duration::from_secs(10);
+
 /// How often memory is looked at.
 pub(crate) const MEMORY_LOOK: Duration = Duration::from_secs(1);
 /// Per mille of memory from which new requests are refused.

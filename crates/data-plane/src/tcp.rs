@@ -87,8 +87,7 @@ impl Relay<'_> {
         let mut tries_left = TCP_CONNECT_TRIES;
         loop {
             let avoid = failed.as_ref().map(|picked| &**picked.endpoint());
-            let empty = || ProxyError::fatal(Kind::NoEndpoint(name.clone()));
-            let picked = cluster.pick(avoid, worker.random()).ok_or_else(empty)?;
+            let picked = cluster.pick_for(self.peer, avoid, worker.random())?;
             self.record.note_endpoint(&picked);
             tries_left -= 1;
             match connect(&cluster.config(), picked.endpoint()).await {

@@ -5,6 +5,7 @@ mod deadlines;
 mod exchange;
 mod framing;
 mod http2_tests;
+mod redirected;
 mod tcp;
 
 use crate::testing::config::{ORIGIN, web};

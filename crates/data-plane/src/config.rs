@@ -10,6 +10,7 @@ mod builder;
 
 pub(crate) use builder::Builder;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -68,6 +69,17 @@ pub(crate) struct ListenerConfig {
     pub(crate) use_original_dst: bool,
     /// Chains in order.
     pub(crate) chains: Vec<Arc<Chain>>,
+}
+
+/// What a connection's first bytes say, as far as they were looked at.
+#[derive(Default)]
+pub(crate) struct Asked<'a> {
+    /// TLS or not.
+    pub(crate) transport: Option<Transport>,
+    /// The server name, in lowercase.
+    pub(crate) server_name: Option<&'a str>,
+    /// The protocols that are offered.
+    pub(crate) alpn: &'a [&'a [u8]],
 }
 
 /// What is done with a connection.
@@ -184,23 +196,51 @@ impl ListenerConfig {
     /// Whether no connection's first bytes are needed, neither to choose its chain nor to end TLS.
     pub(crate) fn is_plain(&self) -> bool {
         self.chains.iter().all(|chain| {
-            chain.matches.transport.is_none() && chain.matches.alpn.is_empty() && chain.tls.is_none()
+            chain.matches.transport.is_none() && !reads_hello(&chain.matches) && chain.tls.is_none()
         })
     }
 
-    /// Whether the protocols that a client offers are needed to choose its chain.
-    pub(crate) fn needs_alpn(&self) -> bool {
-        self.chains.iter().any(|chain| !chain.matches.alpn.is_empty())
+    /// Whether what a TLS client asks for is needed to choose its chain.
+    pub(crate) fn needs_hello(&self) -> bool {
+        self.chains.iter().any(|chain| reads_hello(&chain.matches))
     }
 
-    /// The first chain that takes a connection; `None` is a transport that was not looked at.
-    pub(crate) fn chain(&self, transport: Option<Transport>, alpn: &[&[u8]]) -> Option<&Arc<Chain>> {
-        self.chains.iter().find(|chain| {
-            let wanted = &chain.matches;
-            let has_alpn = || wanted.alpn.iter().any(|name| alpn.contains(&name.as_bytes()));
-            (wanted.transport.is_none() || wanted.transport == transport)
-                && (wanted.alpn.is_empty() || has_alpn())
-        })
+    /// Whether some chain ends TLS.
+    pub(crate) fn ends_tls(&self) -> bool {
+        self.chains.iter().any(|chain| chain.tls.is_some())
+    }
+
+    /// The chain that takes a connection: of those that name the server most exactly the first.
+    pub(crate) fn chain(&self, asked: &Asked<'_>) -> Option<&Arc<Chain>> {
+        let takers = self.chains.iter().filter_map(|chain| Some((asked.fit(&chain.matches)?, chain)));
+        // The first of equals.
+        takers.min_by_key(|(exactness, _)| Reverse(*exactness)).map(|(_, chain)| chain)
+    }
+}
+
+fn reads_hello(matches: &ChainMatch) -> bool {
+    !matches.alpn.is_empty() || !matches.server_names.is_empty()
+}
+
+// === impl Asked ===
+
+impl Asked<'_> {
+    /// How exactly a chain is meant for the connection; `None` where it is not.
+    ///
+    /// Source: Envoy `FilterChainMatch.server_names`: exact, then the longest wildcard, then no name at all.
+    fn fit(&self, wanted: &ChainMatch) -> Option<usize> {
+        let has_alpn = || wanted.alpn.iter().any(|name| self.alpn.contains(&name.as_bytes()));
+        let fits = (wanted.transport.is_none() || wanted.transport == self.transport)
+            && (wanted.alpn.is_empty() || has_alpn());
+        if !fits || wanted.server_names.is_empty() {
+            return fits.then_some(0);
+        }
+        let name = self.server_name?;
+        let exactness = |wanted: &Arc<str>| match wanted.strip_prefix('*') {
+            None => (**wanted == *name).then_some(usize::MAX),
+            Some(domain) => (name.len() > domain.len() && name.ends_with(domain)).then_some(domain.len()),
+        };
+        wanted.server_names.iter().filter_map(exactness).max()
     }
 }
 
@@ -265,5 +305,31 @@ impl ClusterConfig {
             && self.passes_through() == other.passes_through()
             && workload::is_same(self.workload.as_ref(), other.workload.as_ref())
             && Arc::ptr_eq(&self.endpoints, &other.endpoints)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_exact_server_name_wins() {
+        let check = |wanted: &[&str], asked: Option<&str>, expected: Option<usize>| {
+            let server_names = wanted.iter().map(|&name| name.into()).collect();
+            let matches = ChainMatch { server_names, ..ChainMatch::default() };
+            let asked = Asked { server_name: asked, ..Asked::default() };
+            assert_eq!(asked.fit(&matches), expected, "{wanted:?} {:?}", asked.server_name);
+        };
+        check(&[], None, Some(0));
+        check(&[], Some("a.example.com"), Some(0));
+        check(&["a.example.com"], None, None);
+        check(&["a.example.com"], Some("a.example.com"), Some(usize::MAX));
+        check(&["a.example.com"], Some("b.example.com"), None);
+        check(&["*.example.com"], Some("a.example.com"), Some(".example.com".len()));
+        check(&["*.example.com"], Some("a.b.example.com"), Some(".example.com".len()));
+        check(&["*.com", "*.example.com"], Some("a.example.com"), Some(".example.com".len()));
+        for other in ["example.com", ".example.com", "badexample.com", ""] {
+            check(&["*.example.com"], Some(other), None);
+        }
     }
 }

@@ -91,6 +91,11 @@ fn source_towards(address: IpAddr) -> Option<IpAddr> {
 /// A port to ask routes for. Source: RFC 863.
 const DISCARD: u16 = 9;
 
+/// Whether there is a route to an address at all.
+pub(crate) fn is_routed(address: IpAddr) -> bool {
+    source_towards(address).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

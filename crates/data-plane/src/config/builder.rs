@@ -8,9 +8,9 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use meshwork_identity::{ClientCertificate, IdentitySource};
 use meshwork_model::proxy::{
-    AccessLog, Cluster, Discovery, DownstreamTls, Endpoints, FilterChain, HttpConnection, HttpFilter, Kind,
-    Listener, NameTable, Network, NetworkFilter, Resource, RouteAction, RouteSource, RouteTable, ServiceName,
-    Transport, UpstreamTls,
+    AccessLog, Cluster, Discovery, DnsHost, DownstreamTls, Endpoints, FilterChain, HttpConnection,
+    HttpFilter, Kind, Listener, NameTable, Network, NetworkFilter, Resource, RouteAction, RouteSource,
+    RouteTable, ServiceName, Transport, UpstreamTls,
 };
 use meshwork_telemetry::{self as telemetry, Registry, Sink};
 use meshwork_xds::{Rejection, Update};
@@ -20,8 +20,9 @@ use super::{
     Bound, Chain, ChainLog, ClientTls, ClusterConfig, EndpointSet, Filter, HttpChain, ListenerConfig,
     RuntimeConfig, ServerTls, Takeover,
 };
-use crate::limits::{ACCESS_LOGS, LISTENER_ADDRESSES};
+use crate::limits::{ACCESS_LOGS, DNS_HOSTS, LISTENER_ADDRESSES};
 use crate::listener::Sockets;
+use crate::resolver::{Followed, Resolver};
 use crate::upstream::{Reach, Workload};
 
 /// The secret that stands for the workload's own SVID.
@@ -39,6 +40,9 @@ pub(crate) struct Builder {
     tables: BTreeMap<Arc<str>, Arc<RouteTable>>,
     clusters: BTreeMap<Arc<str>, Arc<ClusterConfig>>,
     groups: HashMap<Group, Arc<ArcSwap<EndpointSet>>>,
+    resolver: Resolver,
+    /// Hosts whose addresses are kept fresh, by the cluster that names them.
+    followed: HashMap<Arc<str>, Followed>,
     /// Names that are answered for; whoever does reads this on its own.
     names: Arc<ArcSwapOption<NameTable>>,
     /// Sockets bound ahead of their listeners.
@@ -83,6 +87,8 @@ impl Builder {
         Self {
             identity,
             workers,
+            resolver: Resolver::new(workload.is_some()),
+            followed: HashMap::new(),
             workload,
             listeners: BTreeMap::new(),
             tables: BTreeMap::new(),
@@ -171,6 +177,7 @@ impl Builder {
             Kind::Routes => drop(self.tables.remove(name)),
             Kind::Cluster => {
                 self.clusters.remove(name);
+                self.followed.remove(name);
                 self.groups.remove(&Group::Cluster(name.into()));
             }
             Kind::Endpoints => self.group(Group::Eds(name.into())).store(Arc::default()),
@@ -224,9 +231,7 @@ impl Builder {
             transports.push((transport.transport.clone(), reach));
         }
         let endpoints = match &cluster.discovery {
-            Discovery::Dns(_) => {
-                return Err("type: this discovery is not supported; write STATIC or EDS".into());
-            }
+            Discovery::Dns(host) => self.follow(&cluster.name, host)?,
             Discovery::OriginalDestination => Arc::default(),
             Discovery::Eds(name) => self.group(Group::Eds(Arc::clone(name))),
             Discovery::Static(endpoints) => {
@@ -235,10 +240,28 @@ impl Builder {
                 group
             }
         };
+        if !matches!(cluster.discovery, Discovery::Dns(_)) {
+            self.followed.remove(&cluster.name);
+        }
         let name = Arc::clone(&cluster.name);
         let config = ClusterConfig { cluster, endpoints, workload, transports };
         self.clusters.insert(name, Arc::new(config));
         Ok(())
+    }
+
+    /// The addresses of a host, kept fresh for a cluster.
+    fn follow(&mut self, cluster: &Arc<str>, host: &DnsHost) -> Result<Arc<ArcSwap<EndpointSet>>, String> {
+        if let Some(followed) = self.followed.get(cluster).filter(|followed| followed.host == *host) {
+            return Ok(Arc::clone(&followed.endpoints));
+        }
+        if self.followed.len() >= DNS_HOSTS {
+            return Err(format!("type: there are {DNS_HOSTS} clusters with a host name already"));
+        }
+        let followed =
+            self.resolver.follow(host).map_err(|error| format!("cannot look names up: {error}"))?;
+        let endpoints = Arc::clone(&followed.endpoints);
+        self.followed.insert(Arc::clone(cluster), followed);
+        Ok(endpoints)
     }
 
     fn client_tls(&self, tls: &UpstreamTls) -> Result<Arc<ClientTls>, String> {
@@ -573,8 +596,11 @@ fn check_chains(listener: &Listener) -> Result<(), String> {
 }
 
 fn check_chain(chain: &FilterChain) -> Result<(), String> {
-    if !chain.matches.alpn.is_empty() && chain.tls.is_none() {
-        return Err("application_protocols without TLS that the chain ends is not supported".into());
+    let reads_hello = !chain.matches.alpn.is_empty() || !chain.matches.server_names.is_empty();
+    if reads_hello && chain.tls.is_none() && matches!(chain.filter, NetworkFilter::Http(_)) {
+        return Err(
+            "application_protocols and server_names are those of TLS; end it, or pass it through".into()
+        );
     }
     if chain.matches.transport == Some(Transport::Plaintext) && chain.tls.is_some() {
         return Err("it matches plaintext and ends TLS: no connection can take it".into());

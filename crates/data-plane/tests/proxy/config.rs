@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use meshwork_data_plane::Options;
 use meshwork_model::proxy::{
-    Answer, Direction, Discovery, Endpoint, Endpoints, Kind, Listener, NameTable, Resource, Route,
-    RouteAction, RouteSource,
+    Answer, Cluster, Direction, Discovery, DnsHost, Endpoint, Endpoints, Kind, Listener, NameTable, Resource,
+    Route, RouteAction, RouteSource,
 };
 
 use crate::harness::*;
@@ -342,4 +342,26 @@ async fn the_network_of_a_workload_is_never_taken_for_the_proxys_own() {
     assert!(refused[0].why.starts_with("upstream_bind_config:"), "{refused:?}");
     assert_eq!(sut.client().await.call(GET).await.header("x-meshwork-reason"), Some("MW0202"));
     assert_eq!(one.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_host_is_looked_up_and_called() {
+    let one = Origin::answering(ONE).await;
+    let by_name = |name: &str| {
+        let host = DnsHost { host: name.into(), port: one.address.port() };
+        Resource::Cluster(Cluster { discovery: Discovery::Dns(host), service: None, ..cluster("a", &[]) })
+    };
+    let sut = Sut::start(vec![by_name("name.invalid"), web(vec![route("/", &[("a", 1)])])]);
+    let mut client = sut.client().await;
+    assert_eq!(client.call(GET).await.header("x-meshwork-reason"), Some("MW0301"));
+    assert_eq!(sut.apply(vec![by_name("localhost")]), []);
+    soon(async {
+        while client.call(GET).await.status() != 200 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(client.call(GET).await.body, "one");
+    let metrics = sut.registry.prometheus_text();
+    assert!(metrics.contains("destination_service=\"localhost\""), "{metrics}");
 }

@@ -185,7 +185,8 @@ impl Client {
             Vec::new()
         };
         let task = tokio::spawn(async move {
-            let _ = run_client(channel, client::Session::new(node), apply, || ()).await;
+            let silent = tokio::sync::watch::channel(None).1;
+            let _ = run_client(channel, client::Session::new(node), silent, apply, || ()).await;
         });
         Self { has, task }
     }

@@ -1,1 +1,15 @@
 //! How the traffic of an unmodified program reaches its proxy: a network namespace, nftables, DNS.
+
+pub mod addresses;
+#[cfg(target_os = "linux")]
+mod descriptors;
+#[cfg(target_os = "linux")]
+mod inherited;
+#[cfg(target_os = "linux")]
+mod stock;
+pub mod wire;
+
+#[cfg(target_os = "linux")]
+pub use inherited::{Inherited, Supervisor, VARIABLE};
+#[cfg(target_os = "linux")]
+pub use stock::Stock;

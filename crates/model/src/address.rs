@@ -1,8 +1,8 @@
 //! Virtual addresses: what names of the mesh stand for where a program's traffic is captured.
 //!
 //! Nobody has such an address on a real network. The control plane numbers what has a name; a number is an address of
-//! either IP version: 240.0.0.1 and fd6d:6573:6877::1 are the first. Source: RFC 1112 §4 (240.0.0.0/4 is reserved),
-//! RFC 4193 (the prefix spells "meshw").
+//! either IP version: `240.0.0.1` and `fd6d:6573:6877::1` are the first. Source: RFC 1112 §4 (240.0.0.0/4 is
+//! reserved), RFC 4193 (the prefix spells "meshw").
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,9 +10,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VirtualAddress(u32);
 
-/// 240.0.0.0.
+/// `240.0.0.0`
 const BASE_V4: u32 = 0xf000_0000;
-/// fd6d:6573:6877::.
+/// `fd6d:6573:6877::`
 const BASE_V6: u128 = 0xfd6d_6573_6877 << 80;
 /// Addresses in a block of 256: what ends in .0 or .255 looks like a network or a broadcast to some programs.
 const PER_BLOCK: u32 = 254;

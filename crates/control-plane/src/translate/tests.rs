@@ -116,6 +116,13 @@ fn translate(feature: &str) -> Vec<Resource> {
     let dialect = cast.dialect.unwrap_or(Dialect::Meshwork);
     let resources = snapshot(&mesh, node, dialect, &cast.wanted);
     assert_eq!(resources, snapshot(&mesh, node, dialect, &cast.wanted), "{feature}: not a function");
+    if dialect == Dialect::Meshwork {
+        for resource in &resources {
+            let encoded = meshwork_xds::encode(resource, dialect, &meshwork_xds::SdsSource::Named);
+            let decoded = meshwork_xds::decode(encoded.type_url(), &encoded.bytes);
+            assert_eq!(decoded.as_ref(), Ok(resource), "{feature}: not by wire");
+        }
+    }
     resources
 }
 

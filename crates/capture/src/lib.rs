@@ -7,6 +7,8 @@ pub mod dns;
 #[cfg(target_os = "linux")]
 mod inherited;
 #[cfg(target_os = "linux")]
+pub mod refused;
+#[cfg(target_os = "linux")]
 mod stock;
 pub mod wire;
 

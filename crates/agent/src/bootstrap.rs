@@ -7,11 +7,11 @@ mod envoy;
 mod grpc;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_identity::{IdentityError, IdentitySource};
+use meshwork_model::mesh::{Capture, Inbound, Outbound};
 use serde_json::{Value, json};
 use tracing::error;
 
@@ -38,28 +38,10 @@ pub struct Node {
     pub inbound: Vec<Inbound>,
     /// The services that it calls.
     pub outbound: Vec<Outbound>,
-}
-
-/// A port that a workload serves through its proxy.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Inbound {
-    /// The service's port.
-    pub port: u16,
-    /// Where the proxy listens for the mesh.
-    pub bind: SocketAddr,
-    /// Where the application listens for the proxy.
-    pub application: SocketAddr,
-}
-
-/// A service that a workload calls through its proxy.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Outbound {
-    /// The service, as `name.namespace`.
-    pub service: String,
-    /// The service's port.
-    pub port: u16,
-    /// Where the proxy listens for the application.
-    pub bind: SocketAddr,
+    /// Where its proxy takes all that leaves it, where it does.
+    pub capture: Option<Capture>,
+    /// Whether its readiness is probed: it counts as not ready until the first probe has said so.
+    pub is_probed: bool,
 }
 
 impl Node {
@@ -75,22 +57,38 @@ impl Node {
 
     /// The node's metadata, with Istio's keys where Istio has one.
     pub fn metadata(&self) -> Value {
-        let inbound = self.inbound.iter().map(|port| {
-            json!({"port": port.port, "bind": port.bind.to_string(), "application": port.application.to_string()})
-        });
-        let outbound = self
-            .outbound
-            .iter()
-            .map(|port| json!({"service": port.service, "port": port.port, "bind": port.bind.to_string()}));
-        json!({
+        let mut metadata = json!({
             "NAME": self.name,
             "NAMESPACE": self.namespace,
             "SERVICE_ACCOUNT": self.service_account,
             "LABELS": self.labels,
-            "INBOUND": inbound.collect::<Vec<_>>(),
-            "OUTBOUND": outbound.collect::<Vec<_>>(),
-        })
+            "INBOUND": self.inbound.iter().map(inbound).collect::<Vec<_>>(),
+            "OUTBOUND": self.outbound.iter().map(outbound).collect::<Vec<_>>(),
+        });
+        if let Some(capture) = &self.capture {
+            let outbound: Vec<String> = capture.outbound.iter().map(ToString::to_string).collect();
+            metadata["CAPTURE"] = json!({"outbound": outbound, "names": capture.names.to_string()});
+        }
+        if self.is_probed {
+            metadata["HEALTH"] = json!("probed");
+        }
+        metadata
     }
+}
+
+fn inbound(port: &Inbound) -> Value {
+    let mut value = json!({
+        "port": port.port, "bind": port.bind.to_string(), "application": port.application.to_string()
+    });
+    if let Some(protocol) = port.protocol {
+        value["protocol"] = json!(protocol.name());
+    }
+    value
+}
+
+fn outbound(port: &Outbound) -> Value {
+    let service = format!("{}.{}", port.service.name, port.service.namespace);
+    json!({"service": service, "port": port.port, "bind": port.bind.to_string()})
 }
 
 /// Writes now and after each change of the identity, for ever.

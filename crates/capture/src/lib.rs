@@ -11,6 +11,7 @@ mod advice;
 mod check;
 #[cfg(target_os = "linux")]
 mod descriptors;
+pub mod dns;
 #[cfg(target_os = "linux")]
 mod inherited;
 #[cfg(target_os = "linux")]

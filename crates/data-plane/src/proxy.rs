@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use meshwork_identity::IdentitySource;
-use meshwork_model::proxy::{Kind, Workload};
+use meshwork_model::proxy::{Kind, NameTable, Workload};
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_telemetry::access_log::Lane;
 use meshwork_telemetry::{AccessLog, Registry};
@@ -189,6 +190,12 @@ impl Proxy {
     /// The address that a listener is bound to, its port as the kernel chose it.
     pub fn listener_address(&self, name: &str) -> Option<SocketAddr> {
         self.state.builder().address(name)
+    }
+
+    /// The names that are answered for by DNS, now and after each update; `None` while there is no such config. For a
+    /// server outside: the proxy itself binds nothing for them.
+    pub fn names(&self) -> Arc<ArcSwapOption<NameTable>> {
+        self.state.builder().names()
     }
 
     /// Where the admin interface listens.

@@ -18,7 +18,7 @@ use crate::screen::Screen;
 use crate::supervisor::Event;
 use crate::table::{self, Past};
 use crate::traffic::Traffic;
-use crate::{Options, Output};
+use crate::{Mode, Options, Output};
 
 /// How often the table is fetched.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -100,7 +100,7 @@ fn indented(tail: &str) -> String {
 pub async fn run(options: Options) -> Result<Verdict, DemoError> {
     let mut interrupt = Interrupt::new().map_err(DemoError::Signals)?;
     let screen = Screen::new(options.output);
-    let mesh = Mesh::new(options.directory.as_deref())?;
+    let mesh = Mesh::new(options.directory.as_deref(), options.mode)?;
     let mut demo = Demo { options, screen, mesh, traffic: Traffic::default(), past: Past::default() };
     let played = Box::pin(demo.play(&mut interrupt)).await;
     demo.screen.settle();
@@ -130,8 +130,9 @@ impl Demo {
     async fn play(&mut self, interrupt: &mut Interrupt) -> Result<Played, DemoError> {
         let logs = self.mesh.directory.root().join("logs");
         self.screen.say(&format!(
-            "A shop in a mesh, as processes of this machine; they log to {}\n",
-            logs.display()
+            "A shop in a mesh, as processes of this machine; they log to {}\n{}\n",
+            logs.display(),
+            self.mode()
         ));
         let started = self.options.started;
         tokio::select! {
@@ -147,6 +148,24 @@ impl Demo {
         }
         self.report().await?;
         Ok(Played::Whole)
+    }
+
+    /// How traffic reaches the sidecars, in words.
+    fn mode(&self) -> String {
+        match (self.options.mode, &self.options.why_explicit) {
+            (Mode::Namespace, _) => {
+                "Mode: namespace. Each program is in a network of its own, on the port of its service, and \
+                                     calls the others by name."
+                    .to_owned()
+            }
+            (Mode::Explicit, None) => {
+                "Mode: explicit. Programs are told the loopback ports of their sidecars.".to_owned()
+            }
+            (Mode::Explicit, Some(why)) => format!(
+                "Mode: explicit. Programs are told the loopback ports of their sidecars; they cannot have networks of \
+                 their own here: {why}"
+            ),
+        }
     }
 
     /// Shows what flows until the time is over or the demo is interrupted.

@@ -8,8 +8,8 @@ use crate::directory::Directory;
 use crate::plan::Plan;
 
 /// The lines that tell what to try while the demo runs.
-pub(crate) fn hints(binary: &Path, plan: &Plan, directory: &Directory) -> String {
-    let meshwork = word(&near(binary));
+pub(crate) fn hints(plan: &Plan, directory: &Directory) -> String {
+    let meshwork = word(&near(&plan.binary));
     let api = plan.control_plane.api;
     let routes = word(&directory.config().join(assets::SPLIT_FILE));
     let (policy, config) = (word(&directory.to_try(assets::CUT_OFF)), word(&directory.config()));
@@ -54,7 +54,6 @@ fn word(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::Reservations;
 
     fn check_word(path: &str, expected: &str) {
         assert_eq!(word(Path::new(path)), expected);
@@ -70,8 +69,7 @@ mod tests {
     #[test]
     fn the_edit_of_the_split_changes_the_shops_routes() {
         let directory = Directory::create(None).expect("a folder");
-        let plan = Plan::reserve(&mut Reservations::default()).expect("ports");
-        let hints = hints(Path::new("/opt/meshwork"), &plan, &directory);
+        let hints = hints(&Plan::of_mode(crate::Mode::Explicit), &directory);
         let sed = hints.lines().map(str::trim).find(|line| line.starts_with("sed ")).expect("an edit");
         let routes = directory.config().join(assets::SPLIT_FILE);
         let before = std::fs::read_to_string(&routes).expect("routes");

@@ -47,6 +47,19 @@ pub struct Options {
     pub rate: u32,
     /// What standard output is for.
     pub output: Output,
+    /// How traffic reaches the sidecars.
+    pub mode: Mode,
+    /// Why it is not [`Mode::Namespace`], where that was wanted and this machine does not let it be.
+    pub why_explicit: Option<String>,
+}
+
+/// How traffic reaches the sidecars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Programs are told which loopback ports lead to their sidecars. Works anywhere.
+    Explicit,
+    /// Each program has a network namespace of its own, listens on its service's port and calls others by name.
+    Namespace,
 }
 
 /// What standard output is for.

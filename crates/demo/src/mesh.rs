@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -13,10 +12,11 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::Mode;
 use crate::demo::DemoError;
 use crate::directory::Directory;
 use crate::fetch::{self, FetchError};
-use crate::plan::{Placement, Plan, SHOP, Workload};
+use crate::plan::{Placement, Plan, SHOP, Way, Workload};
 use crate::ports::Reservations;
 use crate::screen::{Awaited, Screen};
 use crate::shop::load;
@@ -38,7 +38,6 @@ const LOAD_GRACE: Duration = Duration::from_secs(2);
 pub(crate) struct Mesh {
     pub(crate) directory: Directory,
     plan: Plan,
-    binary: PathBuf,
     supervisor: Supervisor,
     events: mpsc::Receiver<Event>,
     /// Held for as long as the processes live.
@@ -72,14 +71,13 @@ enum Probe {
 
 impl Mesh {
     /// Makes the folder and reserves the ports; nothing runs yet.
-    pub(crate) fn new(asked: Option<&std::path::Path>) -> Result<Self, DemoError> {
+    pub(crate) fn new(asked: Option<&std::path::Path>, mode: Mode) -> Result<Self, DemoError> {
         let directory = Directory::create(asked).map_err(DemoError::Directory)?;
         let mut ports = Reservations::default();
-        let plan = Plan::reserve(&mut ports).map_err(DemoError::Ports)?;
         let binary = std::env::current_exe().map_err(DemoError::Binary)?;
-        let (supervisor, events) =
-            Supervisor::new(binary.clone(), directory.clone()).map_err(DemoError::Ports)?;
-        Ok(Self { directory, plan, binary, supervisor, events, _ports: ports })
+        let plan = Plan::reserve(binary.clone(), mode, &mut ports).map_err(DemoError::Ports)?;
+        let (supervisor, events) = Supervisor::new(binary, directory.clone()).map_err(DemoError::Ports)?;
+        Ok(Self { directory, plan, supervisor, events, _ports: ports })
     }
 
     /// Starts everything but the load and returns when all of it is ready.
@@ -100,7 +98,7 @@ impl Mesh {
     pub(crate) fn start_load(&mut self, rate: u32) {
         let load = self.plan.placements.iter().find(|placement| placement.workload.name == commands::LOAD);
         if let Some(placement) = load {
-            self.supervisor.start(commands::application(placement, rate));
+            self.supervisor.start(commands::load(placement, &self.plan, &self.directory, rate));
         }
     }
 
@@ -149,14 +147,14 @@ impl Mesh {
 
     /// What a person can try next.
     pub(crate) fn hints(&self) -> String {
-        hints::hints(&self.binary, &self.plan, &self.directory)
+        hints::hints(&self.plan, &self.directory)
     }
 
     /// Makes a join token for each workload.
     async fn write_tokens(&self) -> Result<(), DemoError> {
         let mut tokens = JoinSet::new();
         for workload in &SHOP {
-            let mut command = Command::new(&self.binary);
+            let mut command = Command::new(&self.plan.binary);
             command.args(commands::token(workload, &self.directory)).stdin(Stdio::null()).kill_on_drop(true);
             tokens.spawn(async move { (workload, command.output().await) });
         }
@@ -176,15 +174,20 @@ impl Mesh {
         let mut awaited = Vec::new();
         let mut ready = JoinSet::new();
         for (index, placement) in self.plan.placements.iter().enumerate() {
+            let programs = commands::programs(placement, &self.plan, &self.directory);
+            if programs.is_empty() {
+                awaited.push(None);
+                continue;
+            }
             awaited.push(Some(screen.wait_for(placement.workload.name)));
-            self.supervisor.start(commands::sidecar(placement, &self.plan, &self.directory));
-            if placement.inbound.is_some() {
-                self.supervisor.start(commands::application(placement, 0));
+            for program in programs {
+                self.supervisor.start(program);
             }
             let waiting = placement_ready(placement);
             ready.spawn(async move { waiting.await.map(|()| index) });
         }
         let (plan, directory) = (&self.plan, &self.directory);
+        let members = ready.len();
         let all = async {
             while let Some(joined) = ready.join_next().await {
                 let Ok(index) = joined else { continue };
@@ -196,18 +199,19 @@ impl Mesh {
             Ok(())
         };
         unless_died(&mut self.events, directory, all).await?;
-        let current = until_current(plan.control_plane.api);
+        let current = until_current(plan.control_plane.api, members);
         unless_died(&mut self.events, directory, current).await
     }
 }
 
 /// Completes when all sidecars have accepted what the control plane gave them, and that has come to rest: the first
 /// ones were ready before the last ones were there to be called.
-async fn until_current(api: SocketAddr) -> Result<(), String> {
+async fn until_current(api: SocketAddr, members: usize) -> Result<(), String> {
     let all = async {
         let mut before = None;
         loop {
-            let now = fetch::json::<Vec<Proxy>>(api, "/api/v1/proxies").await.ok().and_then(versions);
+            let now = fetch::json::<Vec<Proxy>>(api, "/api/v1/proxies").await.ok();
+            let now = now.and_then(|proxies| versions(proxies, members));
             if now.is_some() && now == before {
                 return;
             }
@@ -219,18 +223,22 @@ async fn until_current(api: SocketAddr) -> Result<(), String> {
     tokio::time::timeout(READY_DEADLINE, all).await.map_err(late)
 }
 
-/// The versions of the config of all sidecars, where they are there and up to date.
-fn versions(proxies: Vec<Proxy>) -> Option<Vec<String>> {
-    let current = proxies.len() == SHOP.len() && proxies.iter().all(|proxy| proxy.connected && proxy.current);
+/// The versions of the config of all sidecars, where as many as are expected are there and up to date.
+fn versions(proxies: Vec<Proxy>, members: usize) -> Option<Vec<String>> {
+    let current = proxies.len() == members && proxies.iter().all(|proxy| proxy.connected && proxy.current);
     current.then(|| proxies.into_iter().map(|proxy| proxy.version).collect())
 }
 
-/// Waits for a sidecar that runs its config and for its program.
+/// Waits for a sidecar that runs its config and for its program; in a namespace the sidecar's readiness is both.
 fn placement_ready(placement: &Placement) -> impl Future<Output = Result<(), String>> + Send + use<> {
-    let sidecar = vec![Probe::Answers(placement.admin, "/ready")];
-    let sidecar = until_ready(commands::sidecar_name(placement.workload), sidecar);
-    let application = placement.inbound.iter().map(|inbound| Probe::Listens(inbound.application)).collect();
-    let application = until_ready(placement.workload.name.to_owned(), application);
+    let workload = placement.workload;
+    let sidecar = match &placement.way {
+        Way::Ports { .. } => commands::sidecar_name(workload),
+        Way::Namespace => workload.name.to_owned(),
+    };
+    let sidecar = until_ready(sidecar, vec![Probe::Answers(placement.admin, "/ready")]);
+    let listens = placement.inbound().map(|inbound| Probe::Listens(inbound.application));
+    let application = until_ready(workload.name.to_owned(), listens.into_iter().collect());
     async move {
         application.await?;
         sidecar.await
@@ -238,10 +246,14 @@ fn placement_ready(placement: &Placement) -> impl Future<Output = Result<(), Str
 }
 
 fn show_ready(screen: &Screen, awaited: Awaited, placement: &Placement, since: Instant) {
-    let Workload { name, app, .. } = placement.workload;
-    let what = match &placement.inbound {
-        Some(inbound) => format!("{app} behind its sidecar on {}", inbound.bind),
-        None => format!("the sidecar of the {app}"),
+    let Workload { name, app, inbound, .. } = placement.workload;
+    let what = match (&placement.way, inbound) {
+        (Way::Ports { inbound: Some(inbound), .. }, _) => {
+            format!("{app} behind its sidecar on {}", inbound.bind)
+        }
+        (Way::Ports { .. }, _) => format!("the sidecar of the {app}"),
+        (Way::Namespace, Some(port)) => format!("{app} on port {port} of its own namespace"),
+        (Way::Namespace, None) => format!("the {app} in its own namespace"),
     };
     screen.ready(awaited, &component(name, &what, since));
 }

@@ -3,7 +3,9 @@
 //! The ports that services show to their callers are those of `examples/shop`; a test holds the two together.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use crate::Mode;
 use crate::ports::Reservations;
 use crate::shop::{Release, Role};
 
@@ -80,10 +82,22 @@ pub(crate) struct Placement {
     pub(crate) workload: &'static Workload,
     /// The sidecar's admin port.
     pub(crate) admin: SocketAddr,
-    /// Where the sidecar takes connections for the program, and where the program listens.
-    pub(crate) inbound: Option<Inbound>,
-    /// Where the sidecar takes connections from the program, in the order of [`Workload::calls`].
-    pub(crate) outbound: Vec<SocketAddr>,
+    /// How its traffic reaches the sidecar.
+    pub(crate) way: Way,
+}
+
+/// How a workload's traffic reaches its sidecar.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// By ports of this machine that the program is told.
+    Ports {
+        /// Where the sidecar takes connections for the program, and where the program listens.
+        inbound: Option<Inbound>,
+        /// Where the sidecar takes connections from the program, in the order of [`Workload::calls`].
+        outbound: Vec<SocketAddr>,
+    },
+    /// All of it, from a network namespace of the workload's own: ports and names are those of the services.
+    Namespace,
 }
 
 /// Both addresses of an inbound port.
@@ -100,6 +114,8 @@ pub(crate) struct Inbound {
 /// Everything with its ports.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    /// The binary that all processes run.
+    pub(crate) binary: PathBuf,
     /// The control plane.
     pub(crate) control_plane: ControlPlane,
     /// The workloads, in the order of [`SHOP`].
@@ -111,21 +127,39 @@ impl Plan {
     ///
     /// # Errors
     /// No port or no file descriptor is left.
-    pub(crate) fn reserve(ports: &mut Reservations) -> std::io::Result<Self> {
+    pub(crate) fn reserve(binary: PathBuf, mode: Mode, ports: &mut Reservations) -> std::io::Result<Self> {
         let control_plane = ControlPlane { listen: ports.reserve()?, api: ports.reserve()? };
-        let placements = SHOP.iter().map(|workload| Placement::reserve(workload, ports));
-        Ok(Self { control_plane, placements: placements.collect::<Result<_, _>>()? })
+        let placements = SHOP.iter().map(|workload| Placement::reserve(workload, mode, ports));
+        Ok(Self { binary, control_plane, placements: placements.collect::<Result<_, _>>()? })
     }
 }
 
 impl Placement {
-    fn reserve(workload: &'static Workload, ports: &mut Reservations) -> std::io::Result<Self> {
+    fn reserve(workload: &'static Workload, mode: Mode, ports: &mut Reservations) -> std::io::Result<Self> {
+        let way = match mode {
+            Mode::Explicit => Way::reserve(workload, ports)?,
+            Mode::Namespace => Way::Namespace,
+        };
+        Ok(Self { workload, admin: ports.reserve()?, way })
+    }
+
+    /// Both addresses of its inbound port, where they are this machine's.
+    pub(crate) fn inbound(&self) -> Option<&Inbound> {
+        match &self.way {
+            Way::Ports { inbound, .. } => inbound.as_ref(),
+            Way::Namespace => None,
+        }
+    }
+}
+
+impl Way {
+    fn reserve(workload: &Workload, ports: &mut Reservations) -> std::io::Result<Self> {
         let inbound = match workload.inbound {
             Some(port) => Some(Inbound { port, bind: ports.reserve()?, application: ports.reserve()? }),
             None => None,
         };
         let outbound = workload.calls.iter().map(|_| ports.reserve()).collect::<Result<_, _>>()?;
-        Ok(Self { workload, admin: ports.reserve()?, inbound, outbound })
+        Ok(Self::Ports { inbound, outbound })
     }
 }
 
@@ -163,14 +197,22 @@ mod tests {
         assert!(!has("cart", 80, 80));
     }
 
+    impl Plan {
+        /// A plan of processes that nobody starts.
+        pub(crate) fn of_mode(mode: Mode) -> Self {
+            Self::reserve("/opt/meshwork".into(), mode, &mut Reservations::default()).expect("ports")
+        }
+    }
+
     #[test]
     fn no_two_listeners_share_a_port() {
-        let plan = Plan::reserve(&mut Reservations::default()).expect("ports");
+        let plan = Plan::of_mode(Mode::Explicit);
         let mut ports = vec![plan.control_plane.listen, plan.control_plane.api];
         for placement in &plan.placements {
             ports.push(placement.admin);
-            ports.extend(placement.inbound.iter().flat_map(|inbound| [inbound.bind, inbound.application]));
-            ports.extend(&placement.outbound);
+            let Way::Ports { inbound, outbound } = &placement.way else { panic!("{placement:?}") };
+            ports.extend(inbound.iter().flat_map(|inbound| [inbound.bind, inbound.application]));
+            ports.extend(outbound);
         }
         let distinct: std::collections::BTreeSet<_> = ports.iter().collect();
         assert_eq!((distinct.len(), ports.len()), (32, 32));

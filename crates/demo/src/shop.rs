@@ -1,6 +1,6 @@
 //! The sample shop: six small programs that know nothing of a mesh, and the load that buys from them.
 //!
-//! Each one listens on a loopback port and calls the others at the addresses that it is given: its sidecar's
+//! Each one listens on a port and calls the others at the addresses that it is given: their names, its sidecar's
 //! outbound ports, or the programs themselves. They pass on the fields that tracing needs, end gracefully, and
 //! hide no failure of what they call.
 
@@ -18,6 +18,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use http::uri::Authority;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -58,13 +59,14 @@ pub enum Role {
     Load,
 }
 
-/// A name that a program calls and where it reaches it: `catalog=127.0.0.1:42000`.
+/// A name that a program calls and where it reaches it: `catalog=127.0.0.1:42000`, or `catalog=catalog:80` where the
+/// mesh answers for names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// The service's name.
     pub service: String,
-    /// Where it is reached.
-    pub address: SocketAddr,
+    /// Where it is reached: a host and a port.
+    pub address: Authority,
 }
 
 /// Why a program of the shop does not run.
@@ -147,7 +149,7 @@ async fn serve(options: Options, stop: Stop) -> Result<(), ShopError> {
         Role::Cart => server::serve(listener, stop, cart::Cart::default()).await,
         Role::Checkout => {
             let (payments, ledger) = (options.address_of("payments")?, options.address_of("ledger")?);
-            server::serve(listener, stop, checkout::Checkout::new(payments, ledger)).await;
+            server::serve(listener, stop, checkout::Checkout::new(&payments, ledger)).await;
         }
         Role::Payments => payments::serve(listener, stop).await?,
         Role::Ledger => ledger::serve(listener, stop).await,
@@ -173,9 +175,9 @@ pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 const BACKLOG: u32 = 1024;
 
 impl Options {
-    fn address_of(&self, service: &'static str) -> Result<SocketAddr, ShopError> {
+    fn address_of(&self, service: &'static str) -> Result<Authority, ShopError> {
         let call = self.calls.iter().find(|call| call.service == service);
-        call.map(|call| call.address).ok_or(ShopError::NoCall { role: self.role, service })
+        call.map(|call| call.address.clone()).ok_or(ShopError::NoCall { role: self.role, service })
     }
 }
 
@@ -224,9 +226,11 @@ impl FromStr for Call {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parsed = text.split_once('=').and_then(|(service, address)| {
-            Some(Self { service: service.to_owned(), address: address.parse().ok()? })
+            let address: Authority = address.parse().ok()?;
+            address.port()?;
+            Some(Self { service: service.to_owned(), address })
         });
-        parsed.ok_or_else(|| format!("{text:?} is not SERVICE=ADDRESS:PORT, such as catalog=127.0.0.1:42000"))
+        parsed.ok_or_else(|| format!("{text:?} is not SERVICE=HOST:PORT, such as catalog=127.0.0.1:42000"))
     }
 }
 

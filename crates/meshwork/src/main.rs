@@ -4,6 +4,7 @@
 
 mod cli;
 mod memory;
+mod secrecy;
 mod signals;
 
 use std::process::ExitCode;

@@ -272,6 +272,24 @@ pub fn selects(selector: &Labels, labels: &Labels) -> bool {
 }
 
 impl Protocol {
+    /// Every protocol.
+    pub const ALL: [Self; 4] = [Self::Http, Self::Http2, Self::Grpc, Self::Tcp];
+
+    /// What Kubernetes' `appProtocol` and Istio's port names call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// The protocol of a [name](Self::name).
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.name() == name)
+    }
+
     /// Whether requests, not bytes, are routed.
     pub fn is_http(self) -> bool {
         !matches!(self, Self::Tcp)

@@ -12,7 +12,7 @@ mod route;
 
 pub use cluster::{
     Balancing, Cluster, Discovery, DnsHost, Network, ServiceName, TransportMatch, UpstreamProtocol,
-    UpstreamTls,
+    UpstreamTls, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
 };
 pub use endpoint::{Endpoint, Endpoints, Workload};
 pub use listener::{
@@ -31,6 +31,8 @@ pub use route::{
 pub enum Resource {
     /// A listening socket and what happens behind it.
     Listener(Listener),
+    /// Names that are answered for by DNS; a listener, too.
+    Names(NameTable),
     /// A route table.
     Routes(RouteTable),
     /// A group of endpoints and how to reach it.
@@ -63,7 +65,7 @@ impl Resource {
     /// The resource's kind.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Listener(_) => Kind::Listener,
+            Self::Listener(_) | Self::Names(_) => Kind::Listener,
             Self::Routes(_) => Kind::Routes,
             Self::Cluster(_) => Kind::Cluster,
             Self::Endpoints(_) => Kind::Endpoints,
@@ -74,6 +76,7 @@ impl Resource {
     pub fn name(&self) -> &str {
         match self {
             Self::Listener(r) => &r.name,
+            Self::Names(r) => &r.name,
             Self::Routes(r) => &r.name,
             Self::Cluster(r) => &r.name,
             Self::Endpoints(r) => &r.cluster,

@@ -107,8 +107,7 @@ fn static_resources(
     let path = at.field("listeners");
     for (index, message) in statics.listeners.iter().enumerate() {
         let mut problems = Problems::of(format!("Listener {}", message.name));
-        resources
-            .extend(decode::listener(message, &path.index(index), &mut problems).map(Resource::Listener));
+        resources.extend(decode::listener(message, &path.index(index), &mut problems));
         list.extend(problems.into_list());
     }
 }

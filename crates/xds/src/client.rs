@@ -186,6 +186,7 @@ impl Session {
             Resource::Listener(listener) => {
                 self.routes_of.insert(name.clone(), routes_of(listener));
             }
+            Resource::Names(_) => drop(self.routes_of.remove(&name)),
             Resource::Endpoints(_) | Resource::Routes(_) => {}
         }
         self.versions.entry(resource.kind()).or_default().insert(name, version.to_owned());

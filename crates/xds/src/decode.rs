@@ -6,6 +6,7 @@
 mod cluster;
 mod endpoint;
 mod listener;
+mod names;
 mod policy;
 mod route;
 mod tls;
@@ -22,7 +23,7 @@ use crate::path::{Path, Problems};
 use crate::resource::{kind_of_type_url, name_of_kind};
 use crate::{descriptors, pb, support};
 
-pub(crate) use cluster::{HTTP_OPTIONS, cluster};
+pub(crate) use cluster::{HTTP_OPTIONS, WORKLOAD_NETWORK, cluster};
 pub(crate) use listener::listener;
 pub(crate) use tls::REFUSAL;
 
@@ -73,9 +74,7 @@ fn of_kind(
             let message = pb::endpoint::ClusterLoadAssignment::decode(bytes)?;
             endpoint::endpoints(&message, &at, problems).map(Resource::Endpoints)
         }
-        Kind::Listener => {
-            listener(&pb::listener::Listener::decode(bytes)?, &at, problems).map(Resource::Listener)
-        }
+        Kind::Listener => listener(&pb::listener::Listener::decode(bytes)?, &at, problems),
         Kind::Routes => {
             let message = pb::route::RouteConfiguration::decode(bytes)?;
             route::table(&message, &at, problems).map(Resource::Routes)
@@ -105,26 +104,45 @@ fn timeout(value: Option<pb::Duration>, at: &Path<'_>, problems: &mut Problems) 
     Some(if timeout.is_zero() { NEVER } else { timeout })
 }
 
-/// An IP address and port.
+/// An IP address and port of TCP.
 pub(crate) fn address(
     address: Option<&pb::core::Address>,
     at: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<SocketAddr> {
-    let Some(pb::core::address::Address::SocketAddress(socket)) = address.and_then(|a| a.address.as_ref())
-    else {
+    let Some(socket) = socket(address) else {
         return problems.error(at, "an address is missing", "write `socket_address`");
     };
     let at = at.field("socket_address");
     if socket.protocol != pb::core::socket_address::Protocol::Tcp as i32 {
         return problems.error(&at.field("protocol"), "only TCP is supported", "");
     }
+    socket_address(socket, &at, problems)
+}
+
+fn socket(address: Option<&pb::core::Address>) -> Option<&pb::core::SocketAddress> {
+    match address?.address.as_ref()? {
+        pb::core::address::Address::SocketAddress(socket) => Some(socket),
+        _ => None,
+    }
+}
+
+/// An IP address and port in the proxy's own network.
+fn socket_address(
+    socket: &pb::core::SocketAddress,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<SocketAddr> {
+    if !socket.network_namespace_filepath.is_empty() {
+        let fix = "only `upstream_bind_config` may name one";
+        return problems.error(&at.field("network_namespace_filepath"), "this is not supported", fix);
+    }
     let Ok(ip) = socket.address.parse::<IpAddr>() else {
         let text = format!("`{}` is not an IP address", socket.address);
         return problems.error(&at.field("address"), text, "");
     };
     let Some(pb::core::socket_address::PortSpecifier::PortValue(port)) = socket.port_specifier else {
-        return problems.error(&at, "the port is missing", "write `port_value`");
+        return problems.error(at, "the port is missing", "write `port_value`");
     };
     match u16::try_from(port) {
         Ok(port) => Some(SocketAddr::new(ip, port)),
@@ -150,3 +168,6 @@ fn only_ads(source: Option<&pb::core::ConfigSource>, at: &Path<'_>, problems: &m
         _ => problems.error(at, "only ADS is supported", "write `ads: {}`"),
     }
 }
+
+#[cfg(test)]
+mod tests;

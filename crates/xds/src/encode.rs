@@ -5,6 +5,7 @@
 
 mod cluster;
 mod listener;
+mod names;
 mod policy;
 mod route;
 mod tls;
@@ -38,6 +39,7 @@ pub fn encode(resource: &Resource, dialect: Dialect, sds: &SdsSource) -> Encoded
     let writer = Writer { dialect, sds };
     let message = match resource {
         Resource::Listener(listener) => writer.listener(listener).encode_to_vec(),
+        Resource::Names(table) => writer.names(table).encode_to_vec(),
         Resource::Routes(table) => writer.route_table(table).encode_to_vec(),
         Resource::Cluster(cluster) => writer.cluster(cluster).encode_to_vec(),
         Resource::Endpoints(endpoints) => writer.endpoints(endpoints).encode_to_vec(),

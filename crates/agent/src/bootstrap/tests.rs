@@ -44,12 +44,15 @@ fn node() -> Node {
             port: 8080,
             bind: address("127.0.0.1:41000"),
             application: address("127.0.0.1:9000"),
+            protocol: None,
         }],
         outbound: vec![Outbound {
-            service: "catalog.shop".to_owned(),
+            service: meshwork_model::mesh::Key::new("shop", "catalog"),
             port: 80,
             bind: address("127.0.0.1:42000"),
         }],
+        capture: None,
+        is_probed: false,
     }
 }
 

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use meshwork_identity::{ClientCertificate, IdentitySource};
 use meshwork_model::proxy::{
     AccessLog, Cluster, Discovery, DownstreamTls, Endpoints, FilterChain, HttpConnection, HttpFilter, Kind,
-    Listener, NetworkFilter, Resource, RouteAction, RouteSource, RouteTable, ServiceName, Transport,
-    UpstreamTls,
+    Listener, NameTable, NetworkFilter, Resource, RouteAction, RouteSource, RouteTable, ServiceName,
+    Transport, UpstreamTls,
 };
 use meshwork_telemetry::{self as telemetry, Registry, Sink};
 use meshwork_xds::{Rejection, Update};
@@ -37,6 +37,8 @@ pub(crate) struct Builder {
     tables: BTreeMap<Arc<str>, Arc<RouteTable>>,
     clusters: BTreeMap<Arc<str>, Arc<ClusterConfig>>,
     groups: HashMap<Group, Arc<ArcSwap<EndpointSet>>>,
+    /// Names that are answered for; whoever does reads this on its own.
+    names: Arc<ArcSwapOption<NameTable>>,
     /// Sockets bound ahead of their listeners.
     reserved: HashMap<SocketAddr, Arc<Sockets>>,
     /// Access logs that listeners ask for, by sink; once opened they stay.
@@ -81,6 +83,7 @@ impl Builder {
             tables: BTreeMap::new(),
             clusters: BTreeMap::new(),
             groups: HashMap::new(),
+            names: Arc::default(),
             reserved: HashMap::new(),
             logs: Vec::new(),
             registry,
@@ -102,6 +105,11 @@ impl Builder {
         Some(self.listeners.get(listener)?.sockets.address())
     }
 
+    /// The names that are answered for, now and after each update.
+    pub(crate) fn names(&self) -> Arc<ArcSwapOption<NameTable>> {
+        Arc::clone(&self.names)
+    }
+
     /// Kind, name and version of every resource.
     pub(crate) fn resources(&self) -> impl Iterator<Item = (Kind, &str, &str)> {
         self.versions.iter().map(|((kind, name), version)| (*kind, name.as_str(), version.as_str()))
@@ -120,7 +128,11 @@ impl Builder {
         upserts.sort_by_key(Resource::kind);
         for resource in upserts {
             let (kind, name) = (resource.kind(), resource.name().to_owned());
-            is_changed |= kind != Kind::Endpoints;
+            is_changed |= match &resource {
+                Resource::Endpoints(_) => false,
+                Resource::Names(table) => self.listeners.contains_key(&table.name),
+                _ => true,
+            };
             match self.upsert(resource, &mut released) {
                 Ok(()) => {
                     let version = update.versions.get(&(kind, name.clone())).cloned().unwrap_or_default();
@@ -136,9 +148,8 @@ impl Builder {
         self.versions.remove(&(kind, name.to_owned()));
         match kind {
             Kind::Listener => {
-                if let Some(gone) = self.listeners.remove(name) {
-                    released.insert(gone.sockets.address(), gone.sockets);
-                }
+                self.remove_names(name);
+                self.remove_listener(name, released);
             }
             Kind::Routes => drop(self.tables.remove(name)),
             Kind::Cluster => {
@@ -157,6 +168,7 @@ impl Builder {
                 Ok(())
             }
             Resource::Listener(listener) => self.upsert_listener(listener, released),
+            Resource::Names(table) => self.upsert_names(table, released),
             Resource::Routes(table) => {
                 check_routes(&table)?;
                 self.tables.insert(Arc::clone(&table.name), Arc::new(table));
@@ -225,7 +237,32 @@ impl Builder {
         Ok(Arc::new(ClientTls { config, server_name }))
     }
 
+    // --- names ---
+
+    /// There is one table: two could say different things of one name.
+    fn upsert_names(&mut self, table: NameTable, released: &mut Released) -> Result<(), String> {
+        let other = self.names.load().as_ref().map(|names| Arc::clone(&names.name));
+        if let Some(other) = other.filter(|other| *other != table.name) {
+            return Err(format!("names are answered for by the listener {other}; there can be one"));
+        }
+        self.remove_listener(&table.name, released);
+        self.names.store(Some(Arc::new(table)));
+        Ok(())
+    }
+
+    fn remove_names(&mut self, name: &str) {
+        if self.names.load().as_ref().is_some_and(|names| &*names.name == name) {
+            self.names.store(None);
+        }
+    }
+
     // --- listeners ---
+
+    fn remove_listener(&mut self, name: &str, released: &mut Released) {
+        if let Some(gone) = self.listeners.remove(name) {
+            released.insert(gone.sockets.address(), gone.sockets);
+        }
+    }
 
     fn upsert_listener(&mut self, listener: Listener, released: &mut Released) -> Result<(), String> {
         check_chains(&listener)?;
@@ -237,6 +274,7 @@ impl Builder {
             logs.push(opened.map_err(|why| format!("filter_chains[{at}].access_log: {why}"))?);
         }
         let sockets = self.bind(&listener, released)?;
+        self.remove_names(&listener.name);
         let running = self.listeners.remove(&listener.name).and_then(|old| old.running);
         // What runs stays only on the sockets that it has.
         let running = running.filter(|running| Arc::ptr_eq(&running.sockets, &sockets));

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use meshwork_data_plane::Options;
 use meshwork_model::proxy::{
-    Direction, Discovery, Endpoint, Endpoints, Kind, Listener, Resource, Route, RouteAction, RouteSource,
+    Answer, Direction, Discovery, Endpoint, Endpoints, Kind, Listener, NameTable, Resource, Route,
+    RouteAction, RouteSource,
 };
 
 use crate::harness::*;
@@ -212,4 +213,31 @@ async fn draining_ends_at_its_deadline() {
     origin.receive().await;
     soon(sut.proxy.drain(Duration::from_millis(10))).await;
     assert!(busy.rest().await.unwrap_or_default().is_empty());
+}
+
+#[tokio::test]
+async fn names_are_read_by_whoever_holds_them_and_there_is_one_table() {
+    let table = |name: &str, last: u8| NameTable {
+        name: name.into(),
+        address: LOOPBACK,
+        ttl: NameTable::TTL,
+        names: [("catalog.shop".into(), vec![[240, 0, 0, last].into()])].into(),
+    };
+    let sut = Sut::start(vec![]);
+    let names = sut.proxy.names();
+    assert!(names.load().is_none());
+    for last in [1, 2] {
+        assert_eq!(sut.apply(vec![Resource::Names(table("names", last))]), []);
+        let known = names.load_full().expect("applied");
+        assert_eq!(known.resolve("Catalog.shop."), Answer::Known(&[[240, 0, 0, last].into()]));
+    }
+    let refused = sut.apply(vec![Resource::Names(table("others", 3))]);
+    assert!(refused[0].why.contains("there can be one"), "{refused:?}");
+    sut.remove(Kind::Listener, "names");
+    assert!(names.load().is_none());
+    assert_eq!(sut.apply(vec![Resource::Names(table("others", 3))]), []);
+    // The name may come to stand for a listener of connections.
+    let Resource::Listener(web) = web(vec![route("/", &[("a", 1)])]) else { unreachable!() };
+    assert_eq!(sut.apply(vec![Resource::Listener(Listener { name: "others".into(), ..web })]), []);
+    assert!(names.load().is_none());
 }

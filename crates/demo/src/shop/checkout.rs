@@ -2,10 +2,10 @@
 //!
 //! An order that one of the two refuses is answered by 502, with their words.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{HeaderMap, Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -44,18 +44,18 @@ pub(crate) struct Receipt {
 /// The checkout's program.
 pub(super) struct Checkout {
     payments: payments::Client,
-    ledger: SocketAddr,
+    ledger: Authority,
 }
 
 impl Checkout {
-    pub(super) fn new(payments: SocketAddr, ledger: SocketAddr) -> Self {
+    pub(super) fn new(payments: &Authority, ledger: Authority) -> Self {
         Self { payments: payments::Client::new(payments), ledger }
     }
 
     async fn order(&self, order: Order, cause: &HeaderMap) -> Result<Receipt, String> {
         let charge = self.payments.charge(&order.id, order.cents, cause).await;
         let charge = charge.map_err(|status| format!("payments: {}", payments::describe(&status)))?;
-        let append = append(self.ledger, &order.id, charge.cents);
+        let append = append(&self.ledger, &order.id, charge.cents);
         let entry = tokio::time::timeout(LEDGER_DEADLINE, append).await;
         let entry = entry.unwrap_or_else(|_| Err("no acknowledgement in time".to_owned()));
         let entry = entry.map_err(|why| format!("ledger: {why}"))?;
@@ -91,8 +91,8 @@ fn is_word(id: &str) -> bool {
 }
 
 /// Appends a line to the ledger, on a connection of its own, and gives the entry's number.
-async fn append(ledger: SocketAddr, id: &str, cents: u64) -> Result<u64, String> {
-    let stream = TcpStream::connect(ledger).await.map_err(|error| error.to_string())?;
+async fn append(ledger: &Authority, id: &str, cents: u64) -> Result<u64, String> {
+    let stream = TcpStream::connect(ledger.as_str()).await.map_err(|error| error.to_string())?;
     let mut stream = BufReader::new(stream);
     let line = format!("append {id} {cents}\n");
     stream.write_all(line.as_bytes()).await.map_err(|error| error.to_string())?;

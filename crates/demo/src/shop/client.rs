@@ -1,9 +1,9 @@
 //! How the shop's programs call each other by HTTP/1.1: pooled connections, whole bodies, a deadline.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -69,15 +69,15 @@ impl Client {
 /// A request to an address, with the fields of `cause` that are passed on.
 pub(super) fn request(
     method: Method,
-    address: SocketAddr,
+    address: &Authority,
     path: &str,
     cause: &HeaderMap,
     body: Bytes,
 ) -> Request<Bytes> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
-    let uri = http::Uri::builder().scheme("http").authority(address.to_string()).path_and_query(path).build();
-    // Addresses and the paths of this crate always make a URI; `/` would be answered in words.
+    let uri = http::Uri::builder().scheme("http").authority(address.clone()).path_and_query(path).build();
+    // Authorities and the paths of this crate always make a URI; `/` would be answered in words.
     *request.uri_mut() = uri.unwrap_or_default();
     pass_on(cause, request.headers_mut());
     request

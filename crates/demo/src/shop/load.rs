@@ -6,10 +6,10 @@
 mod customer;
 mod tally;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::Authority;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout_at};
 
@@ -28,14 +28,14 @@ const REPORT: Duration = Duration::from_secs(1);
 pub(crate) const FINISH: Duration = Duration::from_secs(10);
 
 /// Where the shop is reached.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Targets {
     /// The shop's front.
-    pub(crate) web: SocketAddr,
+    pub(crate) web: Authority,
     /// The cart, which customers must not reach.
-    pub(crate) cart: SocketAddr,
+    pub(crate) cart: Authority,
     /// Payments, which customers must not reach.
-    pub(crate) payments: SocketAddr,
+    pub(crate) payments: Authority,
 }
 
 /// Sends requests until told to stop; reports its count each second, once when the first request was served, and

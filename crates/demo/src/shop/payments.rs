@@ -3,9 +3,9 @@
 pub(crate) mod proto;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
 
 use http::HeaderMap;
+use http::uri::Authority;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Endpoint};
@@ -55,9 +55,9 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    pub(super) fn new(address: &Authority) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}"));
-        // An address always makes a URI; the other endpoint would answer in words.
+        // An authority always makes a URI; the other endpoint would answer in words.
         let endpoint = endpoint.unwrap_or_else(|_| Endpoint::from_static("http://127.0.0.1:0"));
         Self {
             channel: endpoint.connect_timeout(proto::CONNECT_TIMEOUT).timeout(proto::TIMEOUT).connect_lazy(),

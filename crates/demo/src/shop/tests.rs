@@ -17,7 +17,7 @@ struct Shop {
     programs: JoinSet<Result<(), ShopError>>,
     stop: watch::Sender<bool>,
     targets: load::Targets,
-    checkout: SocketAddr,
+    checkout: Authority,
 }
 
 /// Starts a program on a free port and gives its address.
@@ -29,8 +29,9 @@ fn start(
 ) -> SocketAddr {
     let mut ports = crate::ports::Reservations::default();
     let address = ports.reserve().expect("port");
-    let calls =
-        calls.iter().map(|(service, address)| Call { service: (*service).to_owned(), address: *address });
+    let calls = calls
+        .iter()
+        .map(|(service, address)| Call { service: (*service).to_owned(), address: authority(*address) });
     let options = Options {
         role,
         listen: Some(address),
@@ -46,6 +47,10 @@ fn start(
     address
 }
 
+fn authority(address: SocketAddr) -> Authority {
+    address.to_string().parse().expect("an authority")
+}
+
 fn open() -> Shop {
     let (stop, stopped) = Stop::new();
     let mut programs = JoinSet::new();
@@ -54,13 +59,14 @@ fn open() -> Shop {
     let (payments, ledger) = (start(Role::Payments, &[]), start(Role::Ledger, &[]));
     let checkout = start(Role::Checkout, &[("payments", payments), ("ledger", ledger)]);
     let web = start(Role::Web, &[("catalog", catalog), ("cart", cart), ("checkout", checkout)]);
-    Shop { programs, stop, targets: load::Targets { web, cart, payments }, checkout }
+    let targets = load::Targets { web: authority(web), cart: authority(cart), payments: authority(payments) };
+    Shop { programs, stop, targets, checkout: authority(checkout) }
 }
 
 /// Waits until all programs listen: they start in the order in which they are polled.
 async fn opened(shop: &Shop) {
-    for address in [shop.targets.web, shop.targets.cart, shop.targets.payments, shop.checkout] {
-        while tokio::net::TcpStream::connect(address).await.is_err() {
+    for address in [&shop.targets.web, &shop.targets.cart, &shop.targets.payments, &shop.checkout] {
+        while tokio::net::TcpStream::connect(address.as_str()).await.is_err() {
             tokio::task::yield_now().await;
         }
     }
@@ -76,7 +82,7 @@ async fn close(mut shop: Shop) {
     tokio::time::timeout(LIVENESS, closed).await.expect("all programs end");
 }
 
-async fn ask(method: Method, address: SocketAddr, path: &str, body: &'static str) -> (StatusCode, String) {
+async fn ask(method: Method, address: &Authority, path: &str, body: &'static str) -> (StatusCode, String) {
     let request =
         client::request(method, address, path, &HeaderMap::new(), Bytes::from_static(body.as_bytes()));
     let answer = client::Client::new().send(request).await.expect("an answer");
@@ -89,7 +95,7 @@ async fn the_load_sees_pages_orders_wrong_releases_and_missing_policy() {
     opened(&shop).await;
     let (stop_load, stopped) = Stop::new();
     let (counts, mut last) = watch::channel(load::Tally::default());
-    let targets = shop.targets;
+    let targets = shop.targets.clone();
     let load = tokio::spawn(async move {
         load::run(&targets, 400, |tally| counts.send_replace(tally.clone()).finished = false, stopped).await;
     });
@@ -117,7 +123,7 @@ async fn the_load_sees_pages_orders_wrong_releases_and_missing_policy() {
 async fn programs_answer_what_they_have_and_refuse_the_rest() {
     let shop = open();
     opened(&shop).await;
-    let (web, cart) = (shop.targets.web, shop.targets.cart);
+    let (web, cart) = (&shop.targets.web, &shop.targets.cart);
     let (status, page) = ask(Method::GET, web, "/", "").await;
     assert_eq!(status, StatusCode::OK);
     assert!(page.contains("\"version\":\"v1\"") && page.contains("Storm lamp"), "{page}");
@@ -127,7 +133,7 @@ async fn programs_answer_what_they_have_and_refuse_the_rest() {
     let (status, refused) = ask(Method::POST, web, "/checkout", r#"{"id":"order-1","cents":0}"#).await;
     assert_eq!(status, StatusCode::BAD_GATEWAY);
     assert!(refused.contains("InvalidArgument"), "{refused}");
-    let (status, _) = ask(Method::POST, shop.checkout, "/orders", r#"{"id":"two words","cents":1}"#).await;
+    let (status, _) = ask(Method::POST, &shop.checkout, "/orders", r#"{"id":"two words","cents":1}"#).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let (status, lines) = ask(Method::POST, cart, "/items", r#"{"id":"lamp"}"#).await;
     assert_eq!((status, lines.as_str()), (StatusCode::CREATED, r#"{"lines":["lamp"]}"#));
@@ -145,7 +151,7 @@ async fn a_front_whose_catalog_is_gone_says_so() {
     while tokio::net::TcpStream::connect(web).await.is_err() {
         tokio::task::yield_now().await;
     }
-    let (status, why) = ask(Method::GET, web, "/", "").await;
+    let (status, why) = ask(Method::GET, &authority(web), "/", "").await;
     assert_eq!(status, StatusCode::BAD_GATEWAY);
     assert!(why.contains("catalog: "), "{why}");
     stop.send(true).expect("the front");

@@ -4,9 +4,9 @@
 //! with their words.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,11 +20,11 @@ use super::server::{Answer, Handle, answer, failure, json, not_found};
 /// Where the programs behind the front are reached.
 pub(crate) struct Targets {
     /// What is for sale.
-    pub(crate) catalog: SocketAddr,
+    pub(crate) catalog: Authority,
     /// What is about to be bought.
-    pub(crate) cart: SocketAddr,
+    pub(crate) cart: Authority,
     /// Takes orders.
-    pub(crate) checkout: SocketAddr,
+    pub(crate) checkout: Authority,
 }
 
 /// `GET /` for programs (`accept: application/json`).
@@ -48,9 +48,9 @@ impl Web {
     }
 
     async fn page(&self, cause: &HeaderMap) -> Result<(Page, HeaderMap), String> {
-        let mut items = request(Method::GET, self.targets.catalog, "/items", cause, Bytes::new());
+        let mut items = request(Method::GET, &self.targets.catalog, "/items", cause, Bytes::new());
         copy(&[PREVIEW], cause, items.headers_mut());
-        let lines = request(Method::GET, self.targets.cart, "/items", cause, Bytes::new());
+        let lines = request(Method::GET, &self.targets.cart, "/items", cause, Bytes::new());
         let (items, lines) = tokio::join!(self.call("catalog", items), self.call("cart", lines));
         let (catalog, headers) = items?;
         let (cart, _) = lines?;
@@ -90,7 +90,7 @@ impl Web {
 
     async fn buy(&self, order: &Request<Bytes>) -> Answer {
         let forward =
-            request(Method::POST, self.targets.checkout, "/orders", order.headers(), order.body().clone());
+            request(Method::POST, &self.targets.checkout, "/orders", order.headers(), order.body().clone());
         match self.call::<Receipt>("checkout", forward).await {
             Ok((receipt, _)) => json(StatusCode::CREATED, &receipt),
             Err(why) => failure(StatusCode::BAD_GATEWAY, &why),

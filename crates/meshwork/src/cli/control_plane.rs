@@ -7,7 +7,7 @@ use std::time::Duration;
 use meshwork_control_plane as control_plane;
 
 use super::runtime;
-use crate::signals;
+use crate::{secrecy, signals};
 
 /// Run the control plane: config, discovery, certificates, policy
 #[derive(clap::Args)]
@@ -39,6 +39,7 @@ pub(crate) struct ControlPlane {
 
 impl ControlPlane {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        secrecy::keep();
         let options = control_plane::Options {
             config: self.config,
             state: self.state,

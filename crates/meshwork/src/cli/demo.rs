@@ -54,6 +54,8 @@ impl Demo {
             report: self.report,
             directory: self.dir,
             rate: self.rate,
+            mode: meshwork_demo::Mode::Explicit,
+            why_explicit: None,
             output: match self.output {
                 Format::Text => meshwork_demo::Output::Text,
                 Format::Json => meshwork_demo::Output::Json,

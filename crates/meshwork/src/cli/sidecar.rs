@@ -18,7 +18,7 @@ use tracing::{Instrument, info_span};
 
 use super::serving::Serving;
 use super::{runtime, workload};
-use crate::{memory, signals};
+use crate::{memory, secrecy, signals};
 
 /// Run the proxy of a workload
 ///
@@ -39,6 +39,7 @@ pub(crate) struct Sidecar {
 
 impl Sidecar {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        secrecy::keep();
         runtime::on_this_thread(async {
             let enrolled = self.workload.enrol().await?;
             let node = self.workload.node(&enrolled)?;

@@ -35,8 +35,8 @@ pub(crate) struct Workload {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// A port that the workload serves, as PORT=BIND>APPLICATION: services' target port, where the proxy listens for
-    /// it, where the application listens; may be repeated
+    /// A port that the workload serves, as PORT[/PROTOCOL]=BIND>APPLICATION: services' target port, what is spoken on it
+    /// where no Service says so, where the proxy listens for it, where the application listens; may be repeated
     #[arg(long = "inbound", value_name = "PORT=BIND>APP")]
     inbound: Vec<InboundArgument>,
 
@@ -92,6 +92,8 @@ impl Workload {
             labels: self.labels.iter().cloned().collect(),
             inbound: self.inbound.iter().map(|a| a.0.clone()).collect(),
             outbound: self.outbound.iter().map(|a| a.0.clone()).collect(),
+            capture: None,
+            is_probed: false,
         })
     }
 

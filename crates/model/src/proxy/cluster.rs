@@ -1,3 +1,4 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +52,8 @@ pub enum Discovery {
     Eds(Arc<str>),
     /// Whatever a name stands for, asked again and again.
     Dns(DnsHost),
-    /// The one address that the downstream connection was meant for before it was redirected.
+    /// The one address that the downstream connection was meant for before it was redirected. Nothing is picked then:
+    /// `balancing` is `RoundRobin`.
     OriginalDestination,
 }
 
@@ -73,6 +75,12 @@ pub enum Network {
     /// That of the workload, where the proxy serves one that has a network namespace of its own.
     Workload,
 }
+
+/// From where a proxy connects to a workload in a network namespace of its own: never from loopback, which programs
+/// trust. Source: RFC 2544, addresses that no real network has.
+pub const WORKLOAD_SOURCE_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// The same for IPv6: `fd6d:6573:6877:ffff::2`.
+pub const WORKLOAD_SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0xfd6d, 0x6573, 0x6877, 0xffff, 0, 0, 0, 2);
 
 /// How an endpoint is picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

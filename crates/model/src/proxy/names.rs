@@ -13,9 +13,9 @@ pub struct NameTable {
     pub name: Arc<str>,
     /// Where it is asked.
     pub address: SocketAddr,
-    /// How long an answer may be kept.
+    /// How long an answer may be kept; 30 s at least. [`NameTable::TTL`] where there is no name.
     pub ttl: Duration,
-    /// Addresses by name: lowercase, without the dot at the end.
+    /// Addresses by name: lowercase, without the dot at the end; each has one at least.
     pub names: BTreeMap<Arc<str>, Vec<IpAddr>>,
 }
 
@@ -31,6 +31,9 @@ pub enum Answer<'t> {
 }
 
 impl NameTable {
+    /// How long an answer may be kept where nothing else is said. Source: Envoy `answer_ttl`, 300 s.
+    pub const TTL: Duration = Duration::from_mins(5);
+
     /// Looks a name up, whatever its case, with or without the dot at the end.
     pub fn resolve(&self, name: &str) -> Answer<'_> {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();

@@ -1,10 +1,12 @@
 //! Clusters.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    Balancing, Cluster, Discovery, Endpoints, Network, ServiceName, TransportMatch, UpstreamProtocol,
+    Balancing, Cluster, Discovery, DnsHost, Endpoints, Network, ServiceName, TransportMatch,
+    UpstreamProtocol, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
 };
 use serde_json::Value;
 
@@ -19,6 +21,9 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The key of the HTTP options among a cluster's extensions.
 pub(crate) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
+/// What `network_namespace_filepath` says for the network of the workload, whoever holds that open.
+pub(crate) const WORKLOAD_NETWORK: &str = "workload";
+
 pub(crate) fn cluster(
     message: &pb::cluster::Cluster,
     at: &Path<'_>,
@@ -26,7 +31,11 @@ pub(crate) fn cluster(
 ) -> Option<Cluster> {
     let name: Option<Arc<str>> = required(&message.name, &at.field("name"), problems).map(Into::into);
     let discovery = discovery(message, at, problems);
-    let balancing = balancing(message.lb_policy, &at.field("lb_policy"), problems);
+    let original = pb::cluster::cluster::DiscoveryType::OriginalDst as i32;
+    let is_original =
+        message.cluster_discovery_type == Some(pb::cluster::cluster::ClusterDiscoveryType::Type(original));
+    let balancing = balancing(message.lb_policy, is_original, &at.field("lb_policy"), problems);
+    let network = network(message.upstream_bind_config.as_ref(), &at.field("upstream_bind_config"), problems);
     let connect_timeout = match message.connect_timeout {
         None => Some(DEFAULT_CONNECT_TIMEOUT),
         Some(timeout) => connect_timeout(timeout, &at.field("connect_timeout"), problems),
@@ -37,7 +46,7 @@ pub(crate) fn cluster(
         name: name?,
         service: service(message.metadata.as_ref()),
         discovery: discovery?,
-        network: Network::Proxy,
+        network: network?,
         balancing: balancing?,
         connect_timeout: connect_timeout?,
         protocol: protocol?,
@@ -62,6 +71,17 @@ fn discovery(message: &pb::cluster::Cluster, at: &Path<'_>, problems: &mut Probl
         Some(ClusterDiscoveryType::ClusterType(_)) => return None,
     };
     match kind {
+        Ok(DiscoveryType::LogicalDns) if named_host(message).is_some() => {
+            dns_host(message, &at.field("load_assignment"), problems).map(Discovery::Dns)
+        }
+        Ok(DiscoveryType::OriginalDst) => match &message.load_assignment {
+            None => Some(Discovery::OriginalDestination),
+            Some(_) => problems.error(
+                &at.field("load_assignment"),
+                "connections go where they were meant to go",
+                "leave it out",
+            ),
+        },
         Ok(DiscoveryType::Static | DiscoveryType::StrictDns | DiscoveryType::LogicalDns) => {
             let endpoints = static_endpoints(message, &at.field("load_assignment"), problems)?;
             Some(Discovery::Static(endpoints))
@@ -74,8 +94,85 @@ fn discovery(message: &pb::cluster::Cluster, at: &Path<'_>, problems: &mut Probl
             let service = config.map(|config| config.service_name.as_str()).filter(|name| !name.is_empty());
             Some(Discovery::Eds(service.unwrap_or(&message.name).into()))
         }
-        _ => problems.error(&at.field("type"), "this discovery is not supported", "write STATIC or EDS"),
+        _ => problems.error(
+            &at.field("type"),
+            "this discovery is not supported",
+            "write STATIC, EDS, LOGICAL_DNS or ORIGINAL_DST",
+        ),
     }
+}
+
+/// The first endpoint's address, where that is a name.
+fn named_host(message: &pb::cluster::Cluster) -> Option<&pb::core::SocketAddress> {
+    use pb::endpoint::lb_endpoint::HostIdentifier;
+    let locality = message.load_assignment.as_ref()?.endpoints.first()?;
+    let Some(HostIdentifier::Endpoint(endpoint)) = &locality.lb_endpoints.first()?.host_identifier else {
+        return None;
+    };
+    let Some(pb::core::address::Address::SocketAddress(socket)) = &endpoint.address.as_ref()?.address else {
+        return None;
+    };
+    socket.address.parse::<IpAddr>().is_err().then_some(socket)
+}
+
+/// One endpoint, by name; nothing else is said of it.
+fn dns_host(message: &pb::cluster::Cluster, at: &Path<'_>, problems: &mut Problems) -> Option<DnsHost> {
+    let localities = message.load_assignment.as_ref().map_or(&[][..], |assignment| &assignment.endpoints);
+    let endpoints: Vec<_> = localities.iter().flat_map(|locality| &locality.lb_endpoints).collect();
+    if endpoints.len() != 1 || endpoints[0].metadata.is_some() {
+        let text = "with LOGICAL_DNS there is one endpoint, without metadata";
+        return problems.error(&at.field("endpoints"), text, "make a cluster for each host");
+    }
+    let socket = named_host(message)?;
+    let at = at.field("endpoints");
+    if socket.protocol != pb::core::socket_address::Protocol::Tcp as i32
+        || !socket.network_namespace_filepath.is_empty()
+    {
+        return problems.error(&at, "only TCP in the proxy's own network is supported", "");
+    }
+    if !is_host_name(&socket.address) {
+        let text = format!("`{}` is neither a host name nor an IP address", socket.address);
+        return problems.error(&at, text, "");
+    }
+    match socket.port_specifier {
+        Some(pb::core::socket_address::PortSpecifier::PortValue(port)) => match u16::try_from(port) {
+            Ok(port) if port != 0 => Some(DnsHost { host: socket.address.to_ascii_lowercase().into(), port }),
+            _ => problems.error(&at, format!("{port} is no port"), ""),
+        },
+        _ => problems.error(&at, "the port is missing", "write `port_value`"),
+    }
+}
+
+/// The longest name of DNS. Source: RFC 1035 §2.3.4.
+const NAME_BYTES: usize = 253;
+
+fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.len() <= NAME_BYTES && name.split('.').all(is_label)
+}
+
+/// Whose network connections begin in.
+fn network(config: Option<&pb::core::BindConfig>, at: &Path<'_>, problems: &mut Problems) -> Option<Network> {
+    let Some(config) = config else { return Some(Network::Proxy) };
+    let at = at.field("source_address");
+    let Some(source) = &config.source_address else {
+        return problems.error(&at, "the source address is missing", "leave out `upstream_bind_config`");
+    };
+    if source.network_namespace_filepath != WORKLOAD_NETWORK {
+        let path = at.field("network_namespace_filepath");
+        return problems.error(&path, "only the workload's network is supported", "write `workload`");
+    }
+    let known = [IpAddr::V4(WORKLOAD_SOURCE_V4), IpAddr::V6(WORKLOAD_SOURCE_V6)];
+    if !source.address.parse().is_ok_and(|address| known.contains(&address)) {
+        let fix = format!("write {WORKLOAD_SOURCE_V4}");
+        return problems.error(&at.field("address"), "the source address is a fixed one", &fix);
+    }
+    Some(Network::Workload)
 }
 
 fn static_endpoints(
@@ -89,9 +186,14 @@ fn static_endpoints(
     }
 }
 
-fn balancing(policy: i32, at: &Path<'_>, problems: &mut Problems) -> Option<Balancing> {
+fn balancing(policy: i32, is_original: bool, at: &Path<'_>, problems: &mut Problems) -> Option<Balancing> {
     use pb::cluster::cluster::LbPolicy;
     match LbPolicy::try_from(policy) {
+        // Nothing is picked.
+        Ok(LbPolicy::ClusterProvided) if is_original => Some(Balancing::RoundRobin),
+        _ if is_original => {
+            problems.error(at, "with ORIGINAL_DST nothing is balanced", "write CLUSTER_PROVIDED")
+        }
         Ok(LbPolicy::RoundRobin) => Some(Balancing::RoundRobin),
         Ok(LbPolicy::LeastRequest) => Some(Balancing::LeastRequest),
         Ok(LbPolicy::Random) => Some(Balancing::Random),

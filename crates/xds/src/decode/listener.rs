@@ -4,30 +4,52 @@ use std::sync::Arc;
 
 use meshwork_model::proxy::{
     AccessLog, ChainMatch, Codec, Direction, FilterChain, HttpConnection, HttpFilter, Listener,
-    NetworkFilter, PathNormalization, Rbac, RouteSource, TcpProxy, Transport,
+    NetworkFilter, PathNormalization, Rbac, Resource, RouteSource, TcpProxy, Transport,
 };
 
-use super::{address, duration, is, only_ads, policy, required, route, timeout, tls, unpack};
+use super::{address, duration, is, names, only_ads, policy, required, route, timeout, tls, unpack};
 use crate::path::{Noted, Path, Problems};
 use crate::pb;
 
+/// A listener of connections or, where it is asked by UDP, a table of names.
 pub(crate) fn listener(
+    message: &pb::listener::Listener,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Resource> {
+    if names::is_udp(message) {
+        names::names(message, at, problems).map(Resource::Names)
+    } else {
+        of_connections(message, at, problems).map(Resource::Listener)
+    }
+}
+
+fn of_connections(
     message: &pb::listener::Listener,
     at: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<Listener> {
     let name = required(&message.name, &at.field("name"), problems);
-    listener_filters(message, at, problems);
-    if message.bind_to_port.is_some_and(|bind| !bind.value) {
-        problems.error::<()>(&at.field("bind_to_port"), "a listener must bind", "leave it out");
-    }
+    let use_original_dst = message.use_original_dst.is_some_and(|original| original.value);
+    listener_filters(message, use_original_dst, at, problems);
     let (address, chains) = if let Some(api) = &message.api_listener {
         (None, vec![api_chain(api, &at.field("api_listener"), problems)?])
     } else {
         let bind = address(message.address.as_ref(), &at.field("address"), problems);
         (Some(bind?), chains(message, at, problems))
     };
-    Some(Listener::new(name?, address, direction(message.traffic_direction), chains))
+    let path = at.field("additional_addresses");
+    let mut additional_addresses = Vec::new();
+    for (index, further) in message.additional_addresses.iter().enumerate() {
+        let at = path.index(index);
+        additional_addresses.extend(super::address(further.address.as_ref(), &at.field("address"), problems));
+    }
+    Some(Listener {
+        additional_addresses,
+        bind_to_port: message.bind_to_port.is_none_or(|bind| bind.value),
+        use_original_dst,
+        ..Listener::new(name?, address, direction(message.traffic_direction), chains)
+    })
 }
 
 fn direction(direction: i32) -> Direction {
@@ -38,16 +60,28 @@ fn direction(direction: i32) -> Direction {
     }
 }
 
-/// Only the TLS inspector, and that is implied.
-fn listener_filters(message: &pb::listener::Listener, at: &Path<'_>, problems: &mut Problems) {
+/// Only the TLS inspector, which is implied, and what `use_original_dst` implies.
+fn listener_filters(
+    message: &pb::listener::Listener,
+    use_original_dst: bool,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) {
     let at = at.field("listener_filters");
     for (index, filter) in message.listener_filters.iter().enumerate() {
         let at = at.index(index);
         match &filter.config_type {
             Some(pb::listener::listener_filter::ConfigType::TypedConfig(any))
-                if is::<pb::TlsInspector>(any) => {}
+                if is::<pb::TlsInspector>(any) || (use_original_dst && is::<pb::OriginalDst>(any)) => {}
+            Some(pb::listener::listener_filter::ConfigType::TypedConfig(any))
+                if is::<pb::OriginalDst>(any) =>
+            {
+                let text = "the original destination is looked up to hand connections over by it";
+                problems.error::<()>(&at, text, "write `use_original_dst: true` in the listener");
+            }
             _ => {
-                problems.error::<()>(&at, "only the TLS inspector is supported as a listener filter", "");
+                let text = "only tls_inspector and original_dst are supported as listener filters";
+                problems.error::<()>(&at, text, "");
             }
         }
     }
@@ -70,7 +104,10 @@ fn chains(message: &pb::listener::Listener, at: &Path<'_>, problems: &mut Proble
     for (index, message) in message.filter_chains.iter().enumerate() {
         chains.extend(chain(message, &path.index(index), problems));
     }
-    chains.sort_by_key(|chain| (chain.matches.transport.is_none(), chain.matches.alpn.is_empty()));
+    chains.sort_by_key(|chain| {
+        let matches = &chain.matches;
+        (matches.server_names.is_empty(), matches.transport.is_none(), matches.alpn.is_empty())
+    });
     if let Some(default) = &message.default_filter_chain {
         let chain = chain(default, &at.field("default_filter_chain"), problems);
         chains.extend(chain.map(|chain| FilterChain { matches: ChainMatch::default(), ..chain }));
@@ -111,7 +148,22 @@ fn chain_match(
         }
     };
     let alpn = message.application_protocols.iter().map(|protocol| protocol.as_str().into()).collect();
-    Some(ChainMatch { transport, alpn, server_names: Vec::new() })
+    let path = at.field("server_names");
+    let mut server_names = Vec::new();
+    for (index, name) in message.server_names.iter().enumerate() {
+        server_names.push(server_name_match(name, &path.index(index), problems)?);
+    }
+    Some(ChainMatch { transport, alpn, server_names })
+}
+
+/// A server name, or a wildcard for what is below a domain. Source: Envoy `FilterChainMatch.server_names`.
+fn server_name_match(name: &str, at: &Path<'_>, problems: &mut Problems) -> Option<Arc<str>> {
+    let rest = name.strip_prefix("*.").unwrap_or(name);
+    if rest.is_empty() || rest.contains('*') {
+        let text = format!("`{name}` is no server name");
+        return problems.error(at, text, "write `host.example.com` or `*.example.com`");
+    }
+    Some(name.to_ascii_lowercase().into())
 }
 
 /// The filters of a chain: authorization, then one that consumes the connection.

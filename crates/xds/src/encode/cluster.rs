@@ -1,12 +1,14 @@
 //! Clusters and endpoints.
 
 use meshwork_model::proxy::{
-    Balancing, Cluster, Discovery, DnsHost, Endpoint, Endpoints, TransportMatch, UpstreamProtocol, Workload,
+    Balancing, Cluster, Discovery, DnsHost, Endpoint, Endpoints, Network, TransportMatch, UpstreamProtocol,
+    WORKLOAD_SOURCE_V4, Workload,
 };
 use serde_json::json;
 
 use super::{Writer, address, ads, duration, number, pack};
-use crate::decode::HTTP_OPTIONS;
+use crate::decode::{HTTP_OPTIONS, WORKLOAD_NETWORK};
+use crate::node::Dialect;
 use crate::{metadata, pb};
 
 /// The one locality of gRPC's endpoints: it drops endpoints without a locality, and without a weight, in silence.
@@ -22,6 +24,9 @@ impl Writer<'_> {
             ..pb::cluster::Cluster::default()
         };
         self.discovery(cluster, &mut message);
+        if cluster.network == Network::Workload && !self.is_grpc() {
+            message.upstream_bind_config = Some(from_workload());
+        }
         self.transports(cluster, &mut message);
         if cluster.protocol == UpstreamProtocol::Http2 && !self.is_grpc() {
             message.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), pack(&http2()));
@@ -41,7 +46,9 @@ impl Writer<'_> {
     }
 
     fn discovery(&self, cluster: &Cluster, message: &mut pb::cluster::Cluster) {
-        use pb::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};
+        use pb::cluster::cluster::{
+            ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
+        };
         let kind = match &cluster.discovery {
             Discovery::Static(endpoints) => {
                 message.load_assignment = Some(self.endpoints(endpoints));
@@ -55,9 +62,16 @@ impl Writer<'_> {
             }
             Discovery::Dns(host) => {
                 message.load_assignment = Some(dns_host(&cluster.name, host));
+                if self.dialect == Dialect::Envoy {
+                    // Both IP versions, as our proxy.
+                    message.dns_lookup_family = DnsLookupFamily::All as i32;
+                }
                 DiscoveryType::LogicalDns
             }
-            Discovery::OriginalDestination => DiscoveryType::OriginalDst,
+            Discovery::OriginalDestination => {
+                message.lb_policy = LbPolicy::ClusterProvided as i32;
+                DiscoveryType::OriginalDst
+            }
         };
         message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind as i32));
     }
@@ -124,6 +138,18 @@ fn dns_host(cluster: &str, host: &DnsHost) -> pb::endpoint::ClusterLoadAssignmen
         endpoints: vec![locality],
         ..pb::endpoint::ClusterLoadAssignment::default()
     }
+}
+
+/// Connections begin in the workload's network namespace.
+fn from_workload() -> pb::core::BindConfig {
+    use pb::core::socket_address::PortSpecifier;
+    let source = pb::core::SocketAddress {
+        address: WORKLOAD_SOURCE_V4.to_string(),
+        port_specifier: Some(PortSpecifier::PortValue(0)),
+        network_namespace_filepath: WORKLOAD_NETWORK.to_owned(),
+        ..pb::core::SocketAddress::default()
+    };
+    pb::core::BindConfig { source_address: Some(source), ..pb::core::BindConfig::default() }
 }
 
 fn http2() -> pb::upstream_http::HttpProtocolOptions {

@@ -1,14 +1,16 @@
 //! One resource for each thing that the model can say.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    AccessLog, Action, Balancing, ChainMatch, Cluster, DirectResponse, Direction, Discovery, Domain,
+    AccessLog, Action, Balancing, ChainMatch, Cluster, DirectResponse, Direction, Discovery, DnsHost, Domain,
     DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest, HttpConnection,
-    HttpFilter, Listener, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resource,
-    Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServiceName, StringMatch, TcpProxy,
-    Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
+    HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission,
+    Principal, Rbac, Resource, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServiceName,
+    StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost,
+    WeightedCluster, Workload,
 };
 use meshwork_model::spiffe::SpiffeId;
 
@@ -28,6 +30,12 @@ pub(super) fn features() -> Vec<(&'static str, Resource)> {
         ("cluster-eds-mtls", Resource::Cluster(cluster(false))),
         ("cluster-eds-mtls-or-plaintext", Resource::Cluster(cluster(true))),
         ("cluster-static", Resource::Cluster(application())),
+        ("virtual-outbound", Resource::Listener(virtual_outbound())),
+        ("by-original-destination", Resource::Listener(by_original_destination())),
+        ("names", Resource::Names(names())),
+        ("cluster-dns", Resource::Cluster(outside())),
+        ("cluster-original-destination", Resource::Cluster(passthrough())),
+        ("cluster-in-workload", Resource::Cluster(captured())),
         ("endpoints", Resource::Endpoints(endpoints())),
     ]
 }
@@ -105,6 +113,74 @@ fn outbound_http() -> Listener {
             filter: NetworkFilter::Http(Arc::new(http())),
         }],
     }
+}
+
+fn tcp_chain(name: &str, server_names: &[&str], cluster: &str) -> FilterChain {
+    FilterChain {
+        name: name.into(),
+        matches: ChainMatch {
+            server_names: server_names.iter().map(|&name| name.into()).collect(),
+            ..ChainMatch::default()
+        },
+        tls: None,
+        filter: NetworkFilter::Tcp(Arc::new(TcpProxy {
+            stat_prefix: name.into(),
+            cluster: cluster.into(),
+            rbac: Vec::new(),
+            idle_timeout: None,
+        })),
+    }
+}
+
+fn virtual_outbound() -> Listener {
+    let chain = tcp_chain("passthrough", &[], "PassthroughCluster");
+    let address = Some("127.0.0.1:15001".parse().unwrap());
+    Listener {
+        additional_addresses: vec!["[::1]:15001".parse().unwrap()],
+        use_original_dst: true,
+        ..Listener::new("virtualOutbound", address, Direction::Outbound, vec![chain])
+    }
+}
+
+fn by_original_destination() -> Listener {
+    let address = Some("240.0.0.7:443".parse().unwrap());
+    let chains = vec![
+        tcp_chain("allowed", &["api.example.com", "*.cdn.example.com"], "outside"),
+        tcp_chain("others", &[], "PassthroughCluster"),
+    ];
+    Listener {
+        additional_addresses: vec!["[fd6d:6573:6877::7]:443".parse().unwrap()],
+        bind_to_port: false,
+        ..Listener::new("outbound|443||api.example.com", address, Direction::Outbound, chains)
+    }
+}
+
+fn names() -> NameTable {
+    let catalog: Vec<IpAddr> = vec!["240.0.0.1".parse().unwrap(), "fd6d:6573:6877::1".parse().unwrap()];
+    NameTable {
+        name: "names".into(),
+        address: "127.0.0.1:15053".parse().unwrap(),
+        ttl: Duration::from_secs(30),
+        names: [
+            ("catalog.shop".into(), catalog.clone()),
+            ("catalog.shop.svc.cluster.local".into(), catalog),
+            ("api.example.com".into(), vec!["240.0.0.7".parse().unwrap()]),
+        ]
+        .into(),
+    }
+}
+
+fn outside() -> Cluster {
+    let host = DnsHost { host: "api.example.com".into(), port: 443 };
+    Cluster { name: "outside".into(), discovery: Discovery::Dns(host), ..application() }
+}
+
+fn passthrough() -> Cluster {
+    Cluster { name: "PassthroughCluster".into(), discovery: Discovery::OriginalDestination, ..application() }
+}
+
+fn captured() -> Cluster {
+    Cluster { network: Network::Workload, ..application() }
 }
 
 fn api_listener() -> Listener {
@@ -311,7 +387,7 @@ fn cluster(plaintext: bool) -> Cluster {
         name: "outbound|80||catalog.shop.svc.cluster.local".into(),
         service: Some(ServiceName { name: "catalog".into(), namespace: "shop".into() }),
         discovery: Discovery::Eds("outbound|80||catalog.shop.svc.cluster.local".into()),
-        network: meshwork_model::proxy::Network::Proxy,
+        network: Network::Proxy,
         balancing: Balancing::LeastRequest,
         connect_timeout: Duration::from_secs(5),
         protocol: UpstreamProtocol::Http2,
@@ -331,7 +407,7 @@ fn application() -> Cluster {
                 workload: None,
             }],
         }),
-        network: meshwork_model::proxy::Network::Proxy,
+        network: Network::Proxy,
         balancing: Balancing::RoundRobin,
         connect_timeout: Duration::from_millis(250),
         protocol: UpstreamProtocol::Http1,

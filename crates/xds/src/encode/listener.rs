@@ -1,5 +1,7 @@
 //! Listeners, filter chains, and the network filters.
 
+use std::net::SocketAddr;
+
 use meshwork_model::proxy::{
     AccessLog, ChainMatch, Codec, Direction, FilterChain, HttpConnection, HttpFilter, Listener,
     NetworkFilter, Rbac, RouteSource, TcpProxy, Transport,
@@ -35,6 +37,11 @@ impl Writer<'_> {
         if !self.is_grpc() {
             message.enable_reuse_port = Some(boolean(true));
             message.listener_filters = listener_filters(&listener.chains);
+            message.additional_addresses =
+                listener.additional_addresses.iter().map(|further| additional(*further)).collect();
+            // What Envoy takes for granted is not said.
+            message.bind_to_port = (!listener.bind_to_port).then(|| boolean(false));
+            message.use_original_dst = listener.use_original_dst.then(|| boolean(true));
         }
         message
     }
@@ -255,6 +262,7 @@ fn chain_match(matches: &ChainMatch) -> Option<pb::listener::FilterChainMatch> {
     (*matches != ChainMatch::default()).then(|| pb::listener::FilterChainMatch {
         transport_protocol: transport.to_owned(),
         application_protocols: matches.alpn.iter().map(ToString::to_string).collect(),
+        server_names: matches.server_names.iter().map(ToString::to_string).collect(),
         ..pb::listener::FilterChainMatch::default()
     })
 }
@@ -264,6 +272,13 @@ fn connect() -> pb::hcm::http_connection_manager::UpgradeConfig {
     pb::hcm::http_connection_manager::UpgradeConfig {
         upgrade_type: "CONNECT".to_owned(),
         ..pb::hcm::http_connection_manager::UpgradeConfig::default()
+    }
+}
+
+fn additional(further: SocketAddr) -> pb::listener::AdditionalAddress {
+    pb::listener::AdditionalAddress {
+        address: Some(address(further)),
+        ..pb::listener::AdditionalAddress::default()
     }
 }
 

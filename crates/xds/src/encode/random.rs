@@ -1,16 +1,18 @@
 //! Random resources: all that the model can say and Envoy's messages can carry.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 use meshwork_model::proxy::{
-    AccessLog, Action, Balancing, ChainMatch, Cluster, Codec, DirectResponse, Direction, Discovery, Domain,
-    DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest, HttpConnection,
-    HttpFilter, Listener, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resource,
-    Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServiceName, StringMatch, TcpProxy,
-    Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
+    AccessLog, Action, Balancing, ChainMatch, Cluster, Codec, DirectResponse, Direction, Discovery, DnsHost,
+    Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest,
+    HttpConnection, HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization,
+    Permission, Principal, Rbac, Resource, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule,
+    ServiceName, StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, UpstreamTls,
+    VirtualHost, WeightedCluster, Workload,
 };
 use meshwork_model::spiffe::SpiffeId;
 
@@ -21,8 +23,9 @@ pub(super) struct Random(pub(super) Rng);
 
 impl Random {
     pub(super) fn resource(&mut self) -> Resource {
-        match self.0.u8(0..4) {
+        match self.0.u8(0..5) {
             0 => Resource::Listener(self.listener()),
+            4 => Resource::Names(self.names()),
             1 => Resource::Routes(self.table()),
             2 => Resource::Cluster(self.cluster()),
             _ => Resource::Endpoints(self.endpoints()),
@@ -74,8 +77,35 @@ impl Random {
             return Listener::new(name, None, direction, vec![chain]);
         }
         let mut chains = self.some(1, Self::chain);
-        chains.sort_by_key(|chain| (chain.matches.transport.is_none(), chain.matches.alpn.is_empty()));
-        Listener::new(name, Some(self.address()), direction, chains)
+        chains.sort_by_key(|chain| {
+            let matches = &chain.matches;
+            (matches.server_names.is_empty(), matches.transport.is_none(), matches.alpn.is_empty())
+        });
+        Listener {
+            additional_addresses: self.some(0, Self::address),
+            bind_to_port: self.0.bool(),
+            use_original_dst: self.0.bool(),
+            ..Listener::new(name, Some(self.address()), direction, chains)
+        }
+    }
+
+    fn host_name(&mut self) -> Arc<str> {
+        let label = |random: &mut Self| random.pick(&["a", "b-2", "cdn", "example", "_x"]);
+        self.some(2, label).join(".").into()
+    }
+
+    fn server_name(&mut self) -> Arc<str> {
+        let name = self.host_name();
+        if self.0.bool() { name } else { format!("*.{name}").into() }
+    }
+
+    fn names(&mut self) -> NameTable {
+        let names: BTreeMap<_, _> = self
+            .some(0, |random| (random.host_name(), random.some(1, |random| random.address().ip())))
+            .into_iter()
+            .collect();
+        let ttl = if names.is_empty() { NameTable::TTL } else { Duration::from_secs(30) + self.time() };
+        NameTable { name: self.text(), address: self.address(), ttl, names }
     }
 
     fn chain(&mut self) -> FilterChain {
@@ -92,7 +122,11 @@ impl Random {
         };
         FilterChain {
             name: self.text(),
-            matches: ChainMatch { transport, alpn: self.some(0, Self::text), server_names: vec![] },
+            matches: ChainMatch {
+                transport,
+                alpn: self.some(0, Self::text),
+                server_names: self.some(0, Self::server_name),
+            },
             tls: self.maybe(Self::downstream),
             filter,
         }
@@ -244,8 +278,17 @@ impl Random {
     }
 
     fn cluster(&mut self) -> Cluster {
-        let discovery =
-            if self.0.bool() { Discovery::Eds(self.text()) } else { Discovery::Static(self.endpoints()) };
+        let discovery = match self.0.u8(0..4) {
+            0 => Discovery::Eds(self.text()),
+            1 => Discovery::Dns(DnsHost { host: self.host_name(), port: self.0.u16(1..) }),
+            2 => Discovery::OriginalDestination,
+            _ => Discovery::Static(self.endpoints()),
+        };
+        let balancing = if discovery == Discovery::OriginalDestination {
+            Balancing::RoundRobin
+        } else {
+            self.pick(&[Balancing::RoundRobin, Balancing::Random, Balancing::LeastRequest])
+        };
         let transport = |random: &mut Self| TransportMatch {
             name: random.text(),
             transport: random.maybe(Self::text),
@@ -255,8 +298,8 @@ impl Random {
             name: self.text(),
             service: self.maybe(|random| ServiceName { name: random.text(), namespace: random.text() }),
             discovery,
-            network: meshwork_model::proxy::Network::Proxy,
-            balancing: self.pick(&[Balancing::RoundRobin, Balancing::Random, Balancing::LeastRequest]),
+            network: self.pick(&[Network::Proxy, Network::Workload]),
+            balancing,
             connect_timeout: self.time(),
             protocol: self.pick(&[UpstreamProtocol::Http1, UpstreamProtocol::Http2]),
             transports: self.some(0, transport),

@@ -29,7 +29,7 @@ const LABEL: &str = "a label; the type in `typed_config` decides";
 const BUFFERS: &str = "buffers have fixed limits";
 const SPANS: &str = "no span is exported";
 const FOR_OTHERS: &str = "read by other programs";
-const DNS: &str = "endpoints are IP addresses";
+const DNS: &str = "names are looked up every 5 s, in both IP versions";
 
 /// Every message that may occur.
 pub(super) const ACCEPTED: &[Accepted] = &[
@@ -79,10 +79,11 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     accept(
         "envoy.config.core.v3.SocketAddress",
         &[
-            only("protocol", "TCP"),
-            only("address", "an IP address"),
+            only("protocol", "TCP; UDP for a listener with the DNS filter"),
+            only("address", "an IP address; a host name in a cluster of type LOGICAL_DNS"),
             yes("port_value"),
             no("named_port", "write `port_value`"),
+            only("network_namespace_filepath", "`workload`, in `upstream_bind_config`"),
         ],
     ),
     accept(
@@ -94,6 +95,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         ],
     ),
     accept("envoy.config.core.v3.AggregatedConfigSource", &[]),
+    accept("envoy.config.core.v3.BindConfig", &[only("source_address", "198.18.0.2, in `workload`")]),
     accept(
         "envoy.config.core.v3.Metadata",
         &[
@@ -126,12 +128,15 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             yes("address"),
             harmless("stat_prefix", STATISTICS),
             yes("filter_chains"),
-            no("use_original_dst", ""),
+            yes("use_original_dst"),
             yes("default_filter_chain"),
             harmless("per_connection_buffer_limit_bytes", BUFFERS),
             harmless("metadata", FOR_OTHERS),
             harmless("drain_type", "a removed listener always drains"),
-            only("listener_filters", "tls_inspector"),
+            only(
+                "listener_filters",
+                "tls_inspector, original_dst beside `use_original_dst`; dns_filter for UDP",
+            ),
             harmless("listener_filters_timeout", "detection has a fixed limit"),
             harmless("tcp_backlog_size", "the backlog is the kernel's maximum"),
             yes("traffic_direction"),
@@ -139,15 +144,51 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             harmless("connection_balance_config", "connections are balanced among workers anyhow"),
             harmless("reuse_port", "each worker has a socket of its own"),
             harmless("enable_reuse_port", "each worker has a socket of its own"),
-            only("bind_to_port", "true"),
+            yes("bind_to_port"),
             harmless("ignore_global_conn_limit", "there is no such limit"),
+            yes("additional_addresses"),
         ],
     ),
+    accept("envoy.config.listener.v3.AdditionalAddress", &[yes("address")]),
     accept("envoy.config.listener.v3.ApiListener", &[only("api_listener", "an HttpConnectionManager")]),
     accept(
         "envoy.config.listener.v3.ListenerFilter",
-        &[harmless("name", LABEL), only("typed_config", "tls_inspector")],
+        &[harmless("name", LABEL), only("typed_config", "tls_inspector, original_dst or dns_filter")],
     ),
+    accept("envoy.extensions.filters.listener.original_dst.v3.OriginalDst", &[]),
+    accept(
+        "envoy.extensions.filters.udp.dns_filter.v3.DnsFilterConfig",
+        &[
+            harmless("stat_prefix", STATISTICS),
+            yes("server_config"),
+            harmless("client_config", "the host's resolvers are asked for what is not in the table"),
+            harmless("case_insensitive", "names have no case"),
+        ],
+    ),
+    accept(
+        "envoy.extensions.filters.udp.dns_filter.v3.DnsFilterConfig.ServerContextConfig",
+        &[yes("inline_dns_table"), no("external_dns_table", "write `inline_dns_table`")],
+    ),
+    accept(
+        "envoy.data.dns.v3.DnsTable",
+        &[
+            harmless("external_retry_count", "the host's resolvers are asked within fixed limits"),
+            yes("virtual_domains"),
+        ],
+    ),
+    accept(
+        "envoy.data.dns.v3.DnsTable.DnsVirtualDomain",
+        &[only("name", "without wildcards"), yes("endpoint"), only("answer_ttl", "the same for all names")],
+    ),
+    accept(
+        "envoy.data.dns.v3.DnsTable.DnsEndpoint",
+        &[
+            yes("address_list"),
+            no("cluster_name", "write `address_list`"),
+            no("service_list", "write `address_list`"),
+        ],
+    ),
+    accept("envoy.data.dns.v3.DnsTable.AddressList", &[yes("address")]),
     accept(
         "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
         &[harmless("initial_read_buffer_size", BUFFERS)],
@@ -165,7 +206,11 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     ),
     accept(
         "envoy.config.listener.v3.FilterChainMatch",
-        &[only("transport_protocol", "`tls` or `raw_buffer`"), yes("application_protocols")],
+        &[
+            only("transport_protocol", "`tls` or `raw_buffer`"),
+            yes("application_protocols"),
+            only("server_names", "exact, or `*.` and a domain"),
+        ],
     ),
     accept("envoy.config.listener.v3.Filter", &[harmless("name", LABEL), yes("typed_config")]),
     // Network filters.
@@ -361,11 +406,11 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             yes("transport_socket_matches"),
             yes("name"),
             harmless("alt_stat_name", STATISTICS),
-            only("type", "STATIC, EDS, or STRICT_DNS and LOGICAL_DNS with IP addresses"),
+            only("type", "STATIC, EDS, ORIGINAL_DST, LOGICAL_DNS; STRICT_DNS with IP addresses"),
             yes("eds_cluster_config"),
             yes("connect_timeout"),
             harmless("per_connection_buffer_limit_bytes", BUFFERS),
-            only("lb_policy", "ROUND_ROBIN, LEAST_REQUEST or RANDOM"),
+            only("lb_policy", "ROUND_ROBIN, LEAST_REQUEST or RANDOM; CLUSTER_PROVIDED for ORIGINAL_DST"),
             yes("load_assignment"),
             no("http2_protocol_options", "write HttpProtocolOptions in `typed_extension_protocol_options`"),
             only("typed_extension_protocol_options", "HttpProtocolOptions"),
@@ -373,7 +418,8 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             harmless("respect_dns_ttl", DNS),
             harmless("dns_lookup_family", DNS),
             harmless("wait_for_warm_on_init", "what is missing is waited for"),
-            harmless("cleanup_interval", "there is no original destination cluster"),
+            harmless("cleanup_interval", "nothing is kept of an original destination"),
+            only("upstream_bind_config", "the workload's network, where the proxy serves one"),
             yes("transport_socket"),
             yes("metadata"),
         ],

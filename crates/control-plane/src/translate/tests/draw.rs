@@ -15,6 +15,11 @@ fn resource(resource: &Resource) -> String {
     match resource {
         Resource::Cluster(cluster) => self::cluster(cluster),
         Resource::Endpoints(endpoints) => self::endpoints("endpoints", endpoints),
+        Resource::Names(table) => {
+            let name = |(name, addresses)| format!("  {name}: {addresses:?}\n");
+            let names: String = table.names.iter().map(name).collect();
+            format!("names {} ({}, {:?})\n{names}", table.name, table.address, table.ttl)
+        }
         Resource::Routes(table) => format!("routes {}\n{}", table.name, routes(table)),
         Resource::Listener(listener) => {
             let address = listener.address.map_or("no address".to_owned(), |a| a.to_string());

@@ -1,8 +1,7 @@
 //! One request and the judgement of its answer.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tonic::Code;
 
@@ -61,7 +60,11 @@ pub(super) struct Customer {
 
 impl Customer {
     pub(super) fn new(targets: &Targets) -> Self {
-        Self { targets: *targets, client: Client::new(), payments: payments::Client::new(targets.payments) }
+        Self {
+            targets: targets.clone(),
+            client: Client::new(),
+            payments: payments::Client::new(&targets.payments),
+        }
     }
 
     /// Runs an errand; nothing is tried twice.
@@ -76,7 +79,7 @@ impl Customer {
     }
 
     async fn page(&self, asked: Option<Release>) -> Outcome {
-        let mut page = request_of_its_own(Method::GET, self.targets.web, "/", Bytes::new());
+        let mut page = request_of_its_own(Method::GET, &self.targets.web, "/", Bytes::new());
         if asked.is_some() {
             page.headers_mut().insert(PREVIEW, HeaderValue::from_static("yes"));
         }
@@ -96,7 +99,7 @@ impl Customer {
             Err(error) => return Outcome::Failed(format!("an order has no JSON form: {error}")),
         };
         let sent =
-            self.client.send(request_of_its_own(Method::POST, self.targets.web, "/checkout", body)).await;
+            self.client.send(request_of_its_own(Method::POST, &self.targets.web, "/checkout", body)).await;
         let judged =
             sent.map_err(|error| error.to_string()).and_then(|answer| judge_receipt(&answer, &order));
         match judged {
@@ -106,7 +109,7 @@ impl Customer {
     }
 
     async fn cart_admin(&self) -> Outcome {
-        let request = request_of_its_own(Method::GET, self.targets.cart, "/admin", Bytes::new());
+        let request = request_of_its_own(Method::GET, &self.targets.cart, "/admin", Bytes::new());
         match self.client.send(request).await {
             Ok(answer) => judge_refusal("GET /admin of the cart", &answer),
             Err(error) => Outcome::Failed(format!("GET /admin of the cart: {error}")),
@@ -169,7 +172,7 @@ fn judge_refusal(what: &str, answer: &Response<Bytes>) -> Outcome {
     }
 }
 
-fn request_of_its_own(method: Method, address: SocketAddr, path: &str, body: Bytes) -> Request<Bytes> {
+fn request_of_its_own(method: Method, address: &Authority, path: &str, body: Bytes) -> Request<Bytes> {
     let mut request = request(method, address, path, &tracing_fields(), body);
     request.headers_mut().insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
     request

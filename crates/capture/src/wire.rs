@@ -18,6 +18,11 @@ pub enum FromSidecar {
     },
     /// A command is to be run beside the program, to learn whether it is well.
     Probe(Probe),
+    /// The program is to be ended and started anew.
+    Restart {
+        /// Why, for people.
+        reason: String,
+    },
 }
 
 /// A command that is run where the program runs.

@@ -120,14 +120,6 @@ impl Supervisor {
         self.tell(&FromSidecar::Ready { addresses: addresses.to_vec() })
     }
 
-    /// Asks for the program to be ended, as SIGTERM to the supervisor would, and started anew.
-    ///
-    /// # Errors
-    /// The supervisor is gone.
-    pub fn restart(&self, reason: &str) -> io::Result<()> {
-        self.tell(&FromSidecar::Restart { reason: reason.to_owned() })
-    }
-
     /// Sends a message. Blocks for a moment at most.
     ///
     /// # Errors

@@ -28,6 +28,8 @@ mod orders;
 mod outcome;
 #[cfg(target_os = "linux")]
 mod privileges;
+#[cfg(target_os = "linux")]
+pub mod refused;
 mod resolver;
 #[cfg(target_os = "linux")]
 mod rules;

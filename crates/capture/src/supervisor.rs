@@ -486,13 +486,14 @@ impl<'r> Watch<'r> {
         for word in words {
             match word {
                 FromSidecar::Ready { addresses } => self.on_ready(addresses),
-                FromSidecar::Restart { reason } => self.on_restart(&reason),
+                FromSidecar::Unwell { reason } => self.on_unwell(&reason),
                 FromSidecar::Probe(probe) => drop(self.way.send(&Order::Probe(probe), &[])),
             }
         }
     }
 
-    fn on_restart(&mut self, reason: &str) {
+    /// One that is not alive is ended as if it had been asked to from outside, and started anew.
+    fn on_unwell(&mut self, reason: &str) {
         if matches!(self.phase, Phase::Running) && self.times.kill_program.is_none() {
             warn!(reason, "the program is not well: it is ended and started anew");
             self.anew = true;

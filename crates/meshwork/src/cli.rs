@@ -2,6 +2,7 @@
 
 mod api;
 mod binds;
+mod captured;
 mod check;
 mod completions;
 mod control_plane;
@@ -13,6 +14,7 @@ mod explain;
 mod grpc_bootstrap;
 mod identity;
 mod output;
+mod probes;
 mod problems;
 mod proxy;
 mod run;

@@ -60,7 +60,7 @@ pub(crate) fn serve() -> ExitCode {
             while !file.exists() {
                 thread::sleep(Duration::from_millis(10));
             }
-            supervisor.restart("it is tested").expect("told");
+            supervisor.tell(&FromSidecar::Unwell { reason: "it is tested".to_owned() }).expect("told");
         });
     }
     terminate.wait().expect("signal");

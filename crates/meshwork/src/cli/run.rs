@@ -26,7 +26,7 @@ const NOT_RUN: u8 = 125;
 /// Run a program in the mesh, as it is
 ///
 /// The program gets a network of its own, in which its proxy takes all that leaves it and hands in all that reaches it;
-/// it listens on its usual ports and calls others by their names, such as http://catalog:8080. As an ordinary user.
+/// it listens on its usual ports and calls others by their names, such as `http://catalog:8080`. As an ordinary user.
 /// `meshwork check` says whether this system allows it. The exit code or signal is the program's; 125 to 127 where it
 /// was not run.
 #[derive(clap::Args)]

@@ -36,7 +36,7 @@ pub(super) struct Joining {
     pub(super) control_plane: SocketAddr,
 
     /// The control plane's state folder, where it is on this machine: the trust bundle is read and the join token made
-    /// there; $XDG_STATE_HOME/meshwork/control-plane where it is left out
+    /// there; `$XDG_STATE_HOME/meshwork/control-plane` where it is left out
     #[arg(long, value_name = "DIR")]
     mesh: Option<PathBuf>,
 
@@ -48,7 +48,7 @@ pub(super) struct Joining {
     #[arg(long, value_name = "FILE", requires = "trust_bundle")]
     token_file: Option<PathBuf>,
 
-    /// The folder that keeps this workload's key and certificate; $XDG_STATE_HOME/meshwork/run/NAMESPACE/NAME where it is
+    /// The folder that keeps this workload's key and certificate; `$XDG_STATE_HOME/meshwork/run/NAMESPACE/NAME` where it is
     /// left out
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,

@@ -26,15 +26,19 @@ up)
   mkdir -p "$mesh/web" "$mesh/redis-data"
   cp -r "$here/page" "$mesh/web/"
   "$meshwork" control-plane --config "$here/config" --state "$mesh/control-plane" --listen "$listen" --api "$api" &
+  pids=$!
   # Whatever ends this ends all of it; each program is waited for.
-  trap 'trap "" INT TERM; kill $(jobs -p) 2>/dev/null || :; wait' EXIT
+  trap 'trap "" INT TERM; kill $pids 2>/dev/null || :; wait' EXIT
   trap 'exit 0' INT TERM
   until "$meshwork" edges --api "http://$api" >/dev/null 2>&1; do sleep 0.1; done
 
   (member catalog --service catalog --port 8080 -- python3 -m http.server 8080 --directory "$here/items") &
+  pids="$pids $!"
   (member redis --service redis --port 6379/tcp -- \
     redis-server --protected-mode no --save '' --dir "$mesh/redis-data") &
+  pids="$pids $!"
   (member web --service web --port 8080 -- nginx -e stderr -p "$mesh/web" -c "$here/nginx.conf") &
+  pids="$pids $!"
   echo "the shop is up; see it from inside: $0 run $mesh customer curl http://web:8080/items/items.json" >&2
   wait
   ;;

@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use rustix::process::DumpableBehavior;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptors::inherit;
@@ -57,8 +56,6 @@ impl Inherited {
         let Some(value) = std::env::var_os(VARIABLE) else { return Ok(None) };
         let value = value.into_encoded_bytes();
         let numbers: Numbers = serde_json::from_slice(&value)?;
-        // Its keys are in its memory, and the program runs under the same user.
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         Self::from_numbers(numbers).map(Some)
     }
 

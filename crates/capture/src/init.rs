@@ -44,6 +44,8 @@ struct Init {
     supplies: [Supply; 2],
     program: Program,
     running: Option<Pid>,
+    /// Whether a program was started before.
+    prepared: bool,
     probes: Probes,
 }
 
@@ -65,7 +67,7 @@ fn serve(supervisor: Way, plan: &Plan, program: Program, before: Before) -> io::
     drop(descriptors);
     let signals = Signals::open()?;
     let (supplies, probes) = (made.supplies, Probes::default());
-    Init { supervisor, signals, before, supplies, program, running: None, probes }.work()
+    Init { supervisor, signals, before, supplies, program, running: None, prepared: false, probes }.work()
 }
 
 /// The program, under the same user, shall not look into this process, whose descriptors lead out.
@@ -134,9 +136,7 @@ impl Init {
     }
 
     fn start(&mut self, addresses: &[IpAddr]) -> io::Result<()> {
-        // Connections are steered by where they go: an address that the kernel does not take only shows less.
-        let _ = set_up::own(addresses);
-        match privileges::give_up().and_then(|()| self.command().spawn()) {
+        match self.prepare(addresses).and_then(|()| self.command().spawn()) {
             Ok(child) => self.running = i32::try_from(child.id()).ok().and_then(Pid::from_raw),
             Err(error) => {
                 let missing = error.kind() == io::ErrorKind::NotFound;
@@ -147,6 +147,19 @@ impl Init {
         let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Nofile);
         let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
         Ok(())
+    }
+
+    /// Takes the workload's addresses and gives up what that took; before a program is started anew, ends what is left of
+    /// the last one.
+    fn prepare(&mut self, addresses: &[IpAddr]) -> io::Result<()> {
+        if std::mem::replace(&mut self.prepared, true) {
+            // Everything in the process namespace but this process. There may be nothing.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
+            return Ok(());
+        }
+        // Connections are steered by where they go: an address that the kernel does not take only shows less.
+        let _ = set_up::own(addresses);
+        privileges::give_up()
     }
 
     #[expect(unsafe_code, reason = "the mask of signals can only be set in the child")]

@@ -1,13 +1,13 @@
-//! Netlink, as little as a namespace takes: loopback up, addresses, default routes, and the log of refused packets.
+//! Netlink, as little as a namespace takes: loopback up, addresses, default routes.
 //!
-//! Source: rtnetlink(7), `linux/rtnetlink.h`, `linux/netfilter/nfnetlink_log.h`. Each request waits for its answer.
+//! Source: rtnetlink(7), `linux/rtnetlink.h`. Each request waits for its answer.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
-use rustix::net::netlink::{self, SocketAddrNetlink};
-use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 /// Loopback is the first interface of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -36,13 +36,6 @@ const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_PREFSRC: u16 = 7;
-
-const NFNL_SUBSYS_ULOG: u16 = 4;
-const NFULNL_MSG_CONFIG: u16 = 1;
-const NFULA_CFG_CMD: u16 = 1;
-const NFULA_CFG_MODE: u16 = 2;
-const NFULNL_CFG_CMD_BIND: u8 = 1;
-const NFULNL_COPY_PACKET: u8 = 2;
 
 /// A request: header, body, attributes.
 #[derive(Debug)]
@@ -100,27 +93,6 @@ impl Request {
         let request = Self::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &body);
         request.attribute(RTA_OIF, &LOOPBACK.to_ne_bytes()).attribute(RTA_PREFSRC, &octets)
     }
-
-    /// Subscribes to a group of logged packets.
-    fn log_group(group: u16) -> Self {
-        Self::new(log_config(), 0, &log_header(group)).attribute(NFULA_CFG_CMD, &[NFULNL_CFG_CMD_BIND])
-    }
-
-    /// Asks for the first bytes of each logged packet.
-    fn log_bytes(group: u16, bytes: u32) -> Self {
-        let mut mode = bytes.to_be_bytes().to_vec();
-        mode.extend([NFULNL_COPY_PACKET, 0]);
-        Self::new(log_config(), 0, &log_header(group)).attribute(NFULA_CFG_MODE, &mode)
-    }
-}
-
-fn log_config() -> u16 {
-    (NFNL_SUBSYS_ULOG << 8) | NFULNL_MSG_CONFIG
-}
-
-fn log_header(group: u16) -> [u8; 4] {
-    let [high, low] = group.to_be_bytes();
-    [0, 0, high, low]
 }
 
 fn parts(address: IpAddr) -> (u8, Vec<u8>) {
@@ -141,7 +113,10 @@ impl Routing {
     /// The kernel has no netlink, or no descriptors are left.
     pub(crate) fn open() -> io::Result<Self> {
         // Routing is the protocol that is number 0, which is none.
-        Ok(Self(open(None)?))
+        let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
+        let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+        Ok(Self(socket))
     }
 
     /// Has a request carried out.
@@ -151,24 +126,6 @@ impl Routing {
     pub(crate) fn ask(&self, request: Request) -> io::Result<()> {
         ask(&self.0, request)
     }
-}
-
-/// Opens the log of refused packets: what is read from it are netlink messages of the kind `NFULNL_MSG_PACKET`.
-///
-/// # Errors
-/// The kernel has no such log, or the process may not ask for it.
-pub(crate) fn open_log(group: u16, bytes: u32) -> io::Result<OwnedFd> {
-    let socket = open(Some(netlink::NETFILTER))?;
-    ask(&socket, Request::log_group(group))?;
-    ask(&socket, Request::log_bytes(group, bytes))?;
-    Ok(socket)
-}
-
-fn open(protocol: Option<Protocol>) -> io::Result<OwnedFd> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
-    rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-    Ok(socket)
 }
 
 fn ask(socket: &OwnedFd, request: Request) -> io::Result<()> {
@@ -232,14 +189,6 @@ mod tests {
                 44, 0, 0, 0, 24, 0, 5, 5, 0, 0, 0, 0, 0, 0, 0, 0, // header
                 2, 0, 0, 0, 254, 4, 253, 1, 0, 0, 0, 0, // family … type, flags
                 8, 0, 4, 0, 1, 0, 0, 0, 8, 0, 7, 0, 240, 0, 0, 5,
-            ],
-        );
-        check(
-            Request::log_bytes(1, 128),
-            &[
-                32, 0, 0, 0, 1, 4, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, // header
-                0, 0, 0, 1, // family, version, group
-                10, 0, 2, 0, 0, 0, 0, 128, 2, 0, 0, 0,
             ],
         );
     }

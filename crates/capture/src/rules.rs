@@ -8,15 +8,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::addresses::{NAMES, OUTBOUND, SIDECAR};
+use crate::refused::GROUP;
 
-/// The group under which refused packets are logged.
-pub(crate) const LOG_GROUP: u16 = 1;
 /// How many refused packets a second reach the log: enough to see what goes on, too few to fill a disk.
 const LOG_RATE: u32 = 10;
 /// How many more at once.
 const LOG_BURST: u32 = 20;
-/// How much of a refused packet reaches the log: its headers.
-const LOG_BYTES: u32 = 128;
 /// Where administrators' programs are that are not in an ordinary user's `PATH`.
 const SYSTEM_FOLDERS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
@@ -37,7 +34,7 @@ pub(crate) fn text() -> String {
   chain refuse {{
     type filter hook output priority 0; policy drop;
     fib daddr type local accept
-    limit rate {LOG_RATE}/second burst {LOG_BURST} packets log group {LOG_GROUP} snaplen {LOG_BYTES}
+    limit rate {LOG_RATE}/second burst {LOG_BURST} packets log group {GROUP}
     reject with icmpx type admin-prohibited
   }}
 }}
@@ -91,7 +88,7 @@ mod tests {
             "ip6 saddr fd6d:6573:6877:ffff::2 return",
             "th dport 53 redirect to :15053",
             "meta l4proto tcp redirect to :15001",
-            "log group 1 snaplen 128",
+            "log group 1\n",
             "reject with icmpx type admin-prohibited",
         ] {
             assert!(text.contains(part), "{part}");

@@ -10,13 +10,11 @@ use crate::mounts;
 use crate::namespace::Maps;
 use crate::netlink::{self, Request, Routing};
 use crate::privileges;
+use crate::refused;
 use crate::rules;
 use crate::sockets::Sockets;
 use crate::steps::{Missing, Step, Tried};
 use crate::stock::Supply;
-
-/// How much of a refused packet is told.
-const LOG_BYTES: u32 = 128;
 
 /// What the network is to be like.
 #[derive(Clone, Debug)]
@@ -49,7 +47,7 @@ pub(crate) fn set_up(plan: &Plan) -> (Vec<Tried>, Option<Made>) {
     if let (Ok(sockets), Ok(())) = (&sockets, &ruled) {
         note(Step::Steering, &sockets.try_steering());
     }
-    let refused = netlink::open_log(rules::LOG_GROUP, LOG_BYTES);
+    let refused = refused::open();
     note(Step::Log, &refused.as_ref().map(|_| ()).map_err(copy));
     note(Step::Names, &mounts::names(&plan.namespace));
     note(Step::Proc, &mounts::proc());

@@ -104,6 +104,11 @@ impl Sidecar {
         told
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its way here, for waiting.
     pub(crate) fn stream(&self) -> &UnixStream {
         &self.stream

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -50,6 +51,8 @@ pub struct Run {
     pub sidecar: PathBuf,
     /// The sidecar's arguments.
     pub sidecar_arguments: Vec<OsString>,
+    /// A file that names the sidecar's process while there is one.
+    pub sidecar_pid: Option<PathBuf>,
     /// How many workers the sidecar has.
     pub workers: usize,
     /// The mesh's namespace, in which names are looked up first.
@@ -213,6 +216,10 @@ struct Watch<'r> {
     phase: Phase,
     times: Times,
     lifeline: bool,
+    /// The workload's own addresses, as the sidecar has named them.
+    addresses: Vec<IpAddr>,
+    /// Whether the program is started anew when it has ended.
+    anew: bool,
 }
 
 impl<'r> Watch<'r> {
@@ -240,7 +247,21 @@ impl<'r> Watch<'r> {
             ..Times::default()
         };
         let (phase, lifeline) = (Phase::Waiting, run.lifeline.is_some());
-        Ok(Self { run, signals, init, way, held, recipe, sidecar: None, failures: 0, phase, times, lifeline })
+        Ok(Self {
+            run,
+            signals,
+            init,
+            way,
+            held,
+            recipe,
+            sidecar: None,
+            failures: 0,
+            phase,
+            times,
+            lifeline,
+            addresses: Vec::new(),
+            anew: false,
+        })
     }
 
     /// The loop.
@@ -330,11 +351,21 @@ impl<'r> Watch<'r> {
     fn start_sidecar(&mut self) {
         let started = if self.failures > 0 { self.held.renew_stock() } else { Ok(()) };
         match started.and_then(|()| Sidecar::start(&self.recipe, &self.held)) {
-            Ok(sidecar) => self.sidecar = Some(sidecar),
+            Ok(sidecar) => {
+                self.note_pid(&sidecar);
+                self.sidecar = Some(sidecar);
+            }
             Err(error) => {
                 error!(%error, "cannot start the proxy");
                 self.start_sidecar_again();
             }
+        }
+    }
+
+    fn note_pid(&self, sidecar: &Sidecar) {
+        let Some(path) = &self.run.sidecar_pid else { return };
+        if let Err(error) = fs::write(path, sidecar.id().to_string()) {
+            warn!(path = %path.display(), %error, "cannot write down the proxy's process");
         }
     }
 
@@ -363,15 +394,19 @@ impl<'r> Watch<'r> {
     }
 
     fn on_terminate(&mut self, number: i32) {
+        // Also where it was to be started anew.
+        let again = !std::mem::take(&mut self.anew) && self.times.kill_program.is_some();
         match &self.phase {
-            Phase::Running if self.times.kill_program.is_none() => {
-                self.signal_program(number);
-                self.times.kill_program = Instant::now().checked_add(self.run.grace);
-            }
+            Phase::Running if !again => self.ask_to_end(number),
             Phase::Running => self.signal_program(Signal::KILL.as_raw()),
             Phase::Waiting => self.ending(Ok(Outcome::Signal(number)), END_TIME),
             Phase::Ending(_) => self.kill_sidecar(),
         }
+    }
+
+    fn ask_to_end(&mut self, number: i32) {
+        self.signal_program(number);
+        self.times.kill_program = Instant::now().checked_add(self.run.grace);
     }
 
     /// What a key of the terminal sends, or its loss, reaches the program by itself.
@@ -421,6 +456,7 @@ impl<'r> Watch<'r> {
 
     fn on_report(&mut self) -> io::Result<()> {
         match self.way.receive::<Report>()? {
+            Some((Report::Ended(outcome), _)) if self.anew => self.on_ended_to_start_anew(outcome),
             Some((Report::Ended(outcome), _)) => self.ending(Ok(outcome), self.run.drain_time + DRAIN_MARGIN),
             Some((Report::NotStarted { words, missing }, _)) => {
                 let program = self.run.program.display().to_string();
@@ -456,21 +492,31 @@ impl<'r> Watch<'r> {
         }
     }
 
+    /// One that is not alive is ended as if it had been asked to from outside, and started anew.
+    fn on_unwell(&mut self, reason: &str) {
+        if matches!(self.phase, Phase::Running) && self.times.kill_program.is_none() {
+            warn!(reason, "the program is not well: it is ended and started anew");
+            self.anew = true;
+            self.ask_to_end(Signal::TERM.as_raw());
+        }
+    }
+
+    fn on_ended_to_start_anew(&mut self, outcome: Outcome) {
+        info!(?outcome, "the program ended; it is started anew");
+        self.anew = false;
+        self.times.kill_program = None;
+        // A namespace that is gone is told by the kernel.
+        let _ = self.way.send(&Order::Go { addresses: self.addresses.clone() }, &[]);
+    }
+
     fn on_ready(&mut self, addresses: Vec<IpAddr>) {
         self.failures = 0;
+        self.addresses.clone_from(&addresses);
         if matches!(self.phase, Phase::Waiting) {
             self.phase = Phase::Running;
             (self.times.notice, self.times.give_up) = (None, None);
             // A namespace that is gone is told by the kernel.
             let _ = self.way.send(&Order::Go { addresses }, &[]);
-        }
-    }
-
-    /// The program does not live up to its liveness probe: it is asked to end, as by SIGTERM.
-    fn on_unwell(&mut self, reason: &str) {
-        if matches!(self.phase, Phase::Running) {
-            error!("the program is ended, since its liveness probe fails: {reason}");
-            self.on_terminate(Signal::TERM.as_raw());
         }
     }
 
@@ -493,6 +539,10 @@ impl<'r> Watch<'r> {
     fn end(&mut self) {
         if let Some(sidecar) = self.sidecar.take() {
             sidecar.kill();
+        }
+        if let Some(path) = &self.run.sidecar_pid {
+            // One that was never written is not there.
+            let _ = fs::remove_file(path);
         }
         end_init(self.init);
     }

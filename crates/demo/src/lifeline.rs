@@ -38,11 +38,16 @@ impl Lifeline {
     }
 }
 
+/// Whether this process's standard input is a lifeline.
+pub fn is_given() -> bool {
+    std::env::var_os(VARIABLE).is_some_and(|value| value == STDIN)
+}
+
 /// Ends this process when the demo that started it ends. Does nothing in a process that no demo started.
 ///
 /// Call it first thing in `main`, before a runtime exists.
 pub fn watch() {
-    if std::env::var_os(VARIABLE).is_none_or(|value| value != STDIN) {
+    if !is_given() {
         return;
     }
     let started = std::thread::Builder::new().name("lifeline".to_owned()).spawn(|| {

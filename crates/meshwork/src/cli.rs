@@ -3,6 +3,7 @@
 mod api;
 mod binds;
 mod captured;
+mod check;
 mod completions;
 mod control_plane;
 mod demo;
@@ -16,6 +17,7 @@ mod output;
 mod probes;
 mod problems;
 mod proxy;
+mod run;
 mod runtime;
 mod serving;
 mod shop;
@@ -51,6 +53,8 @@ enum Command {
     Demo(demo::Demo),
     ControlPlane(control_plane::ControlPlane),
     Token(token::Token),
+    Run(Box<run::Run>),
+    Check(check::Check),
     Sidecar(Box<sidecar::Sidecar>),
     Proxy(Box<proxy::Proxy>),
     EnvoyBootstrap(envoy_bootstrap::EnvoyBootstrap),
@@ -68,7 +72,15 @@ enum Command {
 pub(crate) fn run(started: Instant) -> ExitCode {
     let arguments = Arguments::parse();
     runtime::log(&arguments.log);
+    if !matches!(arguments.command, Command::Run(_) | Command::Check(_)) {
+        // Those two enter namespaces, which only a process without threads may.
+        meshwork_demo::lifeline::watch();
+    }
     let result = match arguments.command {
+        Command::Run(command) => {
+            return command.run(&arguments.log).unwrap_or_else(|error| output::fail(&error));
+        }
+        Command::Check(command) => return command.run().unwrap_or_else(|error| output::fail(&error)),
         Command::Demo(command) => command.run(started),
         Command::ControlPlane(command) => command.run(),
         Command::Token(command) => command.run(),

@@ -12,6 +12,5 @@ use std::time::Instant;
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    meshwork_demo::lifeline::watch();
     cli::run(started)
 }

@@ -41,6 +41,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("children_end_with_their_program", children_end_with_their_program),
     ("a_program_starts_only_when_the_proxy_is_ready", a_program_starts_only_when_the_proxy_is_ready),
     ("commands_are_probed_beside_the_program", commands_are_probed_beside_the_program),
+    ("a_program_that_is_not_well_is_started_anew", a_program_that_is_not_well_is_started_anew),
     ("a_program_that_is_not_there_is_named", a_program_that_is_not_there_is_named),
 ];
 
@@ -280,6 +281,24 @@ fn commands_are_probed_beside_the_program() {
     check("test $(ls /proc | grep -c '^[0-9]*$') -lt 8", "null");
     check("exit 5", r#""it ended with code 5""#);
     check("sleep 1000 & wait", r#""it took too long""#);
+}
+
+fn a_program_that_is_not_well_is_started_anew() {
+    let (folder, path) = journal();
+    let now = folder.path().join("now");
+    let script =
+        "setsid sleep 1000 & trap 'echo bye; exit 3' TERM; echo started; while :; do sleep 0.05; done";
+    let mut program = start(&["sh", "-c", script], |command| {
+        command.env("TEST_RESTART", &now).env("TEST_JOURNAL", &path);
+    });
+    assert_eq!(program.line(), "started");
+    fs::write(&now, "").expect("written");
+    assert_eq!(program.line(), "bye");
+    assert_eq!(program.line(), "started");
+    program.signal(Signal::TERM);
+    assert_eq!(program.line(), "bye");
+    assert_eq!(program.ended().code(), Some(3));
+    assert_eq!(fs::read_to_string(&path).expect("journal"), "started\nterminated\n");
 }
 
 fn a_program_that_is_not_there_is_named() {

@@ -26,6 +26,7 @@ pub(crate) fn supervise(arguments: &[String]) -> ExitCode {
         environment: vec![("GREETING".into(), "hello".into())],
         sidecar: std::env::current_exe().expect("path"),
         sidecar_arguments: vec!["sidecar".into()],
+        sidecar_pid: None,
         workers: 2,
         namespace: "shop".to_owned(),
         control_plane: SocketAddr::from(([127, 0, 0, 1], 1)),

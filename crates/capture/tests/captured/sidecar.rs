@@ -1,15 +1,17 @@
 //! The sidecar's role: tells whoever connects where they came from and where they wanted to go.
 //!
 //! `TEST_JOURNAL`: a file in which it notes `started`, `terminated` and probes' outcomes. `TEST_INBOUND`: an address of
-//! the host whose connections it takes to port 8080 of the program. `TEST_PROBE`: a command that it asks for. `TEST_NEVER_READY`:
-//! it is not.
+//! the host whose connections it takes to port 8080 of the program. `TEST_PROBE`: a command that it asks for. `TEST_RESTART`: a file; when it is there, it asks
+//! for the program to be started anew. `TEST_NEVER_READY`: it is not ready.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use meshwork_capture::wire::{FromSidecar, Probe};
 use meshwork_capture::{Inherited, Stock, addresses};
@@ -51,6 +53,15 @@ pub(crate) fn serve() -> ExitCode {
     if let Ok(command) = std::env::var("TEST_PROBE") {
         let probe = Probe { id: 7, command: vec!["sh".into(), "-c".into(), command], timeout_ms: 300 };
         supervisor.tell(&FromSidecar::Probe(probe)).expect("told");
+    }
+    if let Some(file) = std::env::var_os("TEST_RESTART").map(PathBuf::from) {
+        let supervisor = Arc::clone(&supervisor);
+        thread::spawn(move || {
+            while !file.exists() {
+                thread::sleep(Duration::from_millis(10));
+            }
+            supervisor.tell(&FromSidecar::Unwell { reason: "it is tested".to_owned() }).expect("told");
+        });
     }
     terminate.wait().expect("signal");
     note("terminated");

@@ -25,7 +25,7 @@ pub(super) struct Probes {
     #[arg(long, value_name = "PROBE")]
     readiness: Option<Probe>,
 
-    /// Whether the program is alive: written as --readiness; `meshwork run` ends one that is not
+    /// Whether the program is alive: written as --readiness; `meshwork run` starts one anew that is not
     #[arg(long, value_name = "PROBE")]
     liveness: Option<Probe>,
 }

@@ -1,0 +1,138 @@
+//! `meshwork check`.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use meshwork_capture::{Step, Verdict};
+use serde_json::{Value, json};
+
+use super::output::{self, Format};
+
+/// Say whether `meshwork run` works on this system, and if not, why
+///
+/// Tries each thing that it takes, in processes that end at once; changes nothing. Fails where something is missing
+/// without which nothing goes.
+#[derive(clap::Args)]
+pub(crate) struct Check {
+    /// Where the control plane listens for proxies
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15012")]
+    control_plane: SocketAddr,
+
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Format,
+}
+
+impl Check {
+    /// Tries everything. No thread may have been started.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let verdicts = meshwork_capture::check()?;
+        let reachable = meshwork_capture::reachable(self.control_plane);
+        match self.output {
+            Format::Text => print(&verdicts, self.control_plane, reachable),
+            Format::Json => {
+                let steps: Vec<Value> =
+                    verdicts.iter().map(|(step, verdict)| as_json(*step, verdict)).collect();
+                output::json(&json!({
+                    "works": works(&verdicts),
+                    "steps": steps,
+                    "controlPlane": { "address": self.control_plane, "reachable": reachable },
+                }))?;
+            }
+        }
+        Ok(if works(&verdicts) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Whether nothing is missing without which nothing goes.
+fn works(verdicts: &[(Step, Verdict)]) -> bool {
+    verdicts.iter().all(|(step, verdict)| *verdict == Verdict::Fine || step.without().is_some())
+}
+
+fn print(verdicts: &[(Step, Verdict)], control_plane: SocketAddr, reachable: bool) {
+    for (step, verdict) in verdicts {
+        output::line(text(*step, verdict));
+    }
+    let answers = if reachable { "ok      " } else { "missing " };
+    output::line(format!("{answers} control plane at {control_plane}"));
+    if !reachable {
+        output::line("           fix: start `meshwork control-plane`; `meshwork run` waits for it");
+    }
+    output::line(if works(verdicts) {
+        "\n`meshwork run` works here.".to_owned()
+    } else {
+        format!("\n`meshwork run` does not work here. Instead: {}", meshwork_capture::INSTEAD)
+    });
+}
+
+fn text(step: Step, verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Fine => format!("ok       {step}"),
+        Verdict::NotTried => format!("untried  {step}: something before it is missing"),
+        Verdict::Failed { failure, advice } => {
+            let mut text = format!("missing  {step}: {}", failure.words);
+            for (what, value) in [
+                ("without it: ", step.without()),
+                ("setting: ", advice.setting.as_deref()),
+                ("fix: ", Some(advice.fix.as_str())),
+            ] {
+                if let Some(value) = value {
+                    text.push_str("\n           ");
+                    text.push_str(what);
+                    text.push_str(value);
+                }
+            }
+            text
+        }
+    }
+}
+
+fn as_json(step: Step, verdict: &Verdict) -> Value {
+    let name = serde_json::to_value(step).unwrap_or_default();
+    let needed = step.without().is_none();
+    match verdict {
+        Verdict::Fine => json!({ "step": name, "needed": needed, "verdict": "ok" }),
+        Verdict::NotTried => json!({ "step": name, "needed": needed, "verdict": "untried" }),
+        Verdict::Failed { failure, advice } => json!({
+            "step": name, "needed": needed, "verdict": "missing", "why": failure.words, "without": step.without(),
+            "setting": advice.setting, "fix": advice.fix,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshwork_capture::{Advice, Failure};
+
+    fn failed() -> Verdict {
+        Verdict::Failed {
+            failure: Failure { words: "no such thing".to_owned(), code: None },
+            advice: Advice { setting: Some("kernel.x = 0".to_owned()), fix: "sysctl".to_owned() },
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_its_setting_and_fix() {
+        let check = |step, verdict: &Verdict, expected: &str| assert_eq!(text(step, verdict), expected);
+        check(Step::Rules, &Verdict::Fine, "ok       packet filter (nft)");
+        check(
+            Step::Rules,
+            &Verdict::NotTried,
+            "untried  packet filter (nft): something before it is missing",
+        );
+        check(
+            Step::UserNamespace,
+            &failed(),
+            "missing  user namespace: no such thing\n           setting: kernel.x = 0\n           fix: sysctl",
+        );
+        assert_eq!(as_json(Step::UserNamespace, &failed())["setting"], "kernel.x = 0");
+    }
+
+    #[test]
+    fn what_something_goes_without_does_not_forbid_it() {
+        assert!(works(&[(Step::Rules, Verdict::Fine), (Step::Proc, failed())]));
+        assert!(!works(&[(Step::Rules, failed())]));
+        assert!(!works(&[(Step::Rules, Verdict::NotTried)]));
+    }
+}

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use meshwork_model::address::is_virtual;
 use meshwork_model::balance;
 use meshwork_model::proxy::{self, Direction, UpstreamProtocol};
 use meshwork_telemetry::EdgeId;
@@ -130,7 +131,7 @@ impl WorkerCluster {
         if peer.direction == Direction::Inbound {
             return refusal(address, "behind the inbound side, which passes nothing through");
         }
-        if proxy::is_virtual(address.ip()) {
+        if is_virtual(address.ip()) {
             return refusal(address, "an address of the mesh that no service has");
         }
         let endpoint = Endpoint {

@@ -3,6 +3,7 @@
 //! - [`enrol()`] proves who we are to the control plane: by a join token the first time, by the SVID on disk from then
 //!   on. [`Enrolled::keep_fresh`] renews it for ever.
 //! - [`channel()`] is the mTLS connection to the control plane that everything else of a data plane uses.
+//! - [`probe`] asks a program whether it is well.
 //! - [`bootstrap`] writes what Envoy and gRPC need to join the mesh as they are.
 //!
 //! State is one directory per identity, for its owner only, locked by the process that uses it.
@@ -10,6 +11,7 @@
 pub mod bootstrap;
 mod channel;
 mod enrol;
+pub mod probe;
 
 pub use channel::{channel, control_plane_id};
 pub use enrol::{EnrolError, Enrolled, Enrolment, enrol};

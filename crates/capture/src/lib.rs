@@ -3,8 +3,11 @@
 pub mod addresses;
 #[cfg(target_os = "linux")]
 mod descriptors;
+pub mod dns;
 #[cfg(target_os = "linux")]
 mod inherited;
+#[cfg(target_os = "linux")]
+pub mod refused;
 #[cfg(target_os = "linux")]
 mod stock;
 pub mod wire;

@@ -10,8 +10,8 @@ use rustix::net::{
     SendFlags,
 };
 
-/// Most descriptors in one message. Linux takes 253.
-pub(crate) const MAX_SENT: usize = 64;
+/// Most descriptors in one message. Source: unix(7), `SCM_MAX_FD`.
+pub(crate) const MAX_SENT: usize = 253;
 
 /// Sends bytes with descriptors, as one message.
 ///

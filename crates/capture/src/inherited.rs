@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use rustix::process::DumpableBehavior;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptors::inherit;
@@ -27,8 +28,8 @@ pub struct Inherited {
     pub names_udp: Vec<(SocketAddr, UdpSocket)>,
     /// Where redirected DNS queries arrive over TCP, by address.
     pub names_tcp: Vec<(SocketAddr, TcpListener)>,
-    /// The netlink socket that tells of refused packets.
-    pub refused: OwnedFd,
+    /// The netlink socket that tells of refused packets, where the kernel has such.
+    pub refused: Option<OwnedFd>,
     /// Fresh sockets for connections to the program.
     pub stock: Stock,
     /// The supervisor.
@@ -42,7 +43,7 @@ pub(crate) struct Numbers {
     pub(crate) outbound: Vec<(SocketAddr, Vec<RawFd>)>,
     pub(crate) names_udp: Vec<(SocketAddr, RawFd)>,
     pub(crate) names_tcp: Vec<(SocketAddr, RawFd)>,
-    pub(crate) refused: RawFd,
+    pub(crate) refused: Option<RawFd>,
     pub(crate) stock: [RawFd; 2],
     pub(crate) supervisor: RawFd,
 }
@@ -56,6 +57,8 @@ impl Inherited {
         let Some(value) = std::env::var_os(VARIABLE) else { return Ok(None) };
         let value = value.into_encoded_bytes();
         let numbers: Numbers = serde_json::from_slice(&value)?;
+        // Its keys are in its memory, and the program runs under the same user.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         Self::from_numbers(numbers).map(Some)
     }
 
@@ -76,7 +79,7 @@ impl Inherited {
             outbound,
             names_udp: numbers.names_udp.into_iter().map(udp).collect::<io::Result<_>>()?,
             names_tcp: numbers.names_tcp.into_iter().map(tcp).collect::<io::Result<_>>()?,
-            refused: not_blocking(inherit(numbers.refused)?)?,
+            refused: numbers.refused.map(|number| not_blocking(inherit(number)?)).transpose()?,
             stock: Stock::new([not_blocking(inherit(v4)?)?, not_blocking(inherit(v6)?)?]),
             supervisor: Supervisor { stream: UnixStream::from(inherit(numbers.supervisor)?) },
         })
@@ -87,7 +90,7 @@ impl Numbers {
     fn check(&self) -> io::Result<()> {
         let outbound = self.outbound.iter().flat_map(|(_, numbers)| numbers);
         let names = self.names_udp.iter().chain(&self.names_tcp).map(|(_, number)| number);
-        let others = [&self.refused, &self.supervisor].into_iter().chain(&self.stock);
+        let others = [&self.supervisor].into_iter().chain(&self.refused).chain(&self.stock);
         let mut seen = BTreeSet::new();
         if outbound.chain(names).chain(others).all(|number| seen.insert(*number)) {
             return Ok(());

@@ -116,7 +116,11 @@ impl Supply {
         for _ in 0..count {
             let family = if self.v6 { AddressFamily::INET6 } else { AddressFamily::INET };
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+            let socket = match rustix::net::socket_with(family, SocketType::STREAM, flags, None) {
+                // Without this IP version nobody asks for its sockets.
+                Err(rustix::io::Errno::AFNOSUPPORT) => return Ok(()),
+                socket => socket?,
+            };
             match descriptors::send(&self.channel, &[0], &[socket.as_fd()]) {
                 // Full is full: whoever takes some asks again.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),

@@ -16,6 +16,11 @@ pub enum FromSidecar {
         /// The workload's own virtual addresses, of either IP version; none where the control plane has given none.
         addresses: Vec<IpAddr>,
     },
+    /// The program is not alive any more, by its liveness probe: it is to be ended.
+    Unwell {
+        /// What the probe says.
+        reason: String,
+    },
     /// A command is to be run beside the program, to learn whether it is well.
     Probe(Probe),
 }

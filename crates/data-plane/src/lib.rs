@@ -49,4 +49,4 @@ mod worker;
 
 pub use overload::Memory;
 pub use proxy::{NodeLabels, Options, Proxy, StartError, default_workers};
-pub use upstream::WorkloadSockets;
+pub use upstream::{Workload as WorkloadNetwork, WorkloadSockets};

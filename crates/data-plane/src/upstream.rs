@@ -10,5 +10,4 @@ pub(crate) mod workload;
 pub(crate) use cluster::{Edges, Endpoint, Picked, Reach, WorkerCluster};
 pub(crate) use connect::connect;
 pub(crate) use pool::{Lease, Pool};
-pub(crate) use workload::Workload;
-pub use workload::WorkloadSockets;
+pub use workload::{Workload, WorkloadSockets};

@@ -2,6 +2,7 @@
 
 mod api;
 mod binds;
+mod captured;
 mod completions;
 mod control_plane;
 mod demo;
@@ -12,6 +13,7 @@ mod explain;
 mod grpc_bootstrap;
 mod identity;
 mod output;
+mod probes;
 mod problems;
 mod proxy;
 mod runtime;

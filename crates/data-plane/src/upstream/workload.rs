@@ -27,13 +27,14 @@ pub trait WorkloadSockets: std::fmt::Debug + Send + Sync {
 
 /// Sockets of a workload, and the addresses that the proxy calls from.
 #[derive(Clone, Debug)]
-pub(crate) struct Workload {
+pub struct Workload {
     sockets: Arc<dyn WorkloadSockets>,
     from: [IpAddr; 2],
 }
 
 impl Workload {
-    pub(crate) fn new(sockets: Arc<dyn WorkloadSockets>) -> Self {
+    /// Connects through these sockets.
+    pub fn new(sockets: Arc<dyn WorkloadSockets>) -> Self {
         Self { sockets, from: [WORKLOAD_SOURCE_V4.into(), WORKLOAD_SOURCE_V6.into()] }
     }
 
@@ -42,7 +43,7 @@ impl Workload {
     ///
     /// # Errors
     /// The kernel's, and that there are no sockets any more.
-    pub(crate) async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+    pub async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
         let connected = self.connect_once(address).await;
         match connected {
             Err(error)

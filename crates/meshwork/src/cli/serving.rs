@@ -50,6 +50,7 @@ impl Serving {
             admin: self.admin.or(admin),
             access_log: AccessLog::open(&self.access_log, registry).context("cannot open the access log")?,
             memory: self.memory_limit.map_or(data_plane::Memory::Detected, data_plane::Memory::Limit),
+            workload_sockets: None,
         })
     }
 

@@ -1,5 +1,6 @@
 //! `meshwork sidecar`.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow};
 use meshwork_agent::bootstrap::Node;
 use meshwork_agent::{Enrolled, channel};
+use meshwork_capture::wire::FromSidecar;
 use meshwork_data_plane::{self as data_plane, NodeLabels};
 use meshwork_identity::IdentitySource;
 use meshwork_model::proxy::Workload;
@@ -16,8 +18,10 @@ use meshwork_xds::grpc::{Denied, Ended};
 use meshwork_xds::{self as xds, client::Health};
 use tokio::sync::{oneshot, watch};
 use tonic::transport::Channel;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, error, info_span};
 
+use super::captured::{Beside, Captured};
+use super::probes::{Probed, Probes};
 use super::serving::Serving;
 use super::{runtime, workload};
 use crate::{memory, secrecy, signals};
@@ -34,6 +38,9 @@ pub(crate) struct Sidecar {
     #[command(flatten)]
     serving: Serving,
 
+    #[command(flatten)]
+    probes: Probes,
+
     /// How often metrics are pushed to the control plane
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "10s")]
     push_metrics: Duration,
@@ -48,16 +55,13 @@ impl Sidecar {
         runtime::on_this_thread(async {
             let enrolled = self.workload.enrol().await?;
             let node = self.workload.node(&enrolled)?;
-            self.serve(enrolled, node).await
+            Box::pin(self.serve(enrolled, node)).await
         })
     }
 
     async fn serve(self, enrolled: Enrolled, mut node: Node) -> anyhow::Result<()> {
         let registry = Registry::new(SystemTime::now());
-        let options = self.serving.options(labels(&node, &enrolled), None, &registry)?;
-        let identity = Arc::clone(&enrolled.identity);
-        let proxy = data_plane::Proxy::start(options, Some(identity), Arc::clone(&registry))?;
-        bind(&proxy, &mut node)?;
+        let (proxy, beside) = self.start(&enrolled, &mut node, &registry)?;
         let channel = channel(&enrolled.identity, enrolled.control_plane, &enrolled.server);
         let (ending, ended) = oneshot::channel();
         let metrics = tokio::spawn(push(&registry, &node, channel.clone(), self.push_metrics, ended));
@@ -70,21 +74,67 @@ impl Sidecar {
         let (health, reports) = watch::channel(None);
         let discovery = xds::grpc::run_client(channel, session, reports, apply, memory::give_back);
         let mut discovery = pin!(discovery.instrument(control_plane));
+        let mut beside = pin!(run_beside(beside, self.probes, &proxy, &node, &health));
         tokio::select! {
             () = enrolled.keep_fresh() => {}
             ended = &mut discovery => if let Ended::Denied(denied) = ended {
                 return Err(refusal(address, &identity, &denied));
             },
+            failed = &mut beside => return failed.map(|never| match never {}),
             () = signals.asked() => {
                 // Before the drain, so that nobody is sent here while it lasts.
                 health.send_replace(Some(Health::Leaving));
                 drop(tokio::time::timeout(LEAVE, discovery).await);
             }
         }
-        signals.drain(&proxy, self.serving.drain_time()).await?;
+        tokio::select! {
+            drained = signals.drain(&proxy, self.serving.drain_time()) => drained?,
+            failed = beside => return failed.map(|never| match never {}),
+        }
         // The last push tells what the drain still carried.
         drop(ending);
         Ok(metrics.await?)
+    }
+
+    /// Starts the proxy with every socket that it will have, and completes what the node says of itself.
+    fn start(
+        &self,
+        enrolled: &Enrolled,
+        node: &mut Node,
+        registry: &Arc<Registry>,
+    ) -> anyhow::Result<(data_plane::Proxy, Option<Beside>)> {
+        let captured = Captured::take()?;
+        let mut options = self.serving.options(labels(node, enrolled), None, registry)?;
+        options.workload_sockets = captured.as_ref().map(Captured::workload_sockets);
+        let identity = Arc::clone(&enrolled.identity);
+        let proxy = data_plane::Proxy::start(options, Some(identity), Arc::clone(registry))?;
+        bind(&proxy, node)?;
+        node.is_probed = self.probes.gate();
+        let beside = captured.map(|captured| captured.hand_over(&proxy, node)).transpose()?;
+        Ok((proxy, beside))
+    }
+}
+
+/// What goes on beside the proxy, for ever: probes, and what a workload in a network of its own needs.
+async fn run_beside(
+    beside: Option<Beside>,
+    probes: Probes,
+    proxy: &data_plane::Proxy,
+    node: &Node,
+    health: &watch::Sender<Option<Health>>,
+) -> anyhow::Result<Infallible> {
+    let Some(beside) = beside else {
+        let unwell = |reason: &str| error!("the program is not alive: {reason}");
+        match probes.run(Probed::Beside, health, unwell).await {}
+    };
+    let (program, supervisor) = (beside.program()?, beside.supervisor());
+    let unwell = |reason: &str| {
+        // A supervisor that is gone has ended the program already.
+        let _ = supervisor.tell(&FromSidecar::Unwell { reason: reason.to_owned() });
+    };
+    tokio::select! {
+        failed = beside.run(proxy, node) => failed,
+        never = probes.run(program, health, unwell) => match never {},
     }
 }
 

@@ -1,0 +1,83 @@
+//! What the program sees of the file system, and the host does not: how names are looked up, and `/proc`.
+//!
+//! All of it is gone with the mount namespace. Nothing is written outside of it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::StatVfsMountFlags;
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+
+use crate::resolver;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const NSSWITCH_CONF: &str = "/etc/nsswitch.conf";
+/// Where the files lie for a moment, before they are mounted over others: a folder that every system has, and that is
+/// mounted anew afterwards.
+const BENCH: &str = "/proc";
+/// Sockets of those who would answer for names from the host's point of view.
+const SOCKETS: [&str; 5] = [
+    "/run/systemd/resolve/io.systemd.Resolve",
+    "/run/systemd/resolve/io.systemd.Resolve.Monitor",
+    "/run/nscd/socket",
+    "/var/run/nscd/socket",
+    "/run/avahi-daemon/socket",
+];
+
+/// Mounts what the program looks names up by, for a workload of this mesh namespace.
+///
+/// # Errors
+/// The system forbids mounts.
+pub(crate) fn names(namespace: &str) -> io::Result<()> {
+    // What the host mounts later shows here, too; nothing that is mounted here shows there.
+    let propagation = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", propagation)?;
+    let resolv_conf = resolver::resolv_conf(&read(RESOLV_CONF), namespace);
+    let nsswitch_conf = resolver::nsswitch_conf(&read(NSSWITCH_CONF));
+    // Before the folder is covered: links may lead through it.
+    let targets: Vec<(PathBuf, &str)> = [(RESOLV_CONF, "resolv.conf"), (NSSWITCH_CONF, "nsswitch.conf")]
+        .into_iter()
+        .chain(SOCKETS.map(|socket| (socket, "nothing")))
+        .filter_map(|(target, source)| Some((fs::canonicalize(target).ok()?, source)))
+        .collect();
+    rustix::mount::mount(
+        "tmpfs",
+        BENCH,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        c"size=64k,mode=0755",
+    )?;
+    let mounted = cover(&targets, &resolv_conf, &nsswitch_conf);
+    rustix::mount::unmount(BENCH, UnmountFlags::DETACH)?;
+    mounted
+}
+
+fn cover(targets: &[(PathBuf, &str)], resolv_conf: &str, nsswitch_conf: &str) -> io::Result<()> {
+    let bench = Path::new(BENCH);
+    for (name, text) in [("resolv.conf", resolv_conf), ("nsswitch.conf", nsswitch_conf), ("nothing", "")] {
+        fs::write(bench.join(name), text)?;
+    }
+    for (target, source) in targets {
+        rustix::mount::mount_bind(bench.join(source), target)?;
+    }
+    Ok(())
+}
+
+/// A file that is not there says nothing.
+fn read(path: &str) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// Mounts a `/proc` that shows this process namespace alone.
+///
+/// # Errors
+/// The system forbids it: containers hide parts of theirs.
+pub(crate) fn proc() -> io::Result<()> {
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    // One that is read-only stays so: the kernel refuses any other.
+    if rustix::fs::statvfs("/proc")?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        flags |= MountFlags::RDONLY;
+    }
+    Ok(rustix::mount::mount("proc", "/proc", "proc", flags, None::<&std::ffi::CStr>)?)
+}

@@ -416,7 +416,7 @@ async fn the_system_s_own_tools_understand_it() {
 }
 
 #[tokio::test]
-async fn of_all_connections_only_so_many_are_open_and_idle_ones_make_room() {
+async fn of_all_connections_only_so_many_are_open_and_one_that_ends_makes_room() {
     let stage = Stage::new(nobody).await;
     let mut open = Vec::new();
     for _ in 0..limits::CONNECTIONS {

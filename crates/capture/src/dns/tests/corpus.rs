@@ -86,6 +86,39 @@ fn mutations_and_noise_harm_nobody() {
     }
 }
 
+/// Takes no line.
+struct Quiet;
+
+impl tracing::Subscriber for Quiet {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::Id {
+        tracing::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::Id, _: &tracing::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        panic!("{event:?}");
+    }
+
+    fn enter(&self, _: &tracing::Id) {}
+
+    fn exit(&self, _: &tracing::Id) {}
+}
+
+#[test]
+fn odd_bytes_do_not_fill_the_log() {
+    let odd = corpus().into_iter().find(|(name, _)| *name == "query.odd-edns-option").unwrap().1;
+    tracing::subscriber::with_default(Quiet, || {
+        assert_eq!(try_all(&odd, &asked()), (true, false));
+    });
+}
+
 /// Writes the corpus anew: `UPDATE=1 cargo test -p meshwork-capture corpus`.
 #[test]
 fn the_corpus_is_what_is_written_here() {
@@ -128,7 +161,13 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     let mut short_address = bytes(answer.clone());
     let at = short_address.len() - 5;
     short_address[at] = 3;
+    // An option of which only half is there.
+    let mut odd_option = bytes(edns.clone());
+    let at = odd_option.len() - 1;
+    odd_option[at] = 6;
+    odd_option.extend([0, 10, 0, 4, 1, 2]);
     vec![
+        ("query.odd-edns-option", odd_option),
         ("query.plain", bytes(plain)),
         ("query.edns", bytes(edns)),
         ("reply.address", bytes(answer)),

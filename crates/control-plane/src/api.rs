@@ -1,7 +1,6 @@
 //! What people and the command line ask, as JSON over HTTP on loopback. Nothing here changes anything.
 //!
-//! `GET /api/v1/topology` and `/api/v1/diagram` (the same as Mermaid text), `/api/v1/edges`, `/api/v1/proxies`,
-//! `/api/v1/problems`, `/api/v1/config`; `/ready`; `/metrics` (Prometheus).
+//! `GET /` lists what there is.
 
 mod answers;
 
@@ -41,8 +40,21 @@ pub(crate) async fn serve(listener: TcpListener, api: Api) -> std::io::Result<()
     axum::serve(listener, router(api)).await
 }
 
+/// What there is to ask for, for people.
+const ROUTES: &str = "\
+/api/v1/topology   who is there, which services lead to whom, who calls whom
+/api/v1/diagram    the same as Mermaid text
+/api/v1/edges      who calls whom, how much, how well
+/api/v1/proxies    what each proxy has accepted and refused, and whether its workload is ready
+/api/v1/problems   what is wrong with the config and with workloads
+/api/v1/config     the config that is applied
+/ready             whether this serves
+/metrics           this control plane's own, for Prometheus
+";
+
 fn router(api: Api) -> Router {
     Router::new()
+        .route("/", get(|| async { ROUTES }))
         .route("/api/v1/topology", get(topology))
         .route("/api/v1/diagram", get(diagram))
         .route("/api/v1/edges", get(edges))
@@ -51,7 +63,7 @@ fn router(api: Api) -> Router {
         .route("/api/v1/config", get(config))
         .route("/ready", get(|| async { "ready\n" }))
         .route("/metrics", get(metrics))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here; see /api/v1/topology\n") })
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here; / lists what there is\n") })
         .layer(middleware::from_fn(demand_loopback_host))
         .with_state(api)
 }
@@ -88,7 +100,8 @@ async fn edges(State(api): State<Api>) -> Json<Vec<Edge>> {
 }
 
 async fn proxies(State(api): State<Api>) -> Json<Vec<ProxyAnswer>> {
-    Json(api.world.proxies(ProxyAnswer::of))
+    let mesh = api.world.mesh();
+    Json(api.world.proxies(|key, proxy| ProxyAnswer::of(key, proxy, &mesh)))
 }
 
 async fn problems(State(api): State<Api>) -> Json<Vec<ProblemAnswer>> {

@@ -1,12 +1,12 @@
 //! What a node says of itself when it connects, checked against what it proved.
 //!
 //! Metadata keys are Istio's where Istio has one: `NAME`, `NAMESPACE`, `SERVICE_ACCOUNT`; ours are `INBOUND`,
-//! `OUTBOUND` and, from Envoy, `SDS_DIR`. A right follows from the identity and the enrolment alone: metadata can
+//! `OUTBOUND`, `CAPTURE`, `HEALTH` and, from Envoy, `SDS_DIR`. A right follows from the identity and the enrolment alone: metadata can
 //! only say which of the workloads with this identity the node is, and where its ports are.
 
 use std::net::SocketAddr;
 
-use meshwork_model::mesh::{Inbound, Key, Outbound};
+use meshwork_model::mesh::{Capture, Inbound, Key, Outbound, Protocol};
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_xds::{Dialect, Node, SdsSource};
 use serde_json::Value;
@@ -17,12 +17,17 @@ pub(crate) struct Claims {
     pub(crate) workload: Key,
     pub(crate) inbound: Vec<Inbound>,
     pub(crate) outbound: Vec<Outbound>,
+    pub(crate) capture: Option<Capture>,
+    /// Whether its readiness is probed.
+    pub(crate) is_probed: bool,
     pub(crate) dialect: Dialect,
     pub(crate) sds: SdsSource,
 }
 
 /// Ports in one direction; a workload with more is a gateway, which this is not.
 const MAX_PORTS: usize = 1024;
+/// Addresses that one proxy takes captured connections on: one of each IP version, and some to spare.
+const MAX_CAPTURES: usize = 8;
 
 impl Claims {
     /// Which workload a node says that it is.
@@ -63,6 +68,8 @@ impl Claims {
             workload: Key::new(namespace, name),
             inbound: ports(&node.metadata, "INBOUND", inbound)?,
             outbound: ports(&node.metadata, "OUTBOUND", outbound)?,
+            capture: capture(&node.metadata)?,
+            is_probed: is_probed(&node.metadata)?,
             dialect,
             sds,
         })
@@ -83,12 +90,42 @@ fn ports<T>(metadata: &Value, name: &str, read: fn(&Value) -> Option<T>) -> Resu
 }
 
 fn inbound(value: &Value) -> Option<Inbound> {
+    let protocol = match value.get("protocol") {
+        None => None,
+        Some(name) => Some(Protocol::of_name(name.as_str()?)?),
+    };
     Some(Inbound {
         port: port(value)?,
         bind: address(value.get("bind")?)?,
         application: address(value.get("application")?)?,
-        protocol: None,
+        protocol,
     })
+}
+
+fn capture(metadata: &Value) -> Result<Option<Capture>, String> {
+    let read = |value: &Value| {
+        let outbound = value.get("outbound")?.as_array()?;
+        let within = (1..=MAX_CAPTURES).contains(&outbound.len());
+        let outbound = outbound.iter().map(address).collect::<Option<Vec<_>>>().filter(|_| within)?;
+        Some(Capture { outbound, names: address(value.get("names")?)? })
+    };
+    match metadata.get("CAPTURE") {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => read(value).map(Some).ok_or_else(|| {
+            format!(
+                "the node's metadata CAPTURE is not `outbound`, a list of 1 to {MAX_CAPTURES} addresses, and `names`, \
+                 an address"
+            )
+        }),
+    }
+}
+
+fn is_probed(metadata: &Value) -> Result<bool, String> {
+    match metadata.get("HEALTH") {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::String(word)) if word == "probed" => Ok(true),
+        Some(_) => Err("the node's metadata HEALTH is not \"probed\"".to_owned()),
+    }
 }
 
 fn outbound(value: &Value) -> Option<Outbound> {
@@ -135,17 +172,24 @@ mod tests {
             "meshwork",
             json!({
                 "NAME": "cart-1", "NAMESPACE": "shop", "SERVICE_ACCOUNT": "cart", "LABELS": {"app": "lies"},
-                "INBOUND": [{"port": 8080.0, "bind": "127.0.0.1:41000", "application": "127.0.0.1:9000"}],
+                "INBOUND": [{
+                    "port": 8080.0, "bind": "127.0.0.1:41000", "application": "127.0.0.1:9000", "protocol": "grpc"
+                }],
                 "OUTBOUND": [{"port": 80, "bind": "[::1]:42000", "service": "catalog.shop"}],
+                "CAPTURE": {"outbound": ["127.0.0.1:15001", "[::1]:15001"], "names": "127.0.0.1:15053"},
+                "HEALTH": "probed",
             }),
         )
         .expect("valid");
         assert_eq!(claims.workload, Key::new("shop", "cart-1"));
-        assert_eq!(claims.inbound[0].port, 8080);
+        assert_eq!((claims.inbound[0].port, claims.inbound[0].protocol), (8080, Some(Protocol::Grpc)));
+        let capture = claims.capture.expect("captured");
+        assert_eq!((capture.outbound.len(), capture.names.port(), claims.is_probed), (2, 15053, true));
         assert_eq!(claims.outbound[0].service, Key::new("shop", "catalog"));
         assert_eq!((claims.dialect, claims.sds), (Dialect::Meshwork, SdsSource::Named));
         let envoy = read("envoy", json!({"NAME": "cart-1", "SDS_DIR": "/var/x"})).expect("valid");
         assert_eq!(envoy.sds, SdsSource::Directory("/var/x".to_owned()));
+        assert_eq!((envoy.capture, envoy.is_probed), (None, false));
     }
 
     #[test]
@@ -161,6 +205,19 @@ mod tests {
         check("envoy", json!({"NAME": "x"}), "SDS_DIR");
         check("envoy", json!({"NAME": "x", "SDS_DIR": "relative"}), "SDS_DIR");
         check("meshwork", json!({"NAME": "x", "INBOUND": 1}), "INBOUND is not");
+        check("meshwork", json!({"NAME": "x", "HEALTH": true}), "HEALTH is not");
+        for capture in [
+            json!(1),
+            json!({"outbound": [], "names": "127.0.0.1:53"}),
+            json!({"outbound": ["127.0.0.1:1"], "names": "dns"}),
+            json!({"outbound": vec!["127.0.0.1:1"; 9], "names": "127.0.0.1:53"}),
+        ] {
+            check("meshwork", json!({"NAME": "x", "CAPTURE": capture}), "CAPTURE is not");
+        }
+        let port = json!({
+            "port": 1, "bind": "127.0.0.1:1", "application": "127.0.0.1:2", "protocol": "gopher"
+        });
+        check("meshwork", json!({"NAME": "x", "INBOUND": [port]}), "INBOUND[0] is not");
         for port in [json!({}), json!({"port": 0.5}), json!({"port": 70000}), json!({"port": 1, "bind": "x"})]
         {
             check("meshwork", json!({"NAME": "x", "OUTBOUND": [port]}), "OUTBOUND[0] is not");

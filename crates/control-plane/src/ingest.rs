@@ -4,7 +4,7 @@
 //! running control plane calls on each change, through `watch`. Config with an error is never applied in part.
 //!
 //! One module a kind; each reads the fields it honours and refuses the others by name. Sources: Kubernetes
-//! API, Gateway API v1, Istio `security.istio.io/v1`.
+//! API, Gateway API v1, Istio `security.istio.io/v1` and `networking.istio.io/v1`.
 
 mod authorization_policy;
 mod grpc_route;
@@ -15,6 +15,8 @@ mod reader;
 mod references;
 mod route;
 mod service;
+mod service_entry;
+mod sidecar;
 pub(crate) mod watch;
 mod words;
 mod yaml;
@@ -219,6 +221,12 @@ impl Draft {
                 let read = authorization_policy::read(root, metadata, report, references);
                 config.authorization_policies.extend(read.map(|p| (key, p)));
             }
+            Kind::ServiceEntry => {
+                config.service_entries.extend(service_entry::read(root, report).map(|e| (key, e)));
+            }
+            Kind::Sidecar => {
+                config.outside = sidecar::read(root, metadata, report).unwrap_or_default();
+            }
         }
     }
 
@@ -243,7 +251,8 @@ impl Draft {
             let found = references::check(&self.references, config, &self.accounts);
             self.room.take(&mut self.problems, found);
         }
-        let found = self.check_peer_authentications();
+        let mut found = self.check_peer_authentications();
+        found.extend(self.check_hosts());
         self.room.take(&mut self.problems, found);
         self.problems.sort_by(|a, b| place_of(a).cmp(&place_of(b)));
         Loaded { problems: self.problems, ..self.loaded }
@@ -259,14 +268,36 @@ impl Draft {
                 let message = format!("{first} selects the same workloads and says otherwise");
                 let problem =
                     Problem::error(format!("PeerAuthentication {key}"), "spec.mtls.mode", message, "");
-                let origin = self.origins.get(&(Kind::PeerAuthentication.name(), key.clone()));
-                problems.push(match origin {
-                    Some((file, place)) => problem.at(&**file, Some(*place)),
-                    None => problem,
-                });
+                problems.push(self.at_origin(Kind::PeerAuthentication, key, problem));
             }
         }
         problems
+    }
+
+    /// A host has one virtual address, so one entry says where it is.
+    fn check_hosts(&self) -> Vec<Problem> {
+        let mut seen: BTreeMap<&str, &Key> = BTreeMap::new();
+        let mut problems = Vec::new();
+        for (key, entry) in &self.loaded.config.service_entries {
+            for (i, host) in entry.hosts.iter().enumerate() {
+                let first = *seen.entry(host).or_insert(key);
+                if first != key || entry.hosts[..i].contains(host) {
+                    let message = format!("the ServiceEntry {first} has the host {host} already");
+                    let field = format!("spec.hosts[{i}]");
+                    let fix = "Leave it out of one of them";
+                    let problem = Problem::error(format!("ServiceEntry {key}"), field, message, fix);
+                    problems.push(self.at_origin(Kind::ServiceEntry, key, problem));
+                }
+            }
+        }
+        problems
+    }
+
+    fn at_origin(&self, kind: Kind, key: &Key, problem: Problem) -> Problem {
+        match self.origins.get(&(kind.name(), key.clone())) {
+            Some((file, place)) => problem.at(&**file, Some(*place)),
+            None => problem,
+        }
     }
 }
 
@@ -294,12 +325,18 @@ enum Kind {
     GrpcRoute,
     PeerAuthentication,
     AuthorizationPolicy,
+    ServiceEntry,
+    Sidecar,
 }
 
 const CORE: &[&str] = &["v1"];
 const GATEWAY: &[&str] = &["gateway.networking.k8s.io/v1"];
 /// Both versions have the same schema.
 const SECURITY: &[&str] = &["security.istio.io/v1", "security.istio.io/v1beta1"];
+
+/// All three have the same schema.
+const NETWORKING: &[&str] =
+    &["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
 
 /// Each kind with its name and API versions.
 const KINDS: &[(Kind, &str, &[&str])] = &[
@@ -310,6 +347,8 @@ const KINDS: &[(Kind, &str, &[&str])] = &[
     (Kind::GrpcRoute, "GRPCRoute", GATEWAY),
     (Kind::PeerAuthentication, "PeerAuthentication", SECURITY),
     (Kind::AuthorizationPolicy, "AuthorizationPolicy", SECURITY),
+    (Kind::ServiceEntry, "ServiceEntry", NETWORKING),
+    (Kind::Sidecar, "Sidecar", NETWORKING),
 ];
 
 /// Kinds that people will try: known, and not honoured yet.
@@ -325,8 +364,6 @@ const KINDS_NOT_YET: &[&str] = &[
     "ReferenceGrant",
     "RequestAuthentication",
     "Secret",
-    "ServiceEntry",
-    "Sidecar",
     "StatefulSet",
     "TCPRoute",
     "TLSRoute",

@@ -1,7 +1,7 @@
 //! Leases: how long a workload counts as there. Pure; every call is told what time it is.
 //!
 //! A workload is there while its discovery stream lives, and a moment longer: a proxy that reconnects is never
-//! missed. After the control plane's own restart the workloads that were there before count as there until their
+//! missed; one that says that it leaves is gone at once. After the control plane's own restart the workloads that were there before count as there until their
 //! proxies had the time to reconnect: a restart never takes endpoints away from anybody.
 
 use std::collections::BTreeMap;
@@ -49,6 +49,11 @@ impl Leases {
             }
             _ => false,
         }
+    }
+
+    /// Ends a workload's lease at once, whoever holds it.
+    pub(crate) fn end(&mut self, workload: &Key) {
+        self.held.remove(workload);
     }
 
     /// Takes out the leases that are over.
@@ -101,6 +106,16 @@ mod tests {
         assert!(leases.release(&cart(), 2, start));
         leases.take(cart(), 3);
         assert!(leases.expire(start + RESTART_GRACE).is_empty());
+    }
+
+    #[test]
+    fn a_lease_that_was_ended_is_not_released_again() {
+        let start = Instant::now();
+        let mut leases = Leases::default();
+        leases.take(cart(), 1);
+        leases.end(&cart());
+        assert!(!leases.release(&cart(), 1, start));
+        assert_eq!(leases.next_expiry(), None);
     }
 
     #[test]

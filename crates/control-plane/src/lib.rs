@@ -7,15 +7,17 @@
 //! - [`translate`] turns that into what one node runs. Pure.
 //! - `snapshot` encodes it, once for all nodes that share a resource, and hands it to each node's stream.
 //! - `serve` is the mTLS port: certificates, discovery, telemetry.
-//! - [`store`] keeps tokens, enrolments and leases across restarts.
+//! - [`store`] keeps tokens, enrolments, leases and virtual addresses across restarts.
 //! - `api` answers people and the command line, on loopback; [`topology_of`] draws config that runs nowhere.
 //!
 //! [`run()`] ties them together.
 //!
 //! Kubernetes and YAML types stop in `ingest`; Envoy's protobufs stop in `meshwork_xds`.
 
+mod addresses;
 mod api;
 mod claims;
+mod implied;
 pub mod ingest;
 mod keep;
 mod last_good;
@@ -28,6 +30,7 @@ mod topology;
 pub mod translate;
 mod world;
 
+pub use addresses::{Addressee, Addresses};
 pub use run::{Error, run};
 pub use topology::topology_of;
 

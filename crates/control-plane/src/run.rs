@@ -22,7 +22,7 @@ use crate::last_good::LastGood;
 use crate::serve::{self, Certificates};
 use crate::store::{Store, StoreError};
 use crate::world::World;
-use crate::{Options, Ready, SYSTEM_NAMESPACE, api, keep};
+use crate::{Addressee, Options, Ready, SYSTEM_NAMESPACE, addresses, api, keep};
 
 /// Why a control plane does not run.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +111,7 @@ pub async fn run(
         () = keep::publish(&world) => Ok(()),
         () = keep::leases(&world, &opened.store, std::mem::take(&mut opened.leases)) => Ok(()),
         () = keep::expire(&world) => Ok(()),
-        () = follow(&mut opened.watch, &options.config, &world, &opened.last_good) => Ok(()),
+        () = follow(&mut opened.watch, &options.config, &world, &opened.store, &opened.last_good) => Ok(()),
         () = renew(&opened.identity, &opened.authority, &options) => Ok(()),
         () = shutdown => Ok(()),
     };
@@ -148,8 +148,11 @@ impl Opened {
         let trust_bundle = options.state.join(BUNDLE);
         files::write_public(&trust_bundle, authority.bundle().pem().as_bytes())?;
         let identity = IdentitySource::new(own_svid(&authority, options)?, authority.bundle())?;
-        let world = World::new(&options.trust_domain, Config::default(), store.enrolments()?);
-        apply(&world, &last_good, loaded);
+        let enrolments = store.enrolments()?;
+        let named: Vec<_> = enrolments.iter().flat_map(addresses::of_enrolment).collect();
+        let world = World::new(&options.trust_domain, Config::default(), enrolments);
+        give_addresses(&world, &store, &named);
+        apply(&world, &store, &last_good, loaded);
         if let Some(problems) = refused {
             world.refuse(problems);
         }
@@ -195,30 +198,57 @@ fn first_config(path: &Path, last_good: &LastGood) -> Result<(Loaded, Option<Vec
 }
 
 /// Applies each change of the directory, or refuses it.
-async fn follow(watch: &mut Watch, path: &Path, world: &World, last_good: &LastGood) {
+async fn follow(
+    watch: &mut Watch,
+    path: &Path,
+    world: &Arc<World>,
+    store: &Arc<Store>,
+    last_good: &LastGood,
+) {
     loop {
         watch.changed().await;
-        let path = path.to_owned();
-        let Ok(loaded) = tokio::task::spawn_blocking(move || ingest::read_dir(&path)).await else { continue };
-        if loaded.is_accepted() {
-            apply(world, last_good, loaded);
-        } else {
-            tell(&loaded.problems);
-            error!("the config has errors and is refused; what was applied last stays");
-            world.refuse(loaded.problems);
+        let (path, last_good) = (path.to_owned(), last_good.clone());
+        let (world, store) = (Arc::clone(world), Arc::clone(store));
+        let read = move || {
+            let loaded = ingest::read_dir(&path);
+            if loaded.is_accepted() {
+                apply(&world, &store, &last_good, loaded);
+            } else {
+                tell(&loaded.problems);
+                error!("the config has errors and is refused; what was applied last stays");
+                world.refuse(loaded.problems);
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(read).await {
+            error!(%error, "the config is not read");
         }
     }
 }
 
-fn apply(world: &World, last_good: &LastGood, loaded: Loaded) {
+fn apply(world: &World, store: &Store, last_good: &LastGood, loaded: Loaded) {
     tell(&loaded.problems);
     if let Err(error) = last_good.keep(&loaded.sources) {
         warn!(%error, "the config is applied, but would not survive a restart under broken config");
     }
     let config = &loaded.config;
+    // Before the config: a name that is told without an address would be told twice.
+    give_addresses(world, store, &addresses::of_config(config));
     let policies = config.peer_authentications.len() + config.authorization_policies.len();
     info!(services = config.services.len(), routes = config.routes.len(), policies, "config is applied");
     world.apply(loaded.config, loaded.problems);
+}
+
+/// Gives names their virtual addresses. Without one a name is not found by captured workloads, which is told.
+pub(crate) fn give_addresses(world: &World, store: &Store, names: &[Addressee]) {
+    match store.addresses(names) {
+        Ok(given) => {
+            if let Some(name) = names.iter().find(|name| !given.contains_key(name)) {
+                error!(%name, "there is no virtual address left for it, and maybe for others");
+            }
+            world.address(given);
+        }
+        Err(error) => error!(%error, "virtual addresses are not given"),
+    }
 }
 
 fn tell(problems: &[Problem]) {

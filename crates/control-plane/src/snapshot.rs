@@ -52,8 +52,14 @@ impl Encoder {
     }
 
     fn encode(&mut self, resource: Resource, dialect: Dialect, sds: &SdsSource) -> Pair {
-        // A listener has the node's own ports in it, and Envoy's resources the node's own directory.
-        let is_own = resource.kind() == Kind::Listener || matches!(sds, SdsSource::Directory(_));
+        // A listener with sockets has the node's own ports in it, as names have, and Envoy's resources the node's own
+        // directory.
+        let has_ports = match &resource {
+            Resource::Listener(listener) => listener.bind_to_port,
+            Resource::Names(_) => true,
+            _ => false,
+        };
+        let is_own = has_ports || matches!(sds, SdsSource::Directory(_));
         let encode = |resource: Resource| {
             let encoded = Arc::new(encode(&resource, dialect, sds));
             (resource, encoded)

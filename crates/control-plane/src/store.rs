@@ -1,6 +1,9 @@
-//! What outlives the control plane: join tokens, enrolments and leases, in one `SQLite` file.
+//! What outlives the control plane: join tokens, enrolments, leases and virtual addresses, in one `SQLite` file.
 //!
-//! Written by enrolment and by `meshwork token create`, which may run beside the control plane; read at its start.
+//! An address stays with its name for ever, whether the name is in use or not, and no number is given twice: who holds
+//! an address of what is gone reaches nobody else with it.
+//!
+//! Written by enrolment, by each change of config, and by `meshwork token create`, which may run beside the control plane; read at its start.
 //! Tokens are kept as hashes only. A token is consumed in the transaction that stores the certificate it bought, so
 //! that a crash in between loses neither: a client that asks again with the same key gets the same certificate.
 //!
@@ -10,10 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use meshwork_model::address::VirtualAddress;
 use meshwork_model::mesh::{Key, Labels, Workload};
 use meshwork_model::spiffe::SpiffeId;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use sha2::{Digest, Sha256};
+
+use crate::addresses::{Addressee, Addresses};
 
 mod form;
 
@@ -129,8 +135,6 @@ pub(crate) enum RedeemError<E> {
 
 /// The file in the state directory.
 const FILE: &str = "meshwork.db";
-/// The version of the schema.
-const VERSION: i64 = 1;
 /// Marks our files: "mesh".
 const APPLICATION_ID: i64 = 0x6d65_7368;
 /// How long another process may hold the file: one transaction of ours is milliseconds.
@@ -144,7 +148,13 @@ const MAX_TTL: Duration = Duration::from_hours(24 * 30);
 /// Begins every token, so that scanners for leaked secrets can know it.
 const TOKEN_PREFIX: &str = "mwt_";
 
-const SCHEMA: &str = "
+/// The names that have an address, those that are gone among them: 50 MB of file, and years of new names by the hundred
+/// a day.
+const MAX_ADDRESSES: u32 = 1_000_000;
+
+/// What makes each version of the schema from the one before it.
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE tokens (
         hash BLOB PRIMARY KEY, namespace TEXT NOT NULL, service_account TEXT NOT NULL, workload TEXT NOT NULL,
         labels TEXT NOT NULL, expires_at INTEGER NOT NULL, used_key BLOB, certificate TEXT
@@ -156,7 +166,14 @@ const SCHEMA: &str = "
     CREATE TABLE leases (
         namespace TEXT NOT NULL, workload TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (namespace, workload)
     ) STRICT;
-";
+    ",
+    // AUTOINCREMENT gives no number twice, not even that of a row that is gone.
+    "
+    CREATE TABLE addresses (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE) STRICT;
+    ",
+];
+/// The version of the schema.
+const VERSION: i64 = 2;
 
 impl Store {
     /// Opens the store in a state directory; makes both if they are absent, for their owner alone.
@@ -287,6 +304,24 @@ impl Store {
         Ok(self.leases()?.len())
     }
 
+    /// The virtual addresses of these names; one that has none yet is given the next number, while there are any.
+    ///
+    /// # Errors
+    /// The store fails; then none is given.
+    pub(crate) fn addresses(&self, names: &[Addressee]) -> Result<Addresses, StoreError> {
+        let mut connection = self.lock();
+        let mut give = || -> rusqlite::Result<Addresses> {
+            let write = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let addresses = names
+                .iter()
+                .filter_map(|name| address(&write, name).map(|a| a.map(|a| (name.clone(), a))).transpose())
+                .collect::<rusqlite::Result<Addresses>>()?;
+            write.commit()?;
+            Ok(addresses)
+        };
+        give().map_err(|e| self.failed(&e))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Connection> {
         // A panic elsewhere rolled its transaction back: the connection itself is sound.
         self.connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -325,21 +360,39 @@ impl Store {
     }
 }
 
-/// Makes the tables of a new file; gives its application id and version.
+/// Makes the tables of a new file, or those that an older one lacks; gives its application id and version.
 fn make_schema(connection: &mut Connection) -> rusqlite::Result<(i64, i64)> {
     // Immediate: of two processes that open a new store, the second waits and finds it made.
     let write = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let objects: i64 = write.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
     let id: i64 = write.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    if objects == 0 && id == 0 {
-        write.execute_batch(SCHEMA)?;
-        write.pragma_update(None, "application_id", APPLICATION_ID)?;
-        write.pragma_update(None, "user_version", VERSION)?;
-        write.commit()?;
-        return Ok((APPLICATION_ID, VERSION));
+    let is_new = objects == 0 && id == 0;
+    let version: i64 = write.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if !is_new && id != APPLICATION_ID {
+        return Ok((id, version));
     }
-    let version = write.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    Ok((id, version))
+    let lacking = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..));
+    let Some(lacking @ [_, ..]) = lacking else { return Ok((id, version)) };
+    lacking.iter().try_for_each(|step| write.execute_batch(step))?;
+    write.pragma_update(None, "application_id", APPLICATION_ID)?;
+    write.pragma_update(None, "user_version", VERSION)?;
+    write.commit()?;
+    Ok((APPLICATION_ID, VERSION))
+}
+
+/// A name's address; `None` where it has none, and there is none left to give.
+fn address(write: &Transaction<'_>, name: &Addressee) -> rusqlite::Result<Option<VirtualAddress>> {
+    let key = name.to_string();
+    let found = "SELECT number FROM addresses WHERE key = ?1";
+    let found: Option<u32> = write.prepare_cached(found)?.query_row([&key], |row| row.get(0)).optional()?;
+    if found.is_some() {
+        return Ok(found.and_then(VirtualAddress::of_number));
+    }
+    let given = "INSERT INTO addresses (key) SELECT ?1 WHERE
+         coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'addresses'), 0) < ?2 RETURNING number";
+    let given =
+        write.prepare_cached(given)?.query_row(params![key, MAX_ADDRESSES], |row| row.get(0)).optional()?;
+    Ok(given.and_then(VirtualAddress::of_number))
 }
 
 struct Token {

@@ -113,7 +113,8 @@ fn services(mesh: &Mesh) -> Vec<Service> {
         namespace: key.namespace.to_string(),
         pods: pods(key, service),
     };
-    mesh.config.services.iter().map(service).collect()
+    let all: BTreeMap<&Key, &mesh::Service> = mesh.services().collect();
+    all.into_iter().map(service).collect()
 }
 
 /// Draws the mesh that config would make, where it runs nowhere yet.

@@ -3,20 +3,27 @@
 //! A node gets what its ports lead to, and nothing else: a listener for each port that it serves or calls, the
 //! routes of what it calls, and the clusters and endpoints that these lead to. Cost follows what the node uses.
 //!
+//! A node whose program's traffic is captured may call whatever the mesh has a name for: it gets all of that.
+//!
 //! Each feature has a golden under `testdata/`.
 
+mod captured;
 mod clusters;
 mod endpoints;
 mod listeners;
+mod names;
+mod outside;
 mod policy;
 mod routes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use meshwork_model::mesh::{Config, Key, Protocol, Service, ServicePort, Workload};
+use meshwork_model::mesh::{Config, Inbound, Key, Protocol, Service, ServicePort, Workload};
 use meshwork_model::proxy::{Resource, ServiceName};
 use meshwork_xds::Dialect;
+
+use crate::addresses::Addresses;
 
 /// All that is known of the mesh at one moment. Immutable; every change makes a new one.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +34,22 @@ pub struct Mesh {
     pub config: Arc<Config>,
     /// The workloads that are there, by key.
     pub workloads: BTreeMap<Key, Arc<Workload>>,
+    /// Services that nobody wrote, and workloads imply.
+    pub implied: Arc<BTreeMap<Key, Service>>,
+    /// The virtual addresses of what has a name. What has none is not found by captured workloads.
+    pub addresses: Arc<Addresses>,
+}
+
+impl Mesh {
+    /// All services, written ones first.
+    pub fn services(&self) -> impl Iterator<Item = (&Key, &Service)> {
+        self.config.services.iter().chain(&*self.implied)
+    }
+
+    /// A service, written or implied.
+    pub fn service(&self, key: &Key) -> Option<(&Key, &Service)> {
+        self.config.services.get_key_value(key).or_else(|| self.implied.get_key_value(key))
+    }
 }
 
 /// What one node runs.
@@ -42,6 +65,9 @@ pub fn snapshot(mesh: &Mesh, node: &Workload, dialect: Dialect, wanted: &BTreeSe
     }
     for port in &node.outbound {
         outbound.call(port);
+    }
+    if let Some(capture) = &node.capture {
+        outbound.capture(capture);
     }
     let mut resources: Vec<Resource> = outbound.resources.into_values().collect();
     for inbound in &node.inbound {
@@ -112,7 +138,7 @@ struct Called<'m> {
 
 impl<'m> Called<'m> {
     fn find(mesh: &'m Mesh, key: &Key, port: u16) -> Option<Self> {
-        let (key, service) = mesh.config.services.get_key_value(key)?;
+        let (key, service) = mesh.service(key)?;
         let port = service.ports.iter().find(|p| p.port == port)?;
         Some(Self { key, service, port })
     }
@@ -137,20 +163,25 @@ impl<'m> Called<'m> {
     }
 }
 
-/// The service port behind a workload's inbound port: the first by name whose selector takes the workload.
+/// The services whose selector takes a workload, written ones first, by name.
+fn services_of<'m>(mesh: &'m Mesh, workload: &Workload) -> impl Iterator<Item = (&'m Key, &'m Service)> {
+    let of_namespace = mesh.services().filter(|(key, _)| key.namespace == workload.key.namespace);
+    of_namespace.filter(|(_, service)| endpoints::serves(service, workload))
+}
+
+/// The service port behind a workload's inbound port, of the first service that has one.
 fn served<'m>(mesh: &'m Mesh, workload: &Workload, port: u16) -> Option<Called<'m>> {
-    let of_namespace = mesh.config.services.iter().filter(|(key, _)| key.namespace == workload.key.namespace);
-    let serving = of_namespace.filter(|(_, service)| endpoints::serves(service, workload));
-    let mut serving = serving.filter_map(|(key, service)| {
+    let mut serving = services_of(mesh, workload).filter_map(|(key, service)| {
         let port = service.ports.iter().find(|p| p.target_port == port)?;
         Some(Called { key, service, port })
     });
     serving.next()
 }
 
-/// What is spoken on a workload's inbound port; bytes, where no service leads to it.
-fn protocol(mesh: &Mesh, workload: &Workload, port: u16) -> Protocol {
-    served(mesh, workload, port).map_or(Protocol::Tcp, |called| called.port.protocol)
+/// What is spoken on a workload's inbound port: what the service says that leads to it, else the workload, else bytes.
+fn protocol(mesh: &Mesh, workload: &Workload, inbound: &Inbound) -> Protocol {
+    let said = served(mesh, workload, inbound.port).map(|called| called.port.protocol);
+    said.or(inbound.protocol).unwrap_or(Protocol::Tcp)
 }
 
 #[cfg(test)]

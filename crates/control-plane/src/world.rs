@@ -9,23 +9,29 @@ mod proxy;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use meshwork_model::mesh::{Config, Key, Workload};
+use meshwork_model::mesh::{Config, Key, SERVICE_LABEL, Workload};
 use meshwork_model::problem::Problem;
 use meshwork_model::proxy::Kind;
 use meshwork_model::spiffe::SpiffeId;
-use meshwork_xds::Snapshot;
+use meshwork_xds::client::Health;
 use meshwork_xds::grpc::{Denied, Handler, Stream};
 use meshwork_xds::server::Event;
+use meshwork_xds::{Dialect, Snapshot};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::addresses::Addresses;
 use crate::claims::Claims;
+use crate::implied;
 use crate::lease::Leases;
 use crate::snapshot::Encoder;
 use crate::store::Enrolment;
 use crate::translate::{self, Mesh};
 pub(crate) use proxy::Proxy;
+
+/// How much of a workload's words about its health is kept: enough to act on.
+const MAX_HEALTH_BYTES: usize = 1024;
 
 /// What is true now.
 #[derive(Debug)]
@@ -60,8 +66,7 @@ pub(crate) struct Counters {
 impl World {
     /// A world without workloads.
     pub(crate) fn new(trust_domain: &str, config: Config, enrolments: Vec<Enrolment>) -> Self {
-        let mesh =
-            Mesh { trust_domain: trust_domain.into(), config: Arc::new(config), workloads: BTreeMap::new() };
+        let mesh = Mesh { trust_domain: trust_domain.into(), config: Arc::new(config), ..Mesh::default() };
         let state = State {
             mesh: Arc::new(mesh),
             enrolments: enrolments.into_iter().map(|e| (e.workload.clone(), e)).collect(),
@@ -90,8 +95,17 @@ impl World {
         state.problems = problems;
         state.counters.configs_applied += 1;
         if *state.mesh.config != config {
-            let mesh = Mesh { config: Arc::new(config), ..(*state.mesh).clone() };
-            state.mesh = Arc::new(mesh);
+            state.change(|mesh| mesh.config = Arc::new(config));
+            drop(state);
+            self.changed();
+        }
+    }
+
+    /// Notes virtual addresses; those that were given before stay.
+    pub(crate) fn address(&self, given: Addresses) {
+        let mut state = self.lock();
+        if given.keys().any(|name| !state.mesh.addresses.contains_key(name)) {
+            state.change(|mesh| Arc::make_mut(&mut mesh.addresses).extend(given));
             drop(state);
             self.changed();
         }
@@ -104,11 +118,14 @@ impl World {
         state.counters.configs_refused += 1;
     }
 
-    /// The problems of the config directory, and of workloads that call what there is not.
+    /// The problems of the config directory, of workloads that call what there is not, and of those that are not ready.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let state = self.lock();
         let mut problems = state.problems.clone();
-        problems.extend(state.mesh.workloads.values().flat_map(|w| calls_into_the_void(&state.mesh, w)));
+        for workload in state.mesh.workloads.values() {
+            problems.extend(calls_into_the_void(&state.mesh, workload));
+            problems.extend(not_ready(workload));
+        }
         problems
     }
 
@@ -208,19 +225,32 @@ impl World {
 }
 
 impl State {
-    fn put(&mut self, workload: Workload) {
+    /// Makes a new mesh, and of it the services that its workloads imply.
+    fn change(&mut self, change: impl FnOnce(&mut Mesh)) {
         let mut mesh = (*self.mesh).clone();
-        mesh.workloads.insert(workload.key.clone(), Arc::new(workload));
+        change(&mut mesh);
+        let enrolled = |key: &Key| {
+            let behind = |e: &&Enrolment| e.labels.get(SERVICE_LABEL).is_some_and(|s| **s == *key.name);
+            self.enrolments.values().filter(behind).any(|e| e.workload.namespace == key.namespace)
+        };
+        let mut earlier = (*mesh.implied).clone();
+        earlier.retain(|key, _| enrolled(key));
+        let implied = implied::services(&mesh.config, &mesh.workloads, &earlier);
+        if *mesh.implied != implied {
+            mesh.implied = Arc::new(implied);
+        }
         self.mesh = Arc::new(mesh);
     }
 
+    fn put(&mut self, workload: Workload) {
+        self.change(|mesh| drop(mesh.workloads.insert(workload.key.clone(), Arc::new(workload))));
+    }
+
     fn take_out(&mut self, keys: &[Key]) {
-        let mut mesh = (*self.mesh).clone();
         for key in keys {
-            mesh.workloads.remove(key);
             self.proxies.remove(key);
         }
-        self.mesh = Arc::new(mesh);
+        self.change(|mesh| mesh.workloads.retain(|key, _| !keys.contains(key)));
     }
 
     fn publish_to(&mut self, key: &Key) {
@@ -256,9 +286,48 @@ impl State {
             labels: enrolment.labels.clone(),
             inbound: claims.inbound.clone(),
             outbound: claims.outbound.clone(),
-            capture: None,
+            capture: claims.capture.clone(),
+            unready: self.unready(&claims),
         };
         Ok((claims, workload))
+    }
+
+    /// Whether a workload that connects is not ready yet: where it is probed, until it says otherwise. One that was there
+    /// a moment ago, behind the same ports, is as ready as it was.
+    fn unready(&self, claims: &Claims) -> Option<Arc<str>> {
+        if !claims.is_probed {
+            return None;
+        }
+        match self.mesh.workloads.get(&claims.workload).filter(|earlier| earlier.inbound == claims.inbound) {
+            Some(earlier) => earlier.unready.clone(),
+            None => Some("its readiness probe has not passed yet".into()),
+        }
+    }
+
+    /// Takes in what a workload says of its health; says whether anything follows.
+    fn judge_health(&mut self, key: &Key, health: Health) -> bool {
+        let Some(workload) = self.mesh.workloads.get(key) else { return false };
+        let unready: Option<Arc<str>> = match health {
+            Health::Ready => None,
+            Health::Unready(why) => Some(why[..why.floor_char_boundary(MAX_HEALTH_BYTES)].into()),
+            Health::Leaving => {
+                info!(workload = %key, "leaves");
+                self.leases.end(key);
+                // Its stream ends with that, which tells it that nobody is sent to it any more.
+                self.take_out(std::slice::from_ref(key));
+                return true;
+            }
+        };
+        if workload.unready == unready {
+            return false;
+        }
+        match &unready {
+            None => info!(workload = %key, "is ready"),
+            Some(why) => info!(workload = %key, %why, "is not ready"),
+        }
+        let workload = Workload { unready, ..(**workload).clone() };
+        self.put(workload);
+        true
     }
 
     /// The proxy of a stream. One that another stream of the same workload replaced has no say any more.
@@ -316,6 +385,17 @@ impl Handler for World {
         }
     }
 
+    fn health(&self, stream: &Stream, health: Health) {
+        let mut state = self.lock();
+        // Others have no say here: Envoy and gRPC speak for themselves at most, not for a program beside them.
+        let own = state.of_stream(stream).filter(|(_, proxy)| proxy.dialect == Dialect::Meshwork);
+        let Some(key) = own.map(|(key, _)| key) else { return };
+        if state.judge_health(&key, health) {
+            drop(state);
+            self.changed();
+        }
+    }
+
     fn disconnect(&self, stream: &Stream) {
         let mut state = self.lock();
         let Some((key, proxy)) = state.of_stream(stream) else { return };
@@ -331,14 +411,21 @@ impl Handler for World {
 /// Ports that a workload calls and no service has.
 fn calls_into_the_void<'m>(mesh: &'m Mesh, workload: &'m Workload) -> impl Iterator<Item = Problem> + 'm {
     let unknown = |called: &&meshwork_model::mesh::Outbound| {
-        let service = mesh.config.services.get(&called.service);
-        !service.is_some_and(|s| s.ports.iter().any(|p| p.port == called.port))
+        let service = mesh.service(&called.service);
+        !service.is_some_and(|(_, s)| s.ports.iter().any(|p| p.port == called.port))
     };
     workload.outbound.iter().filter(unknown).map(|called| {
         let message = format!("it calls {}:{}, and no Service has that port", called.service, called.port);
         let fix = "Add the Service, or correct the sidecar's --outbound";
         Problem::error(format!("Workload {}", workload.key), "", message, fix).warning()
     })
+}
+
+/// A workload that takes no requests.
+fn not_ready(workload: &Workload) -> Option<Problem> {
+    let message = format!("it is not ready and takes no requests: {}", workload.unready.as_ref()?);
+    let fix = "It takes some when its readiness probe passes; look at what the program says";
+    Some(Problem::error(format!("Workload {}", workload.key), "", message, fix).warning())
 }
 
 #[cfg(test)]

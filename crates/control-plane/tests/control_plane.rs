@@ -1,7 +1,7 @@
 //! A whole control plane in this process: a client enrols, is given config, and sees it change.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,10 +17,10 @@ use meshwork_model::spiffe::SpiffeId;
 use meshwork_xds::grpc::run_client;
 use meshwork_xds::{Node, Update, client};
 use rustls_pki_types::ServerName;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tonic::Code;
@@ -151,12 +151,18 @@ fn anonymous(mesh: &Mesh) -> Channel {
 /// A sidecar's half of discovery: what it was given, by kind and name.
 struct Client {
     has: Arc<Mutex<BTreeMap<(Kind, String), Resource>>>,
+    health: watch::Sender<Option<client::Health>>,
     task: JoinHandle<()>,
 }
 
 impl Client {
     fn connect(mesh: &Mesh, identity: &Arc<IdentitySource>, name: &str, port: u16) -> Self {
-        let metadata = json!({
+        Self::connect_as(mesh, identity, name, port, &json!({}))
+    }
+
+    /// Connects with more to say of itself.
+    fn connect_as(mesh: &Mesh, identity: &Arc<IdentitySource>, name: &str, port: u16, more: &Value) -> Self {
+        let mut metadata = json!({
             "NAME": name,
             "NAMESPACE": "shop",
             "INBOUND": [{"port": 8080, "bind": format!("127.0.0.1:{port}"), "application": "127.0.0.1:9000"}],
@@ -165,6 +171,9 @@ impl Client {
                 {"port": 80, "bind": "127.0.0.1:42001", "service": "cart.shop"},
             ],
         });
+        for (key, value) in more.as_object().expect("an object") {
+            metadata[key] = value.clone();
+        }
         let node = Node {
             id: format!("sidecar~{name}.shop"),
             user_agent: "meshwork".to_owned(),
@@ -184,10 +193,11 @@ impl Client {
             }
             Vec::new()
         };
+        let (health, reports) = watch::channel(None);
         let task = tokio::spawn(async move {
-            let _ = run_client(channel, client::Session::new(node), apply, || ()).await;
+            let _ = run_client(channel, client::Session::new(node), reports, apply, || ()).await;
         });
-        Self { has, task }
+        Self { has, health, task }
     }
 
     /// Waits until it has a resource that passes a test; says how long that took.
@@ -210,6 +220,17 @@ impl Client {
             forward.clusters.iter().map(|c| c.weight).collect::<Vec<u32>>()
         };
         self.until("weights", Kind::Routes, CATALOG, |r| weights(r) == expected).await
+    }
+
+    /// Waits until it finds a name; gives its addresses.
+    async fn until_name(&self, name: &str) -> Vec<IpAddr> {
+        let found = |resource: &Resource| match resource {
+            Resource::Names(table) => table.names.get(name).cloned(),
+            _ => None,
+        };
+        self.until(name, Kind::Listener, "names", |resource| found(resource).is_some()).await;
+        let has = self.has.lock().expect("sound");
+        has.get(&(Kind::Listener, "names".to_owned())).and_then(found).expect("found")
     }
 
     async fn until_carts(&self, count: usize) -> Duration {
@@ -291,6 +312,68 @@ async fn endpoints_come_and_go_with_workloads_and_survive_a_restart() {
     }
     drop(cart_client);
     web_client.until_carts(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_captured_workload_finds_names_whose_addresses_outlive_restarts_and_config() {
+    let capture = json!({
+        "CAPTURE": {"outbound": ["127.0.0.1:15001", "[::1]:15001"], "names": "127.0.0.1:15053"}
+    });
+    let mut mesh = Mesh::start().await;
+    let token = mesh.token("till", "till-1", &[("meshwork.dev/service", "till")]);
+    let till = enrol(&mesh.enrolment("till", Some(token))).await.expect("enrolled").identity;
+    let web = mesh.enrol("web", "web").await;
+    let client = Client::connect_as(&mesh, &web, "web", 41000, &capture);
+    let _till = Client::connect(&mesh, &till, "till-1", 41001);
+    let names = ["till", "cart.shop", "till-1.till.shop.svc.cluster.local", "web.shop.pod.cluster.local"];
+    let mut first = Vec::new();
+    for name in names {
+        first.push(client.until_name(name).await);
+    }
+    let listener =
+        |r: &Resource| matches!(r, Resource::Listener(l) if l.address.map(|a| a.ip()) == Some(first[0][0]));
+    client.until("a listener", Kind::Listener, "captured|8080|till.shop.svc.cluster.local", listener).await;
+
+    let cart = std::fs::read(mesh.file("cart.yaml")).expect("read");
+    std::fs::remove_file(mesh.file("cart.yaml")).expect("removed");
+    let gone = |r: &Resource| matches!(r, Resource::Names(table) if !table.names.contains_key("cart.shop"));
+    client.until("no cart", Kind::Listener, "names", gone).await;
+    drop(client);
+    mesh.restart().await;
+    std::fs::write(mesh.file("cart.yaml"), cart).expect("written");
+    let client = Client::connect_as(&mesh, &web, "web", 41000, &capture);
+    for (name, addresses) in names.into_iter().zip(first) {
+        assert_eq!(client.until_name(name).await, addresses, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workload_is_called_while_it_is_ready_and_no_more_once_it_leaves() {
+    let mesh = Mesh::start().await;
+    let (web, cart) = (mesh.enrol("web", "web").await, mesh.enrol("cart", "cart").await);
+    let web = Client::connect(&mesh, &web, "web", 41000);
+    let cart = Client::connect_as(&mesh, &cart, "cart", 41001, &json!({"HEALTH": "probed"}));
+    let start = Instant::now();
+    while !mesh.ask("/api/v1/problems").await.contains("its readiness probe has not passed yet") {
+        assert!(start.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    web.until_carts(0).await;
+    cart.health.send_replace(Some(client::Health::Ready));
+    web.until_carts(1).await;
+    cart.health.send_replace(Some(client::Health::Unready("503".into())));
+    web.until_carts(0).await;
+    assert!(mesh.ask("/api/v1/proxies").await.contains("\"ready\":false,\"unready\":\"503\""));
+    cart.health.send_replace(Some(client::Health::Ready));
+    web.until_carts(1).await;
+    cart.health.send_replace(Some(client::Health::Leaving));
+    web.until_carts(0).await;
+    let start = Instant::now();
+    while !cart.task.is_finished() {
+        assert!(start.elapsed() < DEADLINE, "it is not told");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!mesh.ask("/api/v1/topology").await.contains("sa/cart"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,21 +10,22 @@ mod builder;
 
 pub(crate) use builder::Builder;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use meshwork_model::proxy::{
-    self, ChainMatch, Cluster, Direction, DownstreamTls, HttpConnection, Rbac, RouteTable, ServiceName,
-    TcpProxy, Transport,
+    self, ChainMatch, Cluster, Direction, Discovery, DownstreamTls, HttpConnection, Rbac, RouteTable,
+    ServiceName, TcpProxy, Transport,
 };
 use meshwork_telemetry::AccessLog;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::listener::Sockets;
-use crate::upstream::Reach;
+use crate::upstream::{Reach, Workload, workload};
 
 /// All that a worker runs.
 #[derive(Default)]
@@ -34,21 +35,51 @@ pub(crate) struct RuntimeConfig {
     /// `version` as text.
     pub(crate) version_text: Arc<str>,
     /// Listeners by the address that they are bound to.
-    pub(crate) listeners: HashMap<SocketAddr, Arc<ListenerConfig>>,
+    pub(crate) listeners: HashMap<SocketAddr, Bound>,
+    /// Listeners without sockets, by the address whose connections they take over from others.
+    pub(crate) destinations: HashMap<SocketAddr, Takeover>,
     /// Clusters by name.
     pub(crate) clusters: BTreeMap<Arc<str>, Arc<ClusterConfig>>,
 }
 
-/// A listener with its sockets.
+/// A listener at one of its addresses.
+pub(crate) struct Bound {
+    /// One socket per worker.
+    pub(crate) sockets: Arc<Sockets>,
+    /// The listener.
+    pub(crate) listener: Arc<ListenerConfig>,
+}
+
+/// Who takes over what was meant for an address.
+#[derive(Clone)]
+pub(crate) enum Takeover {
+    /// A listener.
+    By(Arc<ListenerConfig>),
+    /// A listener whose routes have not come: nobody until then.
+    Awaited,
+}
+
+/// What is done with the connections of a listener.
 pub(crate) struct ListenerConfig {
     /// Name.
     pub(crate) name: Arc<str>,
     /// Which side of a workload it serves.
     pub(crate) direction: Direction,
-    /// One socket per worker.
-    pub(crate) sockets: Arc<Sockets>,
+    /// Whether connections are handed over by the address that they were meant for.
+    pub(crate) use_original_dst: bool,
     /// Chains in order.
     pub(crate) chains: Vec<Arc<Chain>>,
+}
+
+/// What a connection's first bytes say, as far as they were looked at.
+#[derive(Default)]
+pub(crate) struct Asked<'a> {
+    /// TLS or not.
+    pub(crate) transport: Option<Transport>,
+    /// The server name, in lowercase.
+    pub(crate) server_name: Option<&'a str>,
+    /// The protocols that are offered.
+    pub(crate) alpn: &'a [&'a [u8]],
 }
 
 /// What is done with a connection.
@@ -118,6 +149,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) cluster: Cluster,
     /// Its endpoints, which change on their own.
     pub(crate) endpoints: Arc<ArcSwap<EndpointSet>>,
+    /// The workload in whose network it is reached, where that is not the proxy's own.
+    pub(crate) workload: Option<Workload>,
     /// Ways to reach an endpoint, by its mark.
     transports: Vec<(Option<Arc<str>>, Reach)>,
 }
@@ -127,6 +160,20 @@ pub(crate) struct ClusterConfig {
 pub(crate) struct EndpointSet {
     /// In no order.
     pub(crate) endpoints: Vec<proxy::Endpoint>,
+}
+
+// === impl RuntimeConfig ===
+
+impl RuntimeConfig {
+    /// The listener that takes over what was meant for an address: exactly, or for its port wherever.
+    pub(crate) fn destination(&self, meant: SocketAddr) -> Option<&Takeover> {
+        let anywhere = match meant {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let of_port = || self.destinations.get(&SocketAddr::new(anywhere, meant.port()));
+        self.destinations.get(&meant).or_else(of_port)
+    }
 }
 
 // === impl ListenerConfig ===
@@ -149,23 +196,51 @@ impl ListenerConfig {
     /// Whether no connection's first bytes are needed, neither to choose its chain nor to end TLS.
     pub(crate) fn is_plain(&self) -> bool {
         self.chains.iter().all(|chain| {
-            chain.matches.transport.is_none() && chain.matches.alpn.is_empty() && chain.tls.is_none()
+            chain.matches.transport.is_none() && !reads_hello(&chain.matches) && chain.tls.is_none()
         })
     }
 
-    /// Whether the protocols that a client offers are needed to choose its chain.
-    pub(crate) fn needs_alpn(&self) -> bool {
-        self.chains.iter().any(|chain| !chain.matches.alpn.is_empty())
+    /// Whether what a TLS client asks for is needed to choose its chain.
+    pub(crate) fn needs_hello(&self) -> bool {
+        self.chains.iter().any(|chain| reads_hello(&chain.matches))
     }
 
-    /// The first chain that takes a connection; `None` is a transport that was not looked at.
-    pub(crate) fn chain(&self, transport: Option<Transport>, alpn: &[&[u8]]) -> Option<&Arc<Chain>> {
-        self.chains.iter().find(|chain| {
-            let wanted = &chain.matches;
-            let has_alpn = || wanted.alpn.iter().any(|name| alpn.contains(&name.as_bytes()));
-            (wanted.transport.is_none() || wanted.transport == transport)
-                && (wanted.alpn.is_empty() || has_alpn())
-        })
+    /// Whether some chain ends TLS.
+    pub(crate) fn ends_tls(&self) -> bool {
+        self.chains.iter().any(|chain| chain.tls.is_some())
+    }
+
+    /// The chain that takes a connection: of those that name the server most exactly the first.
+    pub(crate) fn chain(&self, asked: &Asked<'_>) -> Option<&Arc<Chain>> {
+        let takers = self.chains.iter().filter_map(|chain| Some((asked.fit(&chain.matches)?, chain)));
+        // The first of equals.
+        takers.min_by_key(|(exactness, _)| Reverse(*exactness)).map(|(_, chain)| chain)
+    }
+}
+
+fn reads_hello(matches: &ChainMatch) -> bool {
+    !matches.alpn.is_empty() || !matches.server_names.is_empty()
+}
+
+// === impl Asked ===
+
+impl Asked<'_> {
+    /// How exactly a chain is meant for the connection; `None` where it is not.
+    ///
+    /// Source: Envoy `FilterChainMatch.server_names`: exact, then the longest wildcard, then no name at all.
+    fn fit(&self, wanted: &ChainMatch) -> Option<usize> {
+        let has_alpn = || wanted.alpn.iter().any(|name| self.alpn.contains(&name.as_bytes()));
+        let fits = (wanted.transport.is_none() || wanted.transport == self.transport)
+            && (wanted.alpn.is_empty() || has_alpn());
+        if !fits || wanted.server_names.is_empty() {
+            return fits.then_some(0);
+        }
+        let name = self.server_name?;
+        let exactness = |wanted: &Arc<str>| match wanted.strip_prefix('*') {
+            None => (**wanted == *name).then_some(usize::MAX),
+            Some(domain) => (name.len() > domain.len() && name.ends_with(domain)).then_some(domain.len()),
+        };
+        wanted.server_names.iter().filter_map(exactness).max()
     }
 }
 
@@ -196,6 +271,21 @@ impl Chain {
 // === impl ClusterConfig ===
 
 impl ClusterConfig {
+    /// The service that it stands for, or what it is called where it leads out of the mesh.
+    pub(crate) fn service(&self) -> Option<ServiceName> {
+        let outside = |name: &Arc<str>| ServiceName { name: Arc::clone(name), namespace: "".into() };
+        self.cluster.service.clone().or_else(|| match &self.cluster.discovery {
+            Discovery::Dns(host) => Some(outside(&host.host)),
+            Discovery::OriginalDestination => Some(outside(&self.cluster.name)),
+            Discovery::Static(_) | Discovery::Eds(_) => None,
+        })
+    }
+
+    /// Whether connections go where they were meant to go.
+    pub(crate) fn passes_through(&self) -> bool {
+        matches!(self.cluster.discovery, Discovery::OriginalDestination)
+    }
+
     /// How an endpoint is reached: the first transport that takes its mark; plaintext only where config names no
     /// transport at all.
     pub(crate) fn reach(&self, endpoint: &proxy::Endpoint) -> Reach {
@@ -212,6 +302,34 @@ impl ClusterConfig {
         self.cluster.protocol == other.cluster.protocol
             && self.cluster.transports == other.cluster.transports
             && self.cluster.service == other.cluster.service
+            && self.passes_through() == other.passes_through()
+            && workload::is_same(self.workload.as_ref(), other.workload.as_ref())
             && Arc::ptr_eq(&self.endpoints, &other.endpoints)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_exact_server_name_wins() {
+        let check = |wanted: &[&str], asked: Option<&str>, expected: Option<usize>| {
+            let server_names = wanted.iter().map(|&name| name.into()).collect();
+            let matches = ChainMatch { server_names, ..ChainMatch::default() };
+            let asked = Asked { server_name: asked, ..Asked::default() };
+            assert_eq!(asked.fit(&matches), expected, "{wanted:?} {:?}", asked.server_name);
+        };
+        check(&[], None, Some(0));
+        check(&[], Some("a.example.com"), Some(0));
+        check(&["a.example.com"], None, None);
+        check(&["a.example.com"], Some("a.example.com"), Some(usize::MAX));
+        check(&["a.example.com"], Some("b.example.com"), None);
+        check(&["*.example.com"], Some("a.example.com"), Some(".example.com".len()));
+        check(&["*.example.com"], Some("a.b.example.com"), Some(".example.com".len()));
+        check(&["*.com", "*.example.com"], Some("a.example.com"), Some(".example.com".len()));
+        for other in ["example.com", ".example.com", "badexample.com", ""] {
+            check(&["*.example.com"], Some(other), None);
+        }
     }
 }

@@ -7,18 +7,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::BytesMut;
 use meshwork_identity::peer_id;
 use meshwork_model::proxy::{Direction, Transport as Detected};
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_telemetry::{Protocol, Refusal};
 use tokio::io::ReadBuf;
 use tokio::time::timeout;
-use tokio_rustls::rustls::server::Acceptor;
-use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server};
-use tracing::info;
+use tokio_rustls::{StartHandshake, TlsAcceptor, server};
+use tracing::{info, warn};
 
-use crate::config::{Chain, Filter, ListenerConfig};
+use crate::config::{Asked, Chain, Filter, ListenerConfig, Takeover};
 use crate::error::{Kind, ProxyError};
+use crate::hello;
 use crate::http::serve::serve as serve_http;
 use crate::limits::HANDSHAKE;
 use crate::listener::Gate;
@@ -37,8 +38,10 @@ pub(crate) struct Peer {
     pub(crate) direction: Direction,
     /// Their address.
     pub(crate) address: SocketAddr,
-    /// The port that they connected to.
+    /// The port that they meant to connect to.
     pub(crate) port: u16,
+    /// The address that they meant to connect to, where they were redirected; it was looked at.
+    pub(crate) meant_for: Option<SocketAddr>,
     /// The identity that they proved.
     pub(crate) id: Option<SpiffeId>,
     /// Whether the connection is encrypted.
@@ -55,7 +58,16 @@ pub(crate) struct Seat {
     pub(crate) chain: Arc<Chain>,
     /// The config's version that it is of.
     pub(crate) version: u64,
-    listener: SocketAddr,
+    found: Found,
+}
+
+/// By what a connection's listener is found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Found {
+    /// The address that it is bound to.
+    Bound(SocketAddr),
+    /// The address that the connection was meant for.
+    MeantFor(SocketAddr),
 }
 
 /// A connection whose chain is chosen.
@@ -65,6 +77,8 @@ struct Accepted {
     id: Option<SpiffeId>,
     /// The protocol that was agreed on by ALPN.
     alpn: Option<Vec<u8>>,
+    /// What was read to choose the chain, where that passes it on.
+    ahead: BytesMut,
 }
 
 /// Serves a connection to its end.
@@ -80,18 +94,30 @@ pub(crate) async fn serve(
     remote: SocketAddr,
 ) -> Result<(), ProxyError> {
     let version = worker.version();
+    let stream = stream.into();
+    let (mut found, mut meant_for, mut taken_over) = (Found::Bound(address), None, None);
+    if listener.use_original_dst {
+        let redirected = redirected(worker, address, &stream);
+        let (meant, by) = redirected.inspect_err(|error| refused(worker, listener, gate, remote, error))?;
+        meant_for = Some(meant);
+        if by.is_some() {
+            (found, taken_over) = (Found::MeantFor(meant), by);
+        }
+    }
+    let listener = taken_over.as_deref().unwrap_or(listener);
     // Apart, so that a connection does not carry the memory of its handshake.
     let accepted = if listener.is_plain() {
-        accept_plain(listener, stream.into())
+        accept_plain(listener, stream)
     } else {
-        let accepted = Box::pin(timeout(HANDSHAKE, accept(worker, listener, stream.into()))).await;
+        let accepted = Box::pin(timeout(HANDSHAKE, accept(worker, listener, stream))).await;
         accepted.unwrap_or_else(|_| Err(ProxyError::fatal(Kind::RequestTimeout)))
     };
     let accepted = accepted.inspect_err(|error| refused(worker, listener, gate, remote, error))?;
     let peer = Rc::new(Peer {
         direction: listener.direction,
         address: remote,
-        port: address.port(),
+        port: meant_for.unwrap_or(address).port(),
+        meant_for,
         id: accepted.id,
         is_tls: accepted.transport.is_tls(),
         edges: Edges::default(),
@@ -102,10 +128,10 @@ pub(crate) async fn serve(
         Filter::Http(_) => Protocol::Http,
     };
     let _open = OpenConnection::accepted(worker, &peer, accepted.chain.service.as_ref(), protocol);
-    let seat = Seat { worker: Rc::clone(worker), chain: accepted.chain, listener: address, version };
+    let seat = Seat { worker: Rc::clone(worker), chain: accepted.chain, found, version };
     match &seat.chain.filter {
         Filter::Http(_) => serve_http(seat, peer, accepted.transport, accepted.alpn.as_deref()).await,
-        Filter::Tcp(_) => Box::pin(tcp::relay(seat, &peer, accepted.transport)).await,
+        Filter::Tcp(_) => Box::pin(tcp::relay(seat, &peer, accepted.transport, accepted.ahead)).await,
     }
 }
 
@@ -119,6 +145,12 @@ fn refused(worker: &Worker, listener: &ListenerConfig, gate: &Gate, remote: Sock
                 info!(listener = %name, %remote, untold, "refused: {}", error.kind);
             }
         }
+        Kind::Destination(..) => {
+            worker.registry.count_refusal(Refusal::Destination);
+            if let Some(untold) = gate.destination.arises() {
+                warn!(listener = %name, %remote, untold, "refused: {} (MW0402)", error.kind);
+            }
+        }
         // Nobody has asked for anything yet: a health check, or somebody who was told that we drain.
         Kind::DownstreamGone => {}
         kind => {
@@ -130,10 +162,34 @@ fn refused(worker: &Worker, listener: &ListenerConfig, gate: &Gate, remote: Sock
     }
 }
 
+/// Where a redirected connection was meant to go, and the listener that takes it over, if there is one.
+fn redirected(
+    worker: &Worker,
+    bound: SocketAddr,
+    stream: &Socket,
+) -> Result<(SocketAddr, Option<Arc<ListenerConfig>>), ProxyError> {
+    let meant = stream.original_destination().map_err(|e| ProxyError::downstream(&e))?;
+    let refuse = |why| {
+        stream.reset_on_close();
+        Err(ProxyError::fatal(Kind::Destination(meant, why)))
+    };
+    if meant == bound {
+        return refuse("the proxy's own address: the connection was not redirected");
+    }
+    if let Some(why) = worker.own.refusal(meant.ip()) {
+        return refuse(why);
+    }
+    match worker.takeover(meant) {
+        None => Ok((meant, None)),
+        Some(Takeover::By(listener)) => Ok((meant, Some(listener))),
+        Some(Takeover::Awaited) => refuse("a service whose routes have not come yet"),
+    }
+}
+
 fn accept_plain(listener: &ListenerConfig, stream: Socket) -> Result<Accepted, ProxyError> {
-    let chain = Arc::clone(listener.chain(None, &[]).ok_or_else(no_chain)?);
+    let chain = Arc::clone(listener.chain(&Asked::default()).ok_or_else(no_chain)?);
     stream.set_nodelay().map_err(|e| ProxyError::downstream(&e))?;
-    Ok(Accepted { chain, transport: Transport::Plain(stream), id: None, alpn: None })
+    Ok(Accepted::plain(chain, stream))
 }
 
 /// Chooses the chain by the connection's first bytes, and ends TLS where that does.
@@ -156,11 +212,9 @@ async fn detect(worker: &Worker, listener: &ListenerConfig, stream: Socket) -> R
     if transport == Detected::Tls {
         return Box::pin(worker.handshakes.pace(accept_tls(listener, stream))).await;
     }
-    match listener.chain(Some(transport), &[]) {
-        Some(chain) if chain.tls.is_none() => {
-            let chain = Arc::clone(chain);
-            Ok(Accepted { chain, transport: Transport::Plain(stream), id: None, alpn: None })
-        }
+    match listener.chain(&Asked { transport: Some(transport), ..Asked::default() }) {
+        Some(chain) if chain.tls.is_none() => Ok(Accepted::plain(Arc::clone(chain), stream)),
+        None if !listener.ends_tls() => Err(no_chain()),
         _ => Err(ProxyError::fatal(Kind::Plaintext)),
     }
 }
@@ -178,28 +232,32 @@ async fn first_byte(worker: &Worker, stream: &Socket) -> Result<u8, ProxyError> 
     }
 }
 
-/// Reads what the client offers, chooses, and ends TLS.
-async fn accept_tls(listener: &ListenerConfig, stream: Socket) -> Result<Accepted, ProxyError> {
-    if !listener.needs_alpn() {
-        let chain = listener.chain(Some(Detected::Tls), &[]).ok_or_else(no_chain)?;
+/// Reads what the client asks for, where that chooses its chain, and ends TLS or passes it through.
+async fn accept_tls(listener: &ListenerConfig, mut stream: Socket) -> Result<Accepted, ProxyError> {
+    let by_tls = Asked { transport: Some(Detected::Tls), ..Asked::default() };
+    if !listener.needs_hello() {
+        let chain = listener.chain(&by_tls).ok_or_else(no_chain)?;
         let Some(tls) = &chain.tls else {
             // Passed through.
-            let transport = Transport::Plain(stream);
-            return Ok(Accepted { chain: Arc::clone(chain), transport, id: None, alpn: None });
+            return Ok(Accepted::plain(Arc::clone(chain), stream));
         };
         let accepted = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await;
         return proven(Arc::clone(chain), accepted.map_err(|e| handshake_failed(&e))?);
     }
-    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
-    let start = start.map_err(|e| handshake_failed(&e))?;
-    let hello = start.client_hello();
-    let offered: Vec<&[u8]> = hello.alpn().into_iter().flatten().collect();
-    let chain = listener.chain(Some(Detected::Tls), &offered).map(Arc::clone).ok_or_else(no_chain)?;
-    let Some(tls) = &chain.tls else {
-        return Err(ProxyError::fatal(Kind::Unsupported(
-            "TLS is not passed through beside chains with ALPN",
-        )));
+    let hello = hello::read(&mut stream).await?;
+    let chain = {
+        let client = hello.accepted.client_hello();
+        let offered: Vec<&[u8]> = client.alpn().into_iter().flatten().collect();
+        let asked = Asked { server_name: hello.server_name.as_deref(), alpn: &offered, ..by_tls };
+        listener.chain(&asked).map(Arc::clone).ok_or_else(no_chain)?
     };
+    let Some(tls) = &chain.tls else {
+        return match chain.filter {
+            Filter::Tcp(_) => Ok(Accepted { ahead: hello.bytes, ..Accepted::plain(chain, stream) }),
+            Filter::Http(_) => Err(ProxyError::fatal(Kind::Refused("TLS came where HTTP is spoken"))),
+        };
+    };
+    let start = StartHandshake::from_parts(hello.accepted, stream);
     let stream = start.into_stream(Arc::clone(&tls.config)).await.map_err(|e| handshake_failed(&e))?;
     proven(chain, stream)
 }
@@ -222,11 +280,21 @@ fn proven(chain: Arc<Chain>, stream: server::TlsStream<Socket>) -> Result<Accept
     if !allowed.is_empty() && !id.as_ref().is_some_and(|id| allowed.contains(id)) {
         return Err(ProxyError::fatal(Kind::Denied(None)));
     }
-    Ok(Accepted { chain, transport: Transport::Server(Box::new(stream)), id, alpn })
+    let transport = Transport::Server(Box::new(stream));
+    Ok(Accepted { chain, transport, id, alpn, ahead: BytesMut::new() })
 }
 
 fn no_chain() -> ProxyError {
     ProxyError::fatal(Kind::Refused("no filter chain takes the connection"))
+}
+
+// === impl Accepted ===
+
+impl Accepted {
+    /// A connection whose bytes are taken as they come.
+    fn plain(chain: Arc<Chain>, stream: Socket) -> Self {
+        Self { chain, transport: Transport::Plain(stream), id: None, alpn: None, ahead: BytesMut::new() }
+    }
 }
 
 // === impl Seat ===
@@ -243,7 +311,7 @@ impl Seat {
         if self.version == self.worker.version() {
             return true;
         }
-        let Some(listener) = self.worker.listener(self.listener) else { return false };
+        let Some(listener) = self.worker.found(self.found) else { return false };
         let follower = listener.chains.get(self.chain.index).filter(|next| self.chain.is_followed_by(next));
         let Some(next) = follower else { return false };
         self.chain = Arc::clone(next);

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use meshwork_http1::ParseError;
@@ -78,6 +79,9 @@ pub(crate) enum Kind {
     /// Policy refused.
     #[error("policy refused it ({})", .0.as_deref().unwrap_or("no rule allows it"))]
     Denied(Option<Arc<str>>),
+    /// The connection was meant for an address that nobody is taken to.
+    #[error("nobody is taken to {0}: it is {1}")]
+    Destination(SocketAddr, &'static str),
     /// No connection could be opened.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
@@ -142,6 +146,7 @@ impl ProxyError {
             | Kind::NoCluster(_)
             | Kind::NoEndpoint(_)
             | Kind::Denied(_)
+            | Kind::Destination(..)
             | Kind::Overload(_) => Side::Local,
             Kind::Connect(_)
             | Kind::ConnectTimeout
@@ -165,6 +170,7 @@ impl ProxyError {
             Kind::NoCluster(_) => Reason::NoCluster,
             Kind::NoEndpoint(_) => Reason::NoEndpoint,
             Kind::Denied(_) => Reason::Denied,
+            Kind::Destination(..) => Reason::Destination,
             Kind::Connect(_) | Kind::ConnectTimeout => Reason::ConnectFailed,
             Kind::Identity(_) => Reason::UpstreamIdentity,
             Kind::UpstreamBroken(_) => Reason::UpstreamReset,

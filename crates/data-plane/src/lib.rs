@@ -9,6 +9,8 @@
 //! - `worker`: a thread with its own runtime, sockets, pools, balancer state and metric shard.
 //! - `crew`: what workers know of each other, and how a connection moves; `overload`: what is shed before the kernel
 //!   kills; `handshakes`: how much TLS may delay everything else.
+//! - `destination`: where redirected connections were meant to go, and what nobody is taken to.
+//! - `resolver`: keeps the addresses of hosts that clusters name; `hello`: what a TLS client asks for.
 //! - `upstream`: picks, connects and pools; `policy` makes the proof without which nothing is forwarded.
 //! - `error`: the one place that turns a failure into a `Reason`, a status and an answer; `limits`: every bound.
 //! - `admin`: readiness, config names and metrics; `drain`: how it all ends.
@@ -20,9 +22,11 @@ mod admin;
 mod config;
 mod connection;
 mod crew;
+mod destination;
 mod drain;
 mod error;
 mod handshakes;
+mod hello;
 mod http;
 mod limits;
 mod listener;
@@ -32,6 +36,7 @@ mod places;
 mod policy;
 mod proxy;
 mod record;
+mod resolver;
 mod tcp;
 #[cfg(test)]
 mod testing;
@@ -44,3 +49,4 @@ mod worker;
 
 pub use overload::Memory;
 pub use proxy::{NodeLabels, Options, Proxy, StartError, default_workers};
+pub use upstream::WorkloadSockets;

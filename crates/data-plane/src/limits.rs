@@ -61,6 +61,32 @@ pub(crate) const IMBALANCE_SHARE: usize = 8;
 /// Connections on their way to one worker; where there is no room they stay where they were accepted.
 pub(crate) const MOVED_CONNECTIONS: usize = 64;
 
+/// Addresses of one listener.
+pub(crate) const LISTENER_ADDRESSES: usize = 16;
+/// Addresses of which a worker knows whether they are the host's own; past it all are looked up anew.
+pub(crate) const OWN_ADDRESSES_KNOWN: usize = 1024;
+/// How long it goes by that: a host gets a new address now and then.
+pub(crate) const OWN_ADDRESSES_KEPT: Duration = Duration::from_secs(10);
+
+/// Bytes of a TLS client's first message, where a chain is chosen by what it says; usual ones take some 2 KiB. They are
+/// passed on in a buffer of [`TCP_BUFFER_BYTES`].
+pub(crate) const CLIENT_HELLO_BYTES: usize = 16 * 1024;
+
+/// Hosts that clusters name: each is looked up every [`DNS_REFRESH`].
+pub(crate) const DNS_HOSTS: usize = 1024;
+/// Lookups at the same time; each has a thread while it lasts.
+pub(crate) const DNS_LOOKUPS: usize = 4;
+/// How long one lookup is waited for. Source: resolv.conf(5), two tries of 5 s.
+pub(crate) const DNS_LOOKUP: Duration = Duration::from_secs(10);
+/// How long an answer is believed. Source: Envoy `dns_refresh_rate`, 5 s.
+pub(crate) const DNS_REFRESH: Duration = Duration::from_secs(5);
+/// How long after a lookup that failed the next one is tried; twice as long after each further one.
+pub(crate) const DNS_FAILURES_APART: Duration = Duration::from_secs(1);
+/// The most of it.
+pub(crate) const DNS_FAILURES_APART_MOST: Duration = Duration::from_secs(30);
+/// Addresses of a host that are used.
+pub(crate) const DNS_ADDRESSES: usize = 16;
+
 /// How often memory is looked at.
 pub(crate) const MEMORY_LOOK: Duration = Duration::from_secs(1);
 /// Per mille of memory from which new requests are refused.

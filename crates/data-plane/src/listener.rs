@@ -27,10 +27,13 @@ use crate::occasion::Occasion;
 use crate::overload::{Wanted, is_kept};
 use crate::worker::{Presence, Worker};
 
-/// The sockets of one address, one per worker.
+/// The sockets of one address: one per worker, where they are ours.
 pub(crate) struct Sockets {
     address: SocketAddr,
     each: Vec<std::net::TcpListener>,
+    workers: usize,
+    /// Whether somebody else made them, and may have others use them after us.
+    are_adopted: bool,
 }
 
 // === impl Sockets ===
@@ -51,7 +54,24 @@ impl Sockets {
         while each.len() < workers {
             each.push(listen(address)?);
         }
-        Ok(Self { address, each })
+        Ok(Self { address, each, workers, are_adopted: false })
+    }
+
+    /// Takes sockets over that somebody else made and that listen already, under the address by which config means
+    /// them. Where they are fewer than the workers some share one, where they are more some have several.
+    ///
+    /// # Errors
+    /// There is none, or one cannot be made non-blocking.
+    pub(crate) fn adopt(
+        address: SocketAddr,
+        each: Vec<std::net::TcpListener>,
+        workers: usize,
+    ) -> io::Result<Self> {
+        if each.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no socket to take over"));
+        }
+        each.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
+        Ok(Self { address, each, workers, are_adopted: true })
     }
 
     /// The address, its port as the kernel chose it.
@@ -59,9 +79,14 @@ impl Sockets {
         self.address
     }
 
-    /// A worker's socket. The connections that wait in it stay where they are.
-    fn of_worker(&self, index: usize) -> io::Result<TcpListener> {
-        let socket = self.each.get(index).ok_or(io::ErrorKind::NotFound)?;
+    /// The numbers of a worker's sockets.
+    fn of_worker(&self, index: usize) -> impl Iterator<Item = usize> {
+        (index % self.each.len()..self.each.len()).step_by(self.workers.max(1))
+    }
+
+    /// One of the sockets. The connections that wait in it stay where they are.
+    fn open(&self, number: usize) -> io::Result<TcpListener> {
+        let socket = self.each.get(number).ok_or(io::ErrorKind::NotFound)?;
         TcpListener::from_std(socket.try_clone()?)
     }
 }
@@ -94,6 +119,8 @@ pub(crate) struct Gate {
     pub(crate) failed: Occasion,
     /// Those that were refused for what they spoke.
     pub(crate) plaintext: Occasion,
+    /// Those that were refused for where they were meant to go.
+    pub(crate) destination: Occasion,
     shed: Occasion,
     unaccepted: Occasion,
 }
@@ -102,22 +129,25 @@ pub(crate) struct Gate {
 struct Open(Rc<Gate>);
 
 /// Starts accepting on a worker, until told to stop.
-pub(crate) fn start(worker: &Rc<Worker>, sockets: &Arc<Sockets>, gate: &Rc<Gate>) -> Rc<Notify> {
-    let stop = Rc::new(Notify::new());
-    let accepting = worker.begin_accepting();
-    let (worker, sockets, gate) = (Rc::clone(worker), Arc::clone(sockets), Rc::clone(gate));
-    let stopped = Rc::clone(&stop);
-    spawn_local(async move {
-        accept(&worker, &sockets, &gate, &stopped).await;
-        drop(accepting);
-    });
-    stop
+pub(crate) fn start(worker: &Rc<Worker>, sockets: &Arc<Sockets>, gate: &Rc<Gate>) -> Vec<Rc<Notify>> {
+    let begin = |number| {
+        let stop = Rc::new(Notify::new());
+        let accepting = worker.begin_accepting();
+        let (worker, sockets, gate) = (Rc::clone(worker), Arc::clone(sockets), Rc::clone(gate));
+        let stopped = Rc::clone(&stop);
+        spawn_local(async move {
+            accept(&worker, &sockets, number, &gate, &stopped).await;
+            drop(accepting);
+        });
+        stop
+    };
+    sockets.of_worker(worker.index).map(begin).collect()
 }
 
-async fn accept(worker: &Rc<Worker>, sockets: &Sockets, gate: &Rc<Gate>, stop: &Notify) {
+async fn accept(worker: &Rc<Worker>, sockets: &Sockets, number: usize, gate: &Rc<Gate>, stop: &Notify) {
     let mut stopped = std::pin::pin!(stop.notified());
     let socket = loop {
-        match sockets.of_worker(worker.index) {
+        match sockets.open(number) {
             Ok(socket) => break socket,
             Err(error) => pause(gate, &error).await,
         }
@@ -140,7 +170,7 @@ async fn accept(worker: &Rc<Worker>, sockets: &Sockets, gate: &Rc<Gate>, stop: &
     while let Some(Ok((stream, remote))) = socket.accept().now_or_never() {
         begin(worker, address, stream, remote, worker.count());
     }
-    if worker.is_draining() {
+    if worker.is_draining() && !sockets.are_adopted {
         // Whoever comes now is refused by the kernel and may try elsewhere, instead of waiting in a queue that
         // nobody empties.
         let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Both);

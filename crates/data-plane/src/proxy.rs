@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use meshwork_identity::IdentitySource;
-use meshwork_model::proxy::{Kind, NameTable, Workload};
+use meshwork_model::proxy::{self, Kind, NameTable};
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_telemetry::access_log::Lane;
 use meshwork_telemetry::{AccessLog, Registry};
@@ -25,6 +25,7 @@ use crate::crew::{Crew, Moved};
 use crate::drain::{Applied, Orders, Phase};
 use crate::limits::APPLY_WAIT;
 use crate::overload::{self, Memory, Overload};
+use crate::upstream::{Workload, WorkloadSockets};
 use crate::worker::{Shared, Worker};
 
 /// How a proxy is started.
@@ -40,13 +41,16 @@ pub struct Options {
     pub access_log: AccessLog,
     /// What memory is measured against; near it load is shed.
     pub memory: Memory,
+    /// Sockets of the workload's network namespace, where it has one of its own. Clusters that are reached there are
+    /// refused without them.
+    pub workload_sockets: Option<Arc<dyn WorkloadSockets>>,
 }
 
 /// Whom a proxy serves; what it calls itself in metrics.
 #[derive(Clone, Debug, Default)]
 pub struct NodeLabels {
     /// The workload; empty where there is none.
-    pub workload: Workload,
+    pub workload: proxy::Workload,
     /// Its identity.
     pub identity: Option<SpiffeId>,
 }
@@ -96,6 +100,7 @@ impl Default for Options {
             admin: None,
             access_log: AccessLog::off(),
             memory: Memory::default(),
+            workload_sockets: None,
         }
     }
 }
@@ -116,7 +121,8 @@ impl Proxy {
         let workers = options.workers.max(1);
         let applied = Applied::new(workers);
         let (orders, _) = watch::channel(Orders::default());
-        let builder = Mutex::new(Builder::new(identity, workers, Arc::clone(&registry)));
+        let workload = options.workload_sockets.map(Workload::new);
+        let builder = Mutex::new(Builder::new(identity, workers, Arc::clone(&registry), workload));
         let state = Arc::new(State { builder, orders, applied, registry });
         let admin = options.admin.map(|address| {
             admin::Server::start(address, Arc::clone(&state)).map_err(|e| StartError::Admin(address, e))
@@ -166,6 +172,16 @@ impl Proxy {
     /// The kernel's.
     pub fn bind(&self, address: SocketAddr) -> io::Result<SocketAddr> {
         self.state.builder().reserve(address)
+    }
+
+    /// Takes sockets over that somebody else made, of another network namespace as a rule. They listen already, and
+    /// are used for the listener that config binds to `address`, shared among the workers; connections wait until it
+    /// comes. Draining leaves them as they are: whoever made them may have another process go on with them.
+    ///
+    /// # Errors
+    /// There is none, or the kernel's.
+    pub fn adopt(&self, address: SocketAddr, sockets: Vec<std::net::TcpListener>) -> io::Result<()> {
+        self.state.builder().adopt(address, sockets)
     }
 
     /// Takes an update over, resource by resource; what is refused keeps its last good version. When it returns, the

@@ -251,7 +251,7 @@ fn outbound(
         reporter: Reporter::Source,
         source: worker.node.workload.clone(),
         source_principal: own_principal(worker),
-        service: cluster.and_then(|cluster| cluster.config().cluster.service.clone()),
+        service: cluster.and_then(|cluster| cluster.config().service()),
         destination: endpoint.and_then(|e| e.config.workload.clone()).unwrap_or_default(),
         destination_principal: endpoint.map_or_else(Arc::default, |e| principal(e).into()),
         protocol,

@@ -12,6 +12,7 @@ mod lent;
 use std::future::poll_fn;
 use std::task::Poll;
 
+use bytes::BytesMut;
 use meshwork_model::proxy::TcpProxy;
 use meshwork_telemetry::{EdgeId, Protocol};
 use tokio::time::Instant;
@@ -36,20 +37,25 @@ struct Relay<'r> {
     edge: Option<EdgeId>,
 }
 
-/// Relays a connection to its end.
+/// Relays a connection to its end; `ahead` is what was read of it already.
 ///
 /// # Errors
 /// Why it was refused, could not be connected, or broke.
-pub(crate) async fn relay(seat: Seat, peer: &Peer, transport: Transport) -> Result<(), ProxyError> {
+pub(crate) async fn relay(
+    seat: Seat,
+    peer: &Peer,
+    transport: Transport,
+    ahead: BytesMut,
+) -> Result<(), ProxyError> {
     let record = Record::begin(&seat.worker, &seat.chain);
     let mut relay = Relay { seat, peer, record, edge: None };
-    let ended = relay.run(transport).await;
+    let ended = relay.run(transport, ahead).await;
     relay.record.reason = ended.as_ref().err().map(ProxyError::reason);
     ended
 }
 
 impl Relay<'_> {
-    async fn run(&mut self, mut downstream: Transport) -> Result<(), ProxyError> {
+    async fn run(&mut self, mut downstream: Transport, ahead: BytesMut) -> Result<(), ProxyError> {
         // Authenticate: in the handshake. Authorize: the proof that forwarding asks for.
         let admitted = self.authorize()?;
         // Forward: pick and connect.
@@ -63,7 +69,9 @@ impl Relay<'_> {
         let open = OpenConnection::opened(&self.seat.worker, self.peer, &picked, Protocol::Tcp);
         let edge = self.open();
         // Relay, until both directions have ended.
-        let moved = self.transfer(edge, &mut downstream, &mut upstream).await;
+        let flows = (Flow::new(&ahead), Flow::new(&[]));
+        drop(ahead);
+        let moved = self.transfer(edge, flows, &mut downstream, &mut upstream).await;
         if moved.is_err() {
             downstream.reset_on_close();
             upstream.reset_on_close();
@@ -87,8 +95,7 @@ impl Relay<'_> {
         let mut tries_left = TCP_CONNECT_TRIES;
         loop {
             let avoid = failed.as_ref().map(|picked| &**picked.endpoint());
-            let empty = || ProxyError::fatal(Kind::NoEndpoint(name.clone()));
-            let picked = cluster.pick(avoid, worker.random()).ok_or_else(empty)?;
+            let picked = cluster.pick_for(self.peer, avoid, worker.random())?;
             self.record.note_endpoint(&picked);
             tries_left -= 1;
             match connect(&cluster.config(), picked.endpoint()).await {
@@ -103,10 +110,10 @@ impl Relay<'_> {
     async fn transfer(
         &mut self,
         edge: EdgeId,
+        (mut there, mut back): (Flow, Flow),
         downstream: &mut Transport,
         upstream: &mut Transport,
     ) -> Result<(), ProxyError> {
-        let (mut there, mut back) = (Flow::new(), Flow::new());
         let mut timer = Timer::default();
         let idle = tcp(&self.seat.chain).idle_timeout.unwrap_or(STREAM_IDLE);
         timer.set(Some(Instant::now() + idle));

@@ -5,6 +5,8 @@ mod deadlines;
 mod exchange;
 mod framing;
 mod http2_tests;
+mod redirected;
+mod server_names;
 mod tcp;
 
 use crate::testing::config::{ORIGIN, web};

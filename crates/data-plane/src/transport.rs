@@ -1,6 +1,7 @@
 //! A connection's bytes: plain, or wrapped in TLS. The only place besides `identity` that sees rustls streams.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -103,12 +104,7 @@ impl Transport {
 
     /// Ends with a reset instead of a clean end when it is dropped, so that the peer sees that something is missing.
     pub(crate) fn reset_on_close(&self) {
-        match self.socket() {
-            // A socket that is broken already resets by itself.
-            Socket::Tcp(socket) => drop(SockRef::from(socket).set_linger(Some(Duration::ZERO))),
-            #[cfg(test)]
-            Socket::Memory(socket) => socket.reset_on_close(),
-        }
+        self.socket().reset_on_close();
     }
 }
 
@@ -157,6 +153,31 @@ impl Socket {
             Self::Tcp(socket) => socket.set_nodelay(true),
             #[cfg(test)]
             Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Ends with a reset when it is dropped.
+    pub(crate) fn reset_on_close(&self) {
+        match self {
+            // A socket that is broken already resets by itself.
+            Self::Tcp(socket) => drop(SockRef::from(socket).set_linger(Some(Duration::ZERO))),
+            #[cfg(test)]
+            Self::Memory(socket) => socket.reset_on_close(),
+        }
+    }
+
+    /// Where the client meant to connect to. What was not redirected was meant for here.
+    pub(crate) fn original_destination(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(socket) => {
+                let local = socket.local_addr()?;
+                let kernel = SockRef::from(socket);
+                let original =
+                    if local.is_ipv4() { kernel.original_dst_v4() } else { kernel.original_dst_v6() };
+                Ok(original.ok().and_then(|address| address.as_socket()).unwrap_or(local))
+            }
+            #[cfg(test)]
+            Self::Memory(socket) => socket.meant_for.ok_or_else(|| io::ErrorKind::Unsupported.into()),
         }
     }
 

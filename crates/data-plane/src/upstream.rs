@@ -5,7 +5,10 @@
 mod cluster;
 mod connect;
 mod pool;
+pub(crate) mod workload;
 
 pub(crate) use cluster::{Edges, Endpoint, Picked, Reach, WorkerCluster};
 pub(crate) use connect::connect;
 pub(crate) use pool::{Lease, Pool};
+pub(crate) use workload::Workload;
+pub use workload::WorkloadSockets;

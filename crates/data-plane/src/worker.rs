@@ -19,8 +19,10 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::interval;
 use tracing::info;
 
-use crate::config::{ChainLog, ListenerConfig, RuntimeConfig};
+use crate::config::{Bound, ChainLog, ListenerConfig, RuntimeConfig, Takeover};
+use crate::connection::Found;
 use crate::crew::{Counted, Crew, Moved};
+use crate::destination::Own;
 use crate::drain::{Applied, Orders, Phase};
 use crate::handshakes::Handshakes;
 use crate::limits::POOL_SWEEP;
@@ -48,6 +50,8 @@ pub(crate) struct Worker {
     pub(crate) registry: Arc<Registry>,
     /// Edges of requests that no route took.
     pub(crate) unrouted: Edges,
+    /// Which addresses are the host's own.
+    pub(crate) own: Own,
     config: RefCell<Arc<RuntimeConfig>>,
     version: Cell<u64>,
     clusters: RefCell<HashMap<Arc<str>, Rc<WorkerCluster>>>,
@@ -67,7 +71,7 @@ pub(crate) struct Worker {
 struct Acceptor {
     sockets: Arc<Sockets>,
     gate: Rc<Gate>,
-    stop: Rc<Notify>,
+    stops: Vec<Rc<Notify>>,
 }
 
 /// A connection that is told of changes, until this is dropped.
@@ -105,6 +109,7 @@ impl Worker {
             crew: Arc::clone(&shared.crew),
             registry: Arc::clone(&shared.registry),
             unrouted: Edges::default(),
+            own: Own::default(),
             config: RefCell::default(),
             version: Cell::new(0),
             clusters: RefCell::default(),
@@ -196,22 +201,22 @@ impl Worker {
         let is_running = self.phase.get() == Phase::Running;
         acceptors.retain(|address, acceptor| {
             let listener = config.listeners.get(address);
-            let wanted = listener.is_some_and(|l| Arc::ptr_eq(&l.sockets, &acceptor.sockets));
+            let wanted = listener.is_some_and(|bound| Arc::ptr_eq(&bound.sockets, &acceptor.sockets));
             let keep = wanted && is_running;
             if !keep {
-                acceptor.stop.notify_one();
+                acceptor.stops.iter().for_each(|stop| stop.notify_one());
             }
             keep
         });
-        for (address, listener) in config.listeners.iter().filter(|_| is_running) {
+        for (address, Bound { sockets, listener }) in config.listeners.iter().filter(|_| is_running) {
             acceptors.entry(*address).or_insert_with(|| {
                 // One line for all workers.
                 if self.index == 0 {
                     info!(name = %listener.name, %address, accepts = listener.accepts(), "listening");
                 }
-                let (sockets, gate) = (Arc::clone(&listener.sockets), Rc::default());
-                let stop = listener::start(self, &sockets, &gate);
-                Acceptor { sockets, gate, stop }
+                let (sockets, gate) = (Arc::clone(sockets), Rc::default());
+                let stops = listener::start(self, &sockets, &gate);
+                Acceptor { sockets, gate, stops }
             });
         }
     }
@@ -228,7 +233,23 @@ impl Worker {
 
     /// The listener that is bound to an address.
     pub(crate) fn listener(&self, address: SocketAddr) -> Option<Arc<ListenerConfig>> {
-        self.config.borrow().listeners.get(&address).map(Arc::clone)
+        self.config.borrow().listeners.get(&address).map(|bound| Arc::clone(&bound.listener))
+    }
+
+    /// Who takes over what was meant for an address, if anybody does.
+    pub(crate) fn takeover(&self, meant: SocketAddr) -> Option<Takeover> {
+        self.config.borrow().destination(meant).cloned()
+    }
+
+    /// The listener of a connection, in its present version.
+    pub(crate) fn found(&self, by: Found) -> Option<Arc<ListenerConfig>> {
+        match by {
+            Found::Bound(address) => self.listener(address),
+            Found::MeantFor(address) => match self.takeover(address)? {
+                Takeover::By(listener) => Some(listener),
+                Takeover::Awaited => None,
+            },
+        }
     }
 
     /// What is counted of the listener that is bound to an address.

@@ -6,10 +6,12 @@
 //! - [`route`], [`policy`], [`balance`]: `select`, `authorize` and `pick`, each a pure function of config,
 //!   worker state and randomness. The proxy, `explain` and the tests call the same ones.
 //! - [`problem`]: what is wrong with a piece of config, and where.
+//! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
 //! - [`reason`]: the one list of reasons for which the mesh answers in a service's place.
 //!
 //! This crate does no I/O and has no async, no clock, no protobuf and no serde.
 
+pub mod address;
 pub mod balance;
 pub mod head;
 pub mod mesh;

@@ -20,6 +20,9 @@ pub struct Key {
     pub name: Arc<str>,
 }
 
+/// The label by which a workload is behind the service of that name. Where none is written, it makes one be there.
+pub const SERVICE_LABEL: &str = "meshwork.dev/service";
+
 /// Labels, or a selector of labels.
 pub type Labels = BTreeMap<String, String>;
 
@@ -34,6 +37,73 @@ pub struct Config {
     pub peer_authentications: BTreeMap<Key, PeerAuthentication>,
     /// AuthorizationPolicy.
     pub authorization_policies: BTreeMap<Key, AuthorizationPolicy>,
+    /// ServiceEntry: hosts outside the mesh. No two have a host in common.
+    pub service_entries: BTreeMap<Key, ServiceEntry>,
+    /// What captured workloads may reach that the mesh does not know.
+    pub outside: OutsidePolicy,
+}
+
+/// What captured workloads may reach that the mesh does not know. Source: Istio `networking.istio.io/v1` Sidecar,
+/// `outboundTrafficPolicy.mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutsidePolicy {
+    /// Everything that the host reaches: `ALLOW_ANY`.
+    #[default]
+    Allow,
+    /// Nothing: `REGISTRY_ONLY`.
+    Deny,
+}
+
+/// Hosts outside the mesh that captured workloads may reach by name. Source: Istio `networking.istio.io/v1`
+/// ServiceEntry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// Full names, lowercase, without the dot at the end; at least one.
+    pub hosts: Vec<Arc<str>>,
+    /// Ports; at least one.
+    pub ports: Vec<EntryPort>,
+    /// Where the hosts really are.
+    pub resolution: Resolution,
+}
+
+/// A port of a host outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryPort {
+    /// Name; endpoints refer to it.
+    pub name: Arc<str>,
+    /// The port that clients call.
+    pub number: u16,
+    /// The port of the host, where no endpoint names another.
+    pub target_port: u16,
+    /// What is spoken.
+    pub protocol: EntryProtocol,
+}
+
+/// What is spoken on a port of a host outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryProtocol {
+    /// In plaintext.
+    Plain(Protocol),
+    /// TLS that the application itself speaks with the host.
+    Tls,
+}
+
+/// Where hosts outside really are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// Where DNS says, asked for this host; for the called one itself where it is `None`.
+    Dns(Option<EntryEndpoint<Arc<str>>>),
+    /// At these addresses; at least one.
+    Static(Vec<EntryEndpoint<std::net::IpAddr>>),
+}
+
+/// An endpoint of a host outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryEndpoint<A> {
+    /// Its address, or name.
+    pub address: A,
+    /// Its ports by the names of the entry's ports, where they are not the same.
+    pub ports: BTreeMap<Arc<str>, u16>,
 }
 
 /// A name that clients call, and the workloads behind it. Source: Kubernetes `v1/Service`.
@@ -218,6 +288,8 @@ pub struct Workload {
     pub outbound: Vec<Outbound>,
     /// Where its proxy takes all that leaves it; `None` where only `outbound` leads to the proxy.
     pub capture: Option<Capture>,
+    /// Why it takes no requests for now, by its readiness probe; `None` where it takes some.
+    pub unready: Option<Arc<str>>,
 }
 
 /// Where a proxy takes what leaves its workload, whatever its destination.

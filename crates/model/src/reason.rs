@@ -38,6 +38,8 @@ pub enum Reason {
     DownstreamGone,
     /// The route answers directly.
     DirectResponse,
+    /// The connection was meant for an address that nobody is taken to.
+    Destination,
     /// The proxy is at one of its limits and sheds load.
     Overload,
 }
@@ -109,6 +111,8 @@ words! {
         "Look at its latency, or raise the route's time-out.";
     Denied "MW0401" "" 403 7 "An AuthorizationPolicy refused the request."
         "Allow the caller's identity, method and path in an AuthorizationPolicy on the called workload.";
+    Destination "MW0402" "NR" 403 7 "The connection was meant for an address that a workload is not taken to, such as the host's own."
+        "Call the service by its name in the mesh; loopback, link-local and the host's own addresses are never reached.";
     Overload "MW0501" "OM" 503 14 "The proxy is at one of its limits and shed the request."
         "Raise the limit, or send less.";
 }

@@ -21,7 +21,7 @@ pub(crate) fn edge(key: &EdgeKey) -> Vec<Label<'_>> {
         (names::SOURCE_PRINCIPAL, known(&key.source_principal)),
         (names::SOURCE_APP, known(&key.source.app)),
         (names::SOURCE_VERSION, known(&key.source.version)),
-        (names::SERVICE, service.map_or(names::UNKNOWN.into(), |s| s.host().into())),
+        (names::SERVICE, service.map_or(names::UNKNOWN.into(), host)),
         (names::SERVICE_NAME, service.map_or(names::UNKNOWN.into(), name)),
         (names::SERVICE_NAMESPACE, service.map_or(names::UNKNOWN.into(), namespace)),
         (names::DESTINATION_WORKLOAD, known(&key.destination.name)),
@@ -57,6 +57,11 @@ fn class(outcome: Outcome) -> Cow<'static, str> {
 
 fn known(text: &str) -> Cow<'_, str> {
     if text.is_empty() { names::UNKNOWN.into() } else { text.into() }
+}
+
+/// What is outside the mesh has no namespace; its name is all there is.
+fn host(service: &ServiceName) -> Cow<'_, str> {
+    if service.namespace.is_empty() { known(&service.name) } else { service.host().into() }
 }
 
 fn name(service: &ServiceName) -> Cow<'_, str> {

@@ -92,6 +92,8 @@ metrics! {
         "Connections that were closed because they spoke plaintext where TLS is asked for.";
     HANDSHAKES_FAILED "meshwork_handshakes_failed" "meshwork_handshakes_failed_total" "{connection}"
         "Connections that ended before their TLS handshake did: it failed, or took too long.";
+    DESTINATIONS_REFUSED "meshwork_destinations_refused" "meshwork_destinations_refused_total" "{connection}"
+        "Connections that were meant for an address that nobody is taken to, such as the host's own.";
 }
 
 /// Label: `source` or `destination`, which of the two proxies tells.

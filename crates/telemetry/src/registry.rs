@@ -26,7 +26,7 @@ pub(crate) struct Own {
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) exports: AtomicU64,
     pub(crate) exports_failed: AtomicU64,
-    refusals: [AtomicU64; 3],
+    refusals: [AtomicU64; 4],
 }
 
 /// Why a connection was refused before anything was asked on it.
@@ -38,6 +38,8 @@ pub enum Refusal {
     Plaintext,
     /// Its TLS handshake failed, or took too long.
     Handshake,
+    /// It was meant for an address that nobody is taken to.
+    Destination,
 }
 
 /// What a process tells of itself.
@@ -121,6 +123,7 @@ impl Registry {
             (names::CONNECTIONS_SHED, own.refused(Refusal::Limit).load(Relaxed)),
             (names::PLAINTEXT_REFUSED, own.refused(Refusal::Plaintext).load(Relaxed)),
             (names::HANDSHAKES_FAILED, own.refused(Refusal::Handshake).load(Relaxed)),
+            (names::DESTINATIONS_REFUSED, own.refused(Refusal::Destination).load(Relaxed)),
         ]
     }
 }

@@ -45,6 +45,17 @@ pub struct Carried {
     pub bytes: Bytes,
 }
 
+/// What a workload says of itself, on its own stream. Source: Istio `istio.v1.HealthInformation`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It takes requests.
+    Ready,
+    /// It takes none for now, for this reason.
+    Unready(Arc<str>),
+    /// It takes none any more, and will not come back: its lease ends, and with it the stream.
+    Leaving,
+}
+
 /// A response that was read and is to be applied; then call [`Session::finish`].
 #[derive(Debug)]
 pub struct Received {

@@ -12,11 +12,12 @@ use meshwork_model::proxy::Kind;
 use meshwork_model::spiffe::SpiffeId;
 use tokio::sync::watch;
 
+use crate::client::Health;
 use crate::node::Node;
 use crate::resource::Snapshot;
 use crate::server::Event;
 
-pub use run_client::run_client;
+pub use run_client::{Ended, run_client};
 pub use serve::{AdsServer, server};
 
 /// The proven identity of a connection's other end: a request extension, inserted by who accepted the connection.
@@ -51,6 +52,8 @@ pub trait Handler: Send + Sync + 'static {
     fn wanted(&self, stream: &Stream, kind: Kind, names: &[String]);
     /// A client accepted or refused something.
     fn report(&self, stream: &Stream, event: Event);
+    /// A client said how the workload is that it serves.
+    fn health(&self, stream: &Stream, health: Health);
     /// The stream ended.
     fn disconnect(&self, stream: &Stream);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use meshwork_diagram as diagram;
-use meshwork_model::mesh::Key;
+use meshwork_model::mesh::{Key, OutsidePolicy};
 use meshwork_model::problem::{Problem, Severity};
 use meshwork_model::proxy::Kind;
 use meshwork_xds::Dialect;
@@ -21,6 +21,10 @@ pub(super) struct ProxyAnswer {
     user_agent: String,
     dialect: &'static str,
     connected: bool,
+    /// Whether its workload takes requests.
+    ready: bool,
+    /// Why it does not, as it says itself; empty where it does.
+    unready: String,
     /// Whether it has accepted all that it was given.
     current: bool,
     /// One version for all that it was given.
@@ -37,7 +41,8 @@ struct RefusedAnswer {
 }
 
 impl ProxyAnswer {
-    pub(super) fn of(key: &Key, proxy: &Proxy) -> Self {
+    pub(super) fn of(key: &Key, proxy: &Proxy, mesh: &Mesh) -> Self {
+        let unready = mesh.workloads.get(key).and_then(|workload| workload.unready.as_deref());
         let mut accepted: BTreeMap<_, BTreeMap<String, String>> = BTreeMap::new();
         for ((kind, name), version) in &proxy.acknowledged {
             accepted.entry(plural(*kind)).or_default().insert(name.to_string(), version.to_string());
@@ -57,6 +62,8 @@ impl ProxyAnswer {
                 Dialect::Grpc => "grpc",
             },
             connected: proxy.connected,
+            ready: unready.is_none(),
+            unready: unready.unwrap_or_default().to_owned(),
             current: proxy.is_current(),
             version: proxy.version(),
             accepted,
@@ -107,6 +114,11 @@ impl ProblemAnswer {
 pub(super) struct ConfigAnswer {
     trust_domain: String,
     services: Vec<String>,
+    /// Services that nobody wrote, and workloads imply.
+    implied_services: Vec<String>,
+    service_entries: Vec<String>,
+    /// What captured workloads may reach that the mesh does not know, in Istio's words.
+    outbound_traffic_policy: &'static str,
     http_routes: Vec<String>,
     grpc_routes: Vec<String>,
     peer_authentications: Vec<String>,
@@ -126,6 +138,12 @@ impl ConfigAnswer {
         Self {
             trust_domain: mesh.trust_domain.to_string(),
             services: names(&mut config.services.keys()),
+            implied_services: names(&mut mesh.implied.keys()),
+            service_entries: names(&mut config.service_entries.keys()),
+            outbound_traffic_policy: match config.outside {
+                OutsidePolicy::Allow => "ALLOW_ANY",
+                OutsidePolicy::Deny => "REGISTRY_ONLY",
+            },
             http_routes: routes(RouteKind::Http),
             grpc_routes: routes(RouteKind::Grpc),
             peer_authentications: names(&mut config.peer_authentications.keys()),

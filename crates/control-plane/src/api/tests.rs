@@ -31,6 +31,11 @@ async fn every_path_answers() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
         assert!(answer.contains(expected), "{path}: {answer}");
     };
+    for line in ROUTES.lines() {
+        let path = line.split_whitespace().next().expect("a path");
+        check(path, "200", "").await;
+    }
+    check("/", "200", "/api/v1/problems").await;
     check("/ready", "200", "ready").await;
     check("/metrics", "200", "\nmeshwork_control_plane_configs_refused_total 1\n").await;
     check("/api/v1/problems", "200", "\"severity\":\"error\",\"file\":\"a.yaml\",\"line\":1").await;

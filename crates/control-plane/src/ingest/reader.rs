@@ -317,6 +317,20 @@ impl<'n> Fields<'n> {
         Some(labels)
     }
 
+    /// The entries of a mapping from names to ports.
+    pub(crate) fn ports(&self, report: &mut Report<'_>) -> Vec<(&'n str, u16)> {
+        let entry = |(key, node): &'n (Node, Node)| {
+            let name = Item::new(key, self.path.clone()).text(report)?.value;
+            let item = Item::new(node, self.path_of(name));
+            if let Value::Integer(n @ 1..=65535) = item.node.value {
+                return u16::try_from(n).ok().map(|port| (name, port));
+            }
+            report.expected(&item, "a number from 1 to 65535");
+            None
+        };
+        self.entries.iter().filter_map(entry).collect()
+    }
+
     /// Names a field that needs no honouring: it says what is so anyway, or only informs.
     pub(crate) fn skip(&mut self, names: &[&'static str]) {
         self.asked.extend(names);

@@ -1,4 +1,5 @@
 use super::*;
+use meshwork_model::mesh::OutsidePolicy;
 
 fn load(texts: &[(&str, &str)]) -> Loaded {
     read_texts(texts.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect())
@@ -427,6 +428,145 @@ fn mtls_is_strict_or_off() {
             "a.yaml:7:19: PeerAuthentication n/q: spec.mtls.mode: n/p selects the same workloads and says otherwise",
         ],
     );
+}
+
+fn entry(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: {name}, namespace: shop }}\n{spec}"
+    )
+}
+
+const GOOD_PORT: &str = "number: 443, protocol: TLS";
+
+fn entry_of(host: &str, port: &str, rest: &str) -> String {
+    format!("spec: {{ hosts: [{host}], ports: [{{ name: p, {port} }}], {rest} }}\n")
+}
+
+fn check_entry(spec: &str, expected: &[&str]) {
+    let loaded = load(&[("a.yaml", &entry("e", spec))]);
+    let problems: Vec<String> =
+        loaded.problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect();
+    assert_eq!(problems, expected, "{spec}");
+}
+
+#[test]
+fn hosts_outside_are_honoured_or_refused() {
+    let (check, with, good) = (check_entry, entry_of, GOOD_PORT);
+    check(&with("api.example.com", good, "resolution: DNS, location: MESH_EXTERNAL"), &[]);
+    check(
+        &with("api.example.com", good, "resolution: DNS, endpoints: [{ address: b.c, ports: { p: 1 } }]"),
+        &[],
+    );
+    check(&with("api.example.com", good, "resolution: STATIC, endpoints: [{ address: \"::1\" }]"), &[]);
+    check(
+        "spec: {}\n",
+        &[
+            "spec.hosts: the field `hosts` is missing",
+            "spec.ports: the field `ports` is missing",
+            "spec.resolution: the field `resolution` is missing",
+        ],
+    );
+    for (host, message) in [
+        ("\"*.example.com\"", "\"*.example.com\" has a wildcard, which is not supported yet"),
+        ("localhost", "\"localhost\" is not the full name of a host"),
+        ("API.example.com", "\"API.example.com\" is not the full name of a host"),
+        ("192.0.2.1", "\"192.0.2.1\" is not the full name of a host"),
+        ("api.example.com.", "\"api.example.com.\" is not the full name of a host"),
+        ("x.svc.cluster.local", "\"x.svc.cluster.local\" is within the mesh, not outside"),
+    ] {
+        check(&with(host, good, "resolution: DNS"), &[&format!("spec.hosts[0]: {message}")]);
+    }
+    for (port, message) in [
+        ("number: 443", "protocol: the field `protocol` is missing"),
+        ("protocol: TLS", "number: the field `number` is missing"),
+        ("number: 1, protocol: MONGO", "protocol: \"MONGO\" is not supported yet"),
+    ] {
+        check(&with("a.b", port, "resolution: DNS"), &[&format!("spec.ports[0].{message}")]);
+    }
+}
+
+#[test]
+fn where_hosts_outside_are_is_honoured_or_refused() {
+    let (check, with, good) = (check_entry, entry_of, GOOD_PORT);
+    for (rest, message) in [
+        ("resolution: NONE", "resolution: \"NONE\" is not supported yet"),
+        ("resolution: DNS, location: MESH_INTERNAL", "location: \"MESH_INTERNAL\" is not supported yet"),
+        ("resolution: DNS, addresses: [192.0.2.1]", "addresses: `addresses` is not supported yet"),
+        ("resolution: DNS, exportTo: [\".\"]", "exportTo: `exportTo` is not supported yet"),
+        ("resolution: STATIC", "endpoints: STATIC asks for 1 to 100 endpoints, found 0"),
+        (
+            "resolution: STATIC, endpoints: [{ address: b.c }]",
+            "endpoints[0].address: \"b.c\" is not an IP address",
+        ),
+        (
+            "resolution: STATIC, endpoints: [{ address: \"::1\", ports: { q: 1 } }]",
+            "endpoints[0].ports.q: the entry has no port named \"q\"",
+        ),
+        (
+            "resolution: STATIC, endpoints: [{ address: \"::1\", weight: 1 }]",
+            "endpoints[0].weight: `weight` is not supported yet",
+        ),
+        (
+            "resolution: DNS, endpoints: [{ address: a.b }, { address: c.d }]",
+            "endpoints[1]: several endpoints by DNS are not supported yet",
+        ),
+    ] {
+        check(&with("a.b", good, rest), &[&format!("spec.{message}")]);
+    }
+    check(
+        "spec: { hosts: [a.b], resolution: DNS, ports: [{ name: p, number: 1, protocol: TCP }, { name: q, number: 1, \
+         protocol: TCP }] }\n",
+        &["spec.ports[1]: another port has the same number or name"],
+    );
+}
+
+#[test]
+fn a_host_outside_is_named_once() {
+    let spec = "spec: { hosts: [a.b], ports: [{ name: p, number: 1, protocol: TCP }], resolution: DNS }\n";
+    check(
+        &format!("{}---\n{}", entry("one", spec), entry("two", spec)),
+        &[
+            "a.yaml:8:19: ServiceEntry shop/two: spec.hosts[0]: the ServiceEntry shop/one has the host a.b already; Leave \
+             it out of one of them",
+        ],
+    );
+}
+
+#[test]
+fn what_is_outside_is_open_or_closed_for_the_whole_mesh() {
+    let sidecar = |name: &str, spec: &str| {
+        format!("apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{ {name} }}\n{spec}")
+    };
+    let check = |name: &str, spec: &str, outside: OutsidePolicy, expected: &[&str]| {
+        let loaded = load(&[("a.yaml", &sidecar(name, spec))]);
+        let problems: Vec<String> =
+            loaded.problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect();
+        assert_eq!(problems, expected, "{spec}");
+        assert_eq!(loaded.config.outside, outside);
+    };
+    let (root, allow, deny) =
+        ("name: default, namespace: meshwork-system", OutsidePolicy::Allow, OutsidePolicy::Deny);
+    check(root, "", allow, &[]);
+    check(root, "spec: {}\n", allow, &[]);
+    check(root, "spec: { outboundTrafficPolicy: { mode: ALLOW_ANY } }\n", allow, &[]);
+    check(root, "spec: { outboundTrafficPolicy: { mode: REGISTRY_ONLY } }\n", deny, &[]);
+    check(
+        root,
+        "spec: { outboundTrafficPolicy: {} }\n",
+        allow,
+        &["spec.outboundTrafficPolicy.mode: the field `mode` is missing"],
+    );
+    for other in ["name: default, namespace: shop", "name: other, namespace: meshwork-system"] {
+        check(other, "", allow, &["metadata.name: a Sidecar of some workloads is not supported yet"]);
+    }
+    for (spec, field) in [
+        ("workloadSelector: { labels: { a: b } }", "workloadSelector"),
+        ("egress: [{ hosts: [x] }]", "egress"),
+        ("ingress: [{ port: {} }]", "ingress"),
+    ] {
+        let message = format!("spec.{field}: `{field}` is not supported yet");
+        check(root, &format!("spec: {{ {spec} }}\n"), allow, &[&message]);
+    }
 }
 
 #[test]

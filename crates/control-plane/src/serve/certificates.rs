@@ -15,6 +15,8 @@ use tonic::{Request, Response, Status};
 use tracing::{error, info, warn};
 
 use super::connection::Peer;
+use crate::addresses;
+use crate::run::give_addresses;
 use crate::store::{RedeemError, Store};
 use crate::world::World;
 
@@ -73,6 +75,7 @@ impl Certificates {
         })?;
         if let Some((enrolment, id)) = enrolled {
             info!(workload = %enrolment.workload, %id, "has enrolled");
+            give_addresses(&self.world, &self.store, &addresses::of_enrolment(&enrolment));
             self.world.enrolled(enrolment);
         }
         Ok(chain)

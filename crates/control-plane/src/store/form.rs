@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use meshwork_model::mesh::{Inbound, Key, Labels, Outbound, Workload};
+use meshwork_model::mesh::{Capture, Inbound, Key, Labels, Outbound, Protocol, Workload};
 use meshwork_model::spiffe::SpiffeId;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,10 @@ struct Lease {
     labels: Labels,
     inbound: Vec<InboundPort>,
     outbound: Vec<OutboundPort>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    capture: Option<CaptureAddresses>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unready: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -22,6 +26,14 @@ struct InboundPort {
     port: u16,
     bind: SocketAddr,
     application: SocketAddr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    protocol: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CaptureAddresses {
+    outbound: Vec<SocketAddr>,
+    names: SocketAddr,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -41,7 +53,12 @@ pub(super) fn labels_from_text(text: &str) -> Option<Labels> {
 }
 
 pub(super) fn workload_to_text(workload: &Workload) -> String {
-    let inbound = |p: &Inbound| InboundPort { port: p.port, bind: p.bind, application: p.application };
+    let inbound = |p: &Inbound| InboundPort {
+        port: p.port,
+        bind: p.bind,
+        application: p.application,
+        protocol: p.protocol.map(|protocol| protocol.name().to_owned()),
+    };
     let outbound = |p: &Outbound| OutboundPort {
         namespace: p.service.namespace.to_string(),
         service: p.service.name.to_string(),
@@ -55,14 +72,23 @@ pub(super) fn workload_to_text(workload: &Workload) -> String {
         labels: workload.labels.clone(),
         inbound: workload.inbound.iter().map(inbound).collect(),
         outbound: workload.outbound.iter().map(outbound).collect(),
+        capture: workload
+            .capture
+            .as_ref()
+            .map(|c| CaptureAddresses { outbound: c.outbound.clone(), names: c.names }),
+        unready: workload.unready.as_deref().map(str::to_owned),
     };
     serde_json::to_string(&lease).unwrap_or_default()
 }
 
 pub(super) fn workload_from_text(text: &str) -> Option<Workload> {
     let lease: Lease = serde_json::from_str(text).ok()?;
-    let inbound =
-        |p: InboundPort| Inbound { port: p.port, bind: p.bind, application: p.application, protocol: None };
+    let inbound = |p: InboundPort| Inbound {
+        port: p.port,
+        bind: p.bind,
+        application: p.application,
+        protocol: p.protocol.and_then(|name| Protocol::of_name(&name)),
+    };
     let outbound =
         |p: OutboundPort| Outbound { service: Key::new(p.namespace, p.service), port: p.port, bind: p.bind };
     Some(Workload {
@@ -71,6 +97,7 @@ pub(super) fn workload_from_text(text: &str) -> Option<Workload> {
         labels: lease.labels,
         inbound: lease.inbound.into_iter().map(inbound).collect(),
         outbound: lease.outbound.into_iter().map(outbound).collect(),
-        capture: None,
+        capture: lease.capture.map(|c| Capture { outbound: c.outbound, names: c.names }),
+        unready: lease.unready.map(Into::into),
     })
 }

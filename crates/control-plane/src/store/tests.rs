@@ -1,5 +1,5 @@
 use super::*;
-use meshwork_model::mesh::{Inbound, Outbound};
+use meshwork_model::mesh::{Capture, Inbound, Outbound, Protocol};
 
 fn request(workload: &str) -> TokenRequest {
     TokenRequest {
@@ -87,14 +87,18 @@ fn leases_survive() {
             port: 8080,
             bind: "127.0.0.1:41000".parse().expect("valid"),
             application: "127.0.0.1:9000".parse().expect("valid"),
-            protocol: None,
+            protocol: Some(Protocol::Grpc),
         }],
         outbound: vec![Outbound {
             service: Key::new("shop", "web"),
             port: 80,
             bind: "[::1]:42000".parse().expect("valid"),
         }],
-        capture: None,
+        capture: Some(Capture {
+            outbound: vec!["127.0.0.1:15001".parse().expect("valid"), "[::1]:15001".parse().expect("valid")],
+            names: "127.0.0.1:15053".parse().expect("valid"),
+        }),
+        unready: Some("no answer".into()),
     };
     store.keep_lease(&workload).expect("kept");
     drop(store);
@@ -102,6 +106,73 @@ fn leases_survive() {
     assert_eq!(store.leases().expect("read"), std::slice::from_ref(&workload));
     store.end_lease(&workload.key).expect("ended");
     assert_eq!(store.leases().expect("read"), []);
+}
+
+#[test]
+fn a_store_of_the_first_version_is_taken_over_with_all_that_is_in_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let connection = Connection::open(dir.path().join(FILE)).expect("made");
+    connection.execute_batch(MIGRATIONS[0]).expect("the first schema");
+    connection.pragma_update(None, "application_id", APPLICATION_ID).expect("written");
+    connection.pragma_update(None, "user_version", 1).expect("written");
+    let lease = r#"{"namespace":"shop","name":"cart-1","identity":"spiffe://mesh.local/ns/shop/sa/cart",
+        "labels":{"app":"cart"},"outbound":[],
+        "inbound":[{"port":8080,"bind":"127.0.0.1:41000","application":"127.0.0.1:9000"}]}"#;
+    let insert = |table: &str, values: &[&dyn rusqlite::ToSql]| {
+        let marks = vec!["?"; values.len()].join(", ");
+        connection.execute(&format!("INSERT INTO {table} VALUES ({marks})"), values).expect("written");
+    };
+    insert("leases", &[&"shop", &"cart-1", &lease]);
+    insert("enrolments", &[&"shop", &"cart-1", &"cart", &"{}", &1]);
+    let (token, forever) = (hash(b"mwt_old"), i64::MAX);
+    insert(
+        "tokens",
+        &[&token, &"shop", &"cart", &"cart-2", &"{}", &forever, &None::<Vec<u8>>, &None::<String>],
+    );
+    drop(connection);
+    let store = Store::open(dir.path()).expect("taken over");
+    let [workload] = &store.leases().expect("read")[..] else { panic!("one lease") };
+    assert_eq!((workload.inbound[0].port, workload.inbound[0].protocol), (8080, None));
+    assert_eq!((&workload.capture, &workload.unready), (&None, &None));
+    assert_eq!(store.enrolments().expect("read").len(), 1);
+    assert_eq!(redeem(&store, "mwt_old", "k").expect("a certificate"), "cart for k");
+    assert_eq!(store.addresses(&[service("cart")]).expect("given").len(), 1);
+    drop(store);
+    Store::open(dir.path()).expect("once");
+    assert_eq!(i64::try_from(MIGRATIONS.len()), Ok(VERSION));
+}
+
+fn service(name: &str) -> Addressee {
+    Addressee::Service(Key::new("shop", name))
+}
+
+#[test]
+fn an_address_stays_with_its_name() {
+    let (dir, store) = open();
+    let number = |store: &Store, of: Addressee| {
+        let given = store.addresses(std::slice::from_ref(&of)).expect("given");
+        given.get(&of).expect("room").number()
+    };
+    assert_eq!(number(&store, service("cart")), 1);
+    assert_eq!(number(&store, Addressee::Workload(Key::new("shop", "cart"))), 2);
+    assert_eq!(number(&store, Addressee::Host("example.com".into())), 3);
+    assert_eq!(number(&store, service("cart")), 1);
+    drop(store);
+    let store = Store::open(&dir.path().join("state")).expect("the store");
+    assert_eq!(number(&store, service("web")), 4);
+    assert_eq!(number(&store, service("cart")), 1);
+    // Not even a row that is lost gives its number to another.
+    store.lock().execute("DELETE FROM addresses", []).expect("lost");
+    assert_eq!(number(&store, service("new")), 5);
+}
+
+#[test]
+fn who_came_first_keeps_an_address_when_there_are_no_more() {
+    let (_dir, store) = open();
+    store.addresses(&[service("cart")]).expect("given");
+    store.lock().execute("UPDATE sqlite_sequence SET seq = ?1", [MAX_ADDRESSES - 1]).expect("nearly used up");
+    let given = store.addresses(&[service("cart"), service("last"), service("late")]).expect("given");
+    assert_eq!(given.keys().cloned().collect::<Vec<_>>(), [service("cart"), service("last")]);
 }
 
 #[test]

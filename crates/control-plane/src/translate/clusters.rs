@@ -3,47 +3,87 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshwork_model::mesh::{Inbound, Workload};
+use meshwork_model::mesh::{Inbound, Protocol, Workload};
 use meshwork_model::proxy::{
     Balancing, Cluster, Discovery, Endpoint, Endpoints, Network, TransportMatch, UpstreamProtocol,
 };
 use meshwork_xds::Dialect;
 
+use super::captured::Direct;
 use super::{Called, Mesh, protocol, served};
 
 /// Long enough for a handshake over an ocean, short enough that a retry is worth it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The names that Istio gives to these two, too.
+pub(super) const PASSTHROUGH: &str = "PassthroughCluster";
+pub(super) const BLACK_HOLE: &str = "BlackHoleCluster";
+
 /// A service's port, as it is called.
 pub(super) fn outbound(called: &Called<'_>, transports: Vec<TransportMatch>, dialect: Dialect) -> Cluster {
     Cluster {
-        name: called.cluster(),
         service: Some(called.name()),
-        discovery: Discovery::Eds(called.cluster()),
         // gRPC's core refuses a cluster with LEAST_REQUEST.
-        network: Network::Proxy,
         balancing: match dialect {
             Dialect::Grpc => Balancing::RoundRobin,
             Dialect::Meshwork | Dialect::Envoy => Balancing::LeastRequest,
         },
-        connect_timeout: CONNECT_TIMEOUT,
-        protocol: upstream(called.port.protocol.is_http2()),
+        protocol: upstream(called.port.protocol),
         transports,
+        ..plain(called.cluster(), Discovery::Eds(called.cluster()))
     }
+}
+
+/// One workload, as it is called by its own address.
+pub(super) fn direct(direct: &Direct<'_>, endpoints: Endpoints, transports: Vec<TransportMatch>) -> Cluster {
+    Cluster {
+        service: Some(direct.called.name()),
+        protocol: upstream(direct.called.port.protocol),
+        transports,
+        ..plain(direct.cluster(), Discovery::Static(endpoints))
+    }
+}
+
+/// A host outside the mesh.
+pub(super) fn outside(name: Arc<str>, discovery: Discovery, protocol: Protocol) -> Cluster {
+    Cluster { protocol: upstream(protocol), ..plain(name, discovery) }
+}
+
+/// Wherever a connection was meant to go.
+pub(super) fn passthrough() -> Cluster {
+    plain(PASSTHROUGH.into(), Discovery::OriginalDestination)
+}
+
+/// Nowhere: who is sent here is refused, and it is recorded.
+pub(super) fn black_hole() -> Cluster {
+    let nowhere = Endpoints { cluster: BLACK_HOLE.into(), endpoints: Vec::new() };
+    plain(BLACK_HOLE.into(), Discovery::Static(nowhere))
 }
 
 /// The application behind a node's own port: one address, in plaintext.
 pub(super) fn inbound(mesh: &Mesh, node: &Workload, inbound: &Inbound) -> Cluster {
     let name = name_of_inbound(inbound);
     let endpoint = Endpoint { address: inbound.application, transport: None, workload: None };
+    let discovery = Discovery::Static(Endpoints { cluster: Arc::clone(&name), endpoints: vec![endpoint] });
     Cluster {
-        name: Arc::clone(&name),
         service: served(mesh, node, inbound.port).map(|called| called.name()),
-        discovery: Discovery::Static(Endpoints { cluster: name, endpoints: vec![endpoint] }),
+        // A captured program's loopback is its own.
+        network: if node.capture.is_some() { Network::Workload } else { Network::Proxy },
+        protocol: upstream(protocol(mesh, node, inbound)),
+        ..plain(name, discovery)
+    }
+}
+
+/// A cluster in plaintext, of no service, with nothing out of the ordinary.
+fn plain(name: Arc<str>, discovery: Discovery) -> Cluster {
+    Cluster {
+        name,
+        service: None,
+        discovery,
         network: Network::Proxy,
         balancing: Balancing::RoundRobin,
         connect_timeout: CONNECT_TIMEOUT,
-        protocol: upstream(protocol(mesh, node, inbound.port).is_http2()),
+        protocol: UpstreamProtocol::Http1,
         transports: Vec::new(),
     }
 }
@@ -52,6 +92,6 @@ pub(super) fn name_of_inbound(inbound: &Inbound) -> Arc<str> {
     format!("inbound|{}||", inbound.port).into()
 }
 
-fn upstream(http2: bool) -> UpstreamProtocol {
-    if http2 { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 }
+fn upstream(protocol: Protocol) -> UpstreamProtocol {
+    if protocol.is_http2() { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use meshwork_model::mesh::{MtlsMode, Service, Workload, selects};
+use meshwork_model::mesh::{MtlsMode, Protocol, Service, Workload, selects};
 use meshwork_model::proxy::{self, Endpoint, Endpoints, TransportMatch, UpstreamTls};
 use meshwork_model::spiffe::SpiffeId;
 
@@ -16,15 +16,31 @@ pub(super) fn serves(service: &Service, workload: &Workload) -> bool {
 }
 
 /// The endpoints of a service's port, and what a client must know to reach them.
+///
+/// A workload that is not ready is left out of the endpoints only: a cluster does not change with anybody's health.
 pub(super) fn of(mesh: &Mesh, called: &Called<'_>) -> (Endpoints, Vec<TransportMatch>) {
+    let behind = behind(mesh, called);
+    let (mut endpoints, transports) = reached(mesh, called.port.protocol, called.cluster(), &behind);
+    let unready = behind.iter().filter(|(workload, _)| workload.unready.is_some());
+    let unready: BTreeSet<SocketAddr> = unready.map(|(_, address)| *address).collect();
+    endpoints.endpoints.retain(|endpoint| !unready.contains(&endpoint.address));
+    (endpoints, transports)
+}
+
+/// Workloads at their addresses as the endpoints of a cluster, and what a client must know to reach them.
+pub(super) fn reached(
+    mesh: &Mesh,
+    protocol: Protocol,
+    cluster: Arc<str>,
+    behind: &[(&Workload, SocketAddr)],
+) -> (Endpoints, Vec<TransportMatch>) {
     let mut endpoints: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
     let mut identities: BTreeSet<SpiffeId> = BTreeSet::new();
-    let behind = behind(mesh, called);
     // One plaintext entry takes every endpoint that no other does. It stands only where no endpoint demands mTLS,
     // so that an endpoint whose cluster is a moment behind is never reached in plaintext by mistake.
     let plaintext =
         !behind.is_empty() && behind.iter().all(|(w, _)| policy::mtls(mesh, w) == MtlsMode::Disable);
-    for (workload, address) in behind {
+    for &(workload, address) in behind {
         if !plaintext && policy::mtls(mesh, workload) == MtlsMode::Disable {
             continue;
         }
@@ -39,9 +55,9 @@ pub(super) fn of(mesh: &Mesh, called: &Called<'_>) -> (Endpoints, Vec<TransportM
     let transports = if plaintext {
         vec![TransportMatch { name: "plaintext".into(), transport: None, tls: None }]
     } else {
-        mtls(mesh, called, identities.into_iter().collect())
+        mtls(mesh, protocol, identities.into_iter().collect())
     };
-    (Endpoints { cluster: called.cluster(), endpoints: endpoints.into_values().collect() }, transports)
+    (Endpoints { cluster, endpoints: endpoints.into_values().collect() }, transports)
 }
 
 fn behind<'m>(mesh: &'m Mesh, called: &Called<'_>) -> Vec<(&'m Workload, SocketAddr)> {
@@ -56,9 +72,9 @@ fn behind<'m>(mesh: &'m Mesh, called: &Called<'_>) -> Vec<(&'m Workload, SocketA
 
 /// One transport for each identity. A cluster without endpoints has one that nobody can satisfy: an endpoint that
 /// comes before its transport is then not reached at all, never in plaintext.
-fn mtls(mesh: &Mesh, called: &Called<'_>, identities: Vec<SpiffeId>) -> Vec<TransportMatch> {
-    let alpn: Vec<Arc<str>> = match called.port.protocol {
-        meshwork_model::mesh::Protocol::Tcp => Vec::new(),
+fn mtls(mesh: &Mesh, protocol: Protocol, identities: Vec<SpiffeId>) -> Vec<TransportMatch> {
+    let alpn: Vec<Arc<str>> = match protocol {
+        Protocol::Tcp => Vec::new(),
         protocol if protocol.is_http2() => vec!["h2".into()],
         _ => vec!["http/1.1".into()],
     };

@@ -1,15 +1,19 @@
-//! Listeners: one for each port that a node serves or calls.
+//! Listeners: one for each port that a node serves or calls, or may call where its program is captured.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshwork_model::mesh::{Inbound, MtlsMode, Protocol, Workload};
+use meshwork_model::address::VirtualAddress;
+use meshwork_model::mesh::{
+    Capture, EntryPort, EntryProtocol, Inbound, MtlsMode, OutsidePolicy, Protocol, Workload,
+};
 use meshwork_model::proxy::{
     ChainMatch, Direction, DownstreamTls, FilterChain, HttpConnection, HttpFilter, Listener, NetworkFilter,
-    PathNormalization, RouteSource, TcpProxy,
+    PathNormalization, RouteSource, TcpProxy, Transport,
 };
 
+use super::captured::Direct;
 use super::{Called, Mesh, clusters, policy, protocol, routes};
 
 /// What every HTTP listener does to paths before they are judged: policy and the application then read the same.
@@ -19,43 +23,110 @@ const SAFE_PATHS: PathNormalization =
 /// A port that the node's application calls.
 pub(super) fn outbound(called: &Called<'_>, bind: SocketAddr) -> Listener {
     let name: Arc<str> = format!("outbound|{}|{}", called.port.port, called.name().host()).into();
-    let cluster = called.cluster();
-    let filter = if called.port.protocol.is_http() {
-        http(Arc::clone(&cluster), RouteSource::Named(cluster), Vec::new())
-    } else {
-        let rbac = Vec::new();
-        tcp(Arc::clone(&cluster), cluster, rbac)
-    };
-    Listener {
-        name,
-        address: Some(bind),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Outbound,
-        chains: vec![chain("outbound", None, filter)],
-    }
+    Listener::new(name, Some(bind), Direction::Outbound, vec![chain("outbound", None, to_service(called))])
 }
 
 /// A target of a proxyless gRPC client: no socket, the name as it was asked for.
 pub(super) fn api(called: &Called<'_>, target: &str) -> Listener {
-    let cluster = called.cluster();
-    let filter = http(Arc::clone(&cluster), RouteSource::Named(cluster), Vec::new());
+    Listener::new(target, None, Direction::Outbound, vec![chain("outbound", None, to_service(called))])
+}
+
+/// Where all connections of a captured program arrive; its own chain is for those that no other listener takes.
+pub(super) fn virtual_outbound(capture: &Capture, policy: OutsidePolicy) -> Listener {
+    let cluster: Arc<str> = match policy {
+        OutsidePolicy::Allow => clusters::PASSTHROUGH.into(),
+        OutsidePolicy::Deny => clusters::BLACK_HOLE.into(),
+    };
+    let chains = vec![chain("unknown", None, tcp(Arc::clone(&cluster), cluster, Vec::new()))];
+    let mut addresses = capture.outbound.iter().copied();
     Listener {
-        name: target.into(),
-        address: None,
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Outbound,
-        chains: vec![chain("outbound", None, filter)],
+        use_original_dst: true,
+        ..at("virtualOutbound".into(), addresses.next(), addresses.collect(), chains)
     }
+}
+
+/// A service's port, as a captured program calls it: by the service's address.
+pub(super) fn captured(called: &Called<'_>, address: VirtualAddress) -> Listener {
+    let name = format!("captured|{}|{}", called.port.port, called.name().host());
+    let [first, second] = address.both().map(|ip| SocketAddr::new(ip, called.port.port));
+    taken(name, first, vec![second], vec![chain("outbound", None, to_service(called))])
+}
+
+/// A workload's port, as a captured program calls it: by the workload's own address, and by that of its host where
+/// nobody shares it.
+pub(super) fn direct(direct: &Direct<'_>, address: VirtualAddress, host: Option<SocketAddr>) -> Listener {
+    let port = direct.inbound.port;
+    let name = format!("captured|{port}|{}|{}", direct.workload.key.name, direct.called.name().host());
+    let cluster = direct.cluster();
+    let filter = if direct.called.port.protocol.is_http() {
+        let table = routes::direct(Arc::clone(&cluster), direct.called.port.protocol);
+        http(Arc::clone(&cluster), RouteSource::Inline(Arc::new(table)), Vec::new())
+    } else {
+        tcp(Arc::clone(&cluster), cluster, Vec::new())
+    };
+    let [first, second] = address.both().map(|ip| SocketAddr::new(ip, port));
+    let more = [Some(second), host].into_iter().flatten().collect();
+    taken(name, first, more, vec![chain("outbound", None, filter)])
+}
+
+/// A port of a host outside the mesh. What is asked for must be that host: by server name (SNI) or by authority; bytes
+/// ask for nothing.
+pub(super) fn outside(
+    host: &Arc<str>,
+    port: &EntryPort,
+    address: VirtualAddress,
+    cluster: Arc<str>,
+) -> Listener {
+    let [first, second] = address.both().map(|ip| SocketAddr::new(ip, port.number));
+    let chain = match port.protocol {
+        EntryProtocol::Plain(protocol) if protocol.is_http() => {
+            let table = routes::outside(host, port.number, Arc::clone(&cluster), protocol);
+            let http = HttpConnection {
+                stream_idle_timeout: Some(Duration::ZERO),
+                ..HttpConnection::new(cluster, RouteSource::Inline(Arc::new(table)))
+            };
+            chain("outside", None, NetworkFilter::Http(Arc::new(http)))
+        }
+        EntryProtocol::Plain(_) => chain("outside", None, tcp(Arc::clone(&cluster), cluster, Vec::new())),
+        EntryProtocol::Tls => FilterChain {
+            matches: ChainMatch {
+                transport: Some(Transport::Tls),
+                server_names: vec![Arc::clone(host)],
+                ..ChainMatch::default()
+            },
+            ..chain("outside", None, tcp(Arc::clone(&cluster), cluster, Vec::new()))
+        },
+    };
+    taken(format!("captured|{}|{host}", port.number), first, vec![second], vec![chain])
+}
+
+fn to_service(called: &Called<'_>) -> NetworkFilter {
+    let cluster = called.cluster();
+    if called.port.protocol.is_http() {
+        http(Arc::clone(&cluster), RouteSource::Named(cluster), Vec::new())
+    } else {
+        tcp(Arc::clone(&cluster), cluster, Vec::new())
+    }
+}
+
+/// A listener without sockets, which takes what was meant for its addresses.
+fn taken(name: String, first: SocketAddr, more: Vec<SocketAddr>, chains: Vec<FilterChain>) -> Listener {
+    Listener { bind_to_port: false, ..at(name.into(), Some(first), more, chains) }
+}
+
+fn at(
+    name: Arc<str>,
+    first: Option<SocketAddr>,
+    more: Vec<SocketAddr>,
+    chains: Vec<FilterChain>,
+) -> Listener {
+    Listener { additional_addresses: more, ..Listener::new(name, first, Direction::Outbound, chains) }
 }
 
 /// A port that the node serves. Strict: one chain that ends mTLS; disabled: one in plaintext.
 pub(super) fn inbound(mesh: &Mesh, node: &Workload, inbound: &Inbound) -> Listener {
     let cluster = clusters::name_of_inbound(inbound);
-    let protocol = protocol(mesh, node, inbound.port);
+    let protocol = protocol(mesh, node, inbound);
     let rbac = policy::of(mesh, node, inbound.port, protocol);
     let filter = if protocol.is_http() {
         let filters = rbac.into_iter().map(HttpFilter::Rbac).collect();
@@ -68,15 +139,8 @@ pub(super) fn inbound(mesh: &Mesh, node: &Workload, inbound: &Inbound) -> Listen
         MtlsMode::Strict => chain("mtls", Some(mtls(protocol)), filter),
         MtlsMode::Disable => chain("plaintext", None, filter),
     };
-    Listener {
-        name: format!("inbound|{}", inbound.port).into(),
-        address: Some(inbound.bind),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Inbound,
-        chains: vec![chain],
-    }
+    let name = format!("inbound|{}", inbound.port);
+    Listener::new(name, Some(inbound.bind), Direction::Inbound, vec![chain])
 }
 
 fn chain(name: &str, tls: Option<DownstreamTls>, filter: NetworkFilter) -> FilterChain {

@@ -52,6 +52,23 @@ pub(super) fn inbound(cluster: Arc<str>) -> RouteTable {
     table(cluster, vec![Route { name: "default".into(), matches: everything(), action }])
 }
 
+/// The one route to a workload that is called by its own address: there is no other to try.
+pub(super) fn direct(cluster: Arc<str>, protocol: Protocol) -> RouteTable {
+    table(Arc::clone(&cluster), vec![all_to(cluster, protocol)])
+}
+
+/// The one route to a host outside, for requests that are for that host.
+pub(super) fn outside(host: &Arc<str>, port: u16, cluster: Arc<str>, protocol: Protocol) -> RouteTable {
+    let routes = vec![all_to(Arc::clone(&cluster), protocol)];
+    let domains = vec![Domain::Exact(Arc::clone(host)), Domain::Exact(format!("{host}:{port}").into())];
+    RouteTable { name: cluster, hosts: vec![VirtualHost { name: Arc::clone(host), domains, routes }] }
+}
+
+fn all_to(cluster: Arc<str>, protocol: Protocol) -> Route {
+    let action = forward(vec![WeightedCluster { name: cluster, weight: 1 }], default_timeout(protocol), 0);
+    Route { name: "default".into(), matches: everything(), action }
+}
+
 fn table(name: Arc<str>, routes: Vec<Route>) -> RouteTable {
     let host = VirtualHost { name: Arc::clone(&name), domains: vec![Domain::Any], routes };
     RouteTable { name, hosts: vec![host] }

@@ -6,7 +6,9 @@ mod draw;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use meshwork_model::mesh::{Inbound, Labels, Outbound};
+use crate::addresses::Addressee;
+use meshwork_model::address::VirtualAddress;
+use meshwork_model::mesh::{Capture, Inbound, Labels, Outbound};
 use meshwork_model::policy::{Facts, Verdict, authorize};
 use meshwork_model::proxy::{HttpFilter, NetworkFilter};
 use meshwork_model::spiffe::SpiffeId;
@@ -42,16 +44,23 @@ impl Cast {
         let mut account = name.to_owned();
         let mut labels = Labels::from([("app".to_owned(), name.to_owned())]);
         let (mut inbound, mut outbound) = (Vec::new(), Vec::new());
-        for (key, value) in words.split_whitespace().filter_map(|word| word.split_once('=')) {
+        let mut ip = std::net::IpAddr::from([127, 0, 0, 1]);
+        let (mut speaks, mut capture, mut unready) = (None, None, None);
+        for word in words.split_whitespace() {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
             let index = u16::try_from(inbound.len() + outbound.len()).expect("few");
-            let bind = ([127, 0, 0, 1], 41000 + 10 * number + index).into();
+            let bind = (ip, 41000 + 10 * number + index).into();
             match key {
+                "captured" => capture = Some(self::capture()),
+                "unready" => unready = Some("no answer".into()),
+                "host" => ip = value.parse().expect("an address"),
+                "speaks" => speaks = Protocol::of_name(value),
                 "account" => value.clone_into(&mut account),
                 "in" => inbound.push(Inbound {
                     port: value.parse().expect("a port"),
                     bind,
                     application: ([127, 0, 0, 1], 9000 + number).into(),
-                    protocol: None,
+                    protocol: speaks,
                 }),
                 "out" => {
                     let (service, port) = value.split_once(':').expect("a port");
@@ -67,8 +76,22 @@ impl Cast {
             }
         }
         let identity = SpiffeId::workload("mesh.local", namespace, &account).expect("valid");
-        Workload { key: Key::new(namespace, name), identity, labels, inbound, outbound, capture: None }
+        Workload { key: Key::new(namespace, name), identity, labels, inbound, outbound, capture, unready }
     }
+}
+
+fn capture() -> Capture {
+    let address = |text: &str| text.parse().expect("an address");
+    let outbound = vec![address("127.0.0.1:15001"), address("[::1]:15001")];
+    Capture { outbound, names: address("127.0.0.1:15053") }
+}
+
+/// Numbers what has a name: services, then hosts, then workloads.
+fn addresses(mesh: &Mesh) -> Addresses {
+    let implied = mesh.implied.keys().cloned().map(Addressee::Service);
+    let workloads = mesh.workloads.keys().cloned().map(Addressee::Workload);
+    let names = crate::addresses::of_config(&mesh.config).into_iter().chain(implied).chain(workloads);
+    names.zip(1..).map(|(name, n)| (name, VirtualAddress::of_number(n).expect("few"))).collect()
 }
 
 fn testdata(name: &str) -> PathBuf {
@@ -80,15 +103,26 @@ fn translate(feature: &str) -> Vec<Resource> {
     let loaded = crate::ingest::read_dir(&input);
     assert!(loaded.is_accepted(), "{feature}: {:#?}", loaded.problems);
     let cast = Cast::read(loaded.sources.values().next().expect("one file"));
-    let mesh = Mesh {
+    let implied = crate::implied::services(&loaded.config, &cast.workloads, &BTreeMap::new());
+    let mut mesh = Mesh {
         trust_domain: "mesh.local".into(),
         config: Arc::new(loaded.config),
         workloads: cast.workloads.clone(),
+        implied: Arc::new(implied),
+        ..Mesh::default()
     };
+    mesh.addresses = Arc::new(addresses(&mesh));
     let node = &cast.workloads[&cast.node.expect("a node")];
     let dialect = cast.dialect.unwrap_or(Dialect::Meshwork);
     let resources = snapshot(&mesh, node, dialect, &cast.wanted);
     assert_eq!(resources, snapshot(&mesh, node, dialect, &cast.wanted), "{feature}: not a function");
+    if dialect == Dialect::Meshwork {
+        for resource in &resources {
+            let encoded = meshwork_xds::encode(resource, dialect, &meshwork_xds::SdsSource::Named);
+            let decoded = meshwork_xds::decode(encoded.type_url(), &encoded.bytes);
+            assert_eq!(decoded.as_ref(), Ok(resource), "{feature}: not by wire");
+        }
+    }
     resources
 }
 
@@ -141,6 +175,13 @@ goldens! {
     policy_on_ports,
     policy_allows_nothing,
     mesh_wide_policy,
+    captured,
+    captured_workloads,
+    captured_in_a_closed_mesh,
+    captured_beside_explicit,
+    hosts_outside,
+    implied_services,
+    unready,
 }
 
 /// Judges a peer's connection or request by the policies of the node's one inbound listener.

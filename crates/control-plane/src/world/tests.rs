@@ -109,6 +109,7 @@ async fn a_restart_takes_no_endpoint_away_before_proxies_could_reconnect() {
         inbound: vec![inbound(8080)],
         outbound: Vec::new(),
         capture: None,
+        unready: None,
     };
     // One of somebody who is not enrolled, or not any more with that identity, is not restored.
     world.restore(vec![lease("cart", "cart"), lease("thief", "cart"), lease("web", "cart")], Instant::now());
@@ -234,4 +235,117 @@ async fn a_new_enrolment_relabels_a_connected_workload() {
     world.publish();
     assert_eq!(carts(&web), 0);
     assert!(world.is_enrolled(&identity("cart")) && !world.is_enrolled(&identity("thief")));
+}
+
+fn probed(number: u64, name: &str, port: u16) -> Stream {
+    let mut stream = sidecar(number, name);
+    stream.node.metadata["HEALTH"] = json!("probed");
+    stream.node.metadata["INBOUND"][0]["bind"] = json!(format!("127.0.0.1:{port}"));
+    stream
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probed_workload_is_called_once_it_says_that_it_is_ready() {
+    let world = world();
+    let web = world.connect(&sidecar(1, "web")).expect("admitted");
+    let cart = probed(2, "cart", 41000);
+    let _snapshots = world.connect(&cart).expect("admitted");
+    let check = |health: Option<Health>, expected: usize, problem: &str| {
+        if let Some(health) = health {
+            world.health(&cart, health);
+        }
+        world.publish();
+        assert_eq!(carts(&web), expected);
+        let problems: Vec<String> = world.problems().iter().map(Problem::to_string).collect();
+        assert!(problems.concat().contains(problem), "{problems:?}");
+        assert_eq!(problems.is_empty(), problem.is_empty(), "{problems:?}");
+    };
+    check(None, 0, "Workload shop/cart: it is not ready and takes no requests: its readiness probe");
+    check(Some(Health::Ready), 1, "");
+    check(Some(Health::Unready("503".into())), 0, "takes no requests: 503");
+    check(Some(Health::Ready), 1, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reconnect_keeps_what_was_said_and_a_restart_behind_other_ports_does_not() {
+    let world = world();
+    let ready = || world.mesh().workloads[&Key::new("shop", "cart")].unready.is_none();
+    let _first = world.connect(&probed(1, "cart", 41000)).expect("admitted");
+    world.health(&probed(1, "cart", 41000), Health::Ready);
+    let _again = world.connect(&probed(2, "cart", 41000)).expect("admitted");
+    assert!(ready());
+    // What an old stream still says counts nothing.
+    world.health(&probed(1, "cart", 41000), Health::Unready("late".into()));
+    assert!(ready());
+    let _other = world.connect(&probed(3, "cart", 41001)).expect("admitted");
+    assert!(!ready());
+    let _unprobed = world.connect(&sidecar(4, "cart")).expect("admitted");
+    assert!(ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workload_that_leaves_is_gone_at_once_and_its_stream_ends() {
+    let world = world();
+    let web = world.connect(&sidecar(1, "web")).expect("admitted");
+    let cart = sidecar(2, "cart");
+    let mut snapshots = world.connect(&cart).expect("admitted");
+    world.publish();
+    assert_eq!(carts(&web), 1);
+    world.health(&cart, Health::Leaving);
+    world.publish();
+    assert_eq!(carts(&web), 0);
+    snapshots.mark_unchanged();
+    assert!(snapshots.changed().await.is_err());
+    world.disconnect(&cart);
+    assert_eq!(world.next_expiry(), None);
+    let _back = world.connect(&sidecar(3, "cart")).expect("admitted");
+    world.publish();
+    assert_eq!(carts(&web), 1);
+}
+
+#[tokio::test]
+async fn only_our_own_proxies_speak_for_their_workload() {
+    let world = world();
+    let _cart = world.connect(&sidecar(1, "cart")).expect("admitted");
+    let ready = || world.mesh().workloads[&Key::new("shop", "cart")].unready.is_none();
+    let check = |stream: &Stream| {
+        world.health(stream, Health::Unready("lies".into()));
+        world.health(stream, Health::Leaving);
+        assert!(ready());
+    };
+    // Another workload that says that it is this one, and one that never connected.
+    check(&stream(1, "web", "web", "meshwork"));
+    check(&sidecar(7, "cart"));
+    let mut envoy = stream(2, "cart", "cart", "envoy");
+    envoy.node.metadata["SDS_DIR"] = json!("/run/sds");
+    let _envoy = world.connect(&envoy).expect("admitted");
+    check(&envoy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_implied_service_outlives_its_workloads_but_not_their_enrolment() {
+    let world = world();
+    let enrolment = |labels: &[(&str, &str)]| Enrolment {
+        workload: Key::new("shop", "web"),
+        service_account: "web".to_owned(),
+        labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+    };
+    let ports = || {
+        let mesh = world.mesh();
+        mesh.service(&Key::new("shop", "front"))
+            .map(|(_, s)| s.ports.iter().map(|p| p.port).collect::<Vec<_>>())
+    };
+    world.enrolled(enrolment(&[(SERVICE_LABEL, "front")]));
+    assert_eq!(ports(), None);
+    let web = sidecar(1, "web");
+    let _snapshots = world.connect(&web).expect("admitted");
+    assert_eq!(ports(), Some(vec![8080]));
+    world.disconnect(&web);
+    tokio::time::advance(STREAM_GRACE).await;
+    world.expire(Instant::now());
+    assert!(world.mesh().workloads.is_empty());
+    assert_eq!(ports(), Some(vec![8080]));
+    world.enrolled(enrolment(&[]));
+    let _snapshots = world.connect(&sidecar(2, "web")).expect("admitted");
+    assert_eq!(ports(), None);
 }

@@ -8,21 +8,22 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use meshwork_identity::{ClientCertificate, IdentitySource};
 use meshwork_model::proxy::{
-    AccessLog, Cluster, Discovery, DownstreamTls, Endpoints, FilterChain, HttpConnection, HttpFilter, Kind,
-    Listener, NameTable, NetworkFilter, Resource, RouteAction, RouteSource, RouteTable, ServiceName,
-    Transport, UpstreamTls,
+    AccessLog, Cluster, Discovery, DnsHost, DownstreamTls, Endpoints, FilterChain, HttpConnection,
+    HttpFilter, Kind, Listener, NameTable, Network, NetworkFilter, Resource, RouteAction, RouteSource,
+    RouteTable, ServiceName, Transport, UpstreamTls,
 };
 use meshwork_telemetry::{self as telemetry, Registry, Sink};
 use meshwork_xds::{Rejection, Update};
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{
-    Chain, ChainLog, ClientTls, ClusterConfig, EndpointSet, Filter, HttpChain, ListenerConfig, RuntimeConfig,
-    ServerTls,
+    Bound, Chain, ChainLog, ClientTls, ClusterConfig, EndpointSet, Filter, HttpChain, ListenerConfig,
+    RuntimeConfig, ServerTls, Takeover,
 };
-use crate::limits::ACCESS_LOGS;
+use crate::limits::{ACCESS_LOGS, DNS_HOSTS, LISTENER_ADDRESSES};
 use crate::listener::Sockets;
-use crate::upstream::Reach;
+use crate::resolver::{Followed, Resolver};
+use crate::upstream::{Reach, Workload};
 
 /// The secret that stands for the workload's own SVID.
 const OWN_SVID: &str = "default";
@@ -33,10 +34,15 @@ const TRUST_BUNDLE: &str = "ROOTCA";
 pub(crate) struct Builder {
     identity: Option<Arc<IdentitySource>>,
     workers: usize,
+    /// The workload whose network clusters may be reached in.
+    workload: Option<Workload>,
     listeners: BTreeMap<Arc<str>, Accepted>,
     tables: BTreeMap<Arc<str>, Arc<RouteTable>>,
     clusters: BTreeMap<Arc<str>, Arc<ClusterConfig>>,
     groups: HashMap<Group, Arc<ArcSwap<EndpointSet>>>,
+    resolver: Resolver,
+    /// Hosts whose addresses are kept fresh, by the cluster that names them.
+    followed: HashMap<Arc<str>, Followed>,
     /// Names that are answered for; whoever does reads this on its own.
     names: Arc<ArcSwapOption<NameTable>>,
     /// Sockets bound ahead of their listeners.
@@ -53,7 +59,8 @@ struct Accepted {
     listener: Listener,
     tls: Vec<Option<Arc<tokio_rustls::rustls::ServerConfig>>>,
     logs: Vec<Vec<ChainLog>>,
-    sockets: Arc<Sockets>,
+    /// Where it listens, address by address; nowhere, if it takes over what others accept.
+    sockets: Vec<Arc<Sockets>>,
     /// As it last ran: it stays so while the routes that a new version names are on their way.
     running: Option<Arc<ListenerConfig>>,
 }
@@ -75,10 +82,14 @@ impl Builder {
         identity: Option<Arc<IdentitySource>>,
         workers: usize,
         registry: Arc<Registry>,
+        workload: Option<Workload>,
     ) -> Self {
         Self {
             identity,
             workers,
+            resolver: Resolver::new(workload.is_some()),
+            followed: HashMap::new(),
+            workload,
             listeners: BTreeMap::new(),
             tables: BTreeMap::new(),
             clusters: BTreeMap::new(),
@@ -100,9 +111,21 @@ impl Builder {
         Ok(address)
     }
 
-    /// The address that a listener is bound to.
+    /// Keeps sockets that somebody else made for a listener that is still to come.
+    pub(crate) fn adopt(
+        &mut self,
+        address: SocketAddr,
+        sockets: Vec<std::net::TcpListener>,
+    ) -> std::io::Result<()> {
+        let sockets = Sockets::adopt(address, sockets, self.workers)?;
+        self.reserved.insert(address, Arc::new(sockets));
+        Ok(())
+    }
+
+    /// The first address that a listener is bound to, or whose connections it takes over.
     pub(crate) fn address(&self, listener: &str) -> Option<SocketAddr> {
-        Some(self.listeners.get(listener)?.sockets.address())
+        let accepted = self.listeners.get(listener)?;
+        accepted.sockets.first().map_or(accepted.listener.address, |sockets| Some(sockets.address()))
     }
 
     /// The names that are answered for, now and after each update.
@@ -154,6 +177,7 @@ impl Builder {
             Kind::Routes => drop(self.tables.remove(name)),
             Kind::Cluster => {
                 self.clusters.remove(name);
+                self.followed.remove(name);
                 self.groups.remove(&Group::Cluster(name.into()));
             }
             Kind::Endpoints => self.group(Group::Eds(name.into())).store(Arc::default()),
@@ -192,6 +216,10 @@ impl Builder {
         if self.clusters.get(&cluster.name).is_some_and(|old| old.cluster == cluster) {
             return Ok(());
         }
+        let workload = match cluster.network {
+            Network::Proxy => None,
+            Network::Workload => Some(self.workload.clone().ok_or(NO_WORKLOAD)?),
+        };
         let mut transports = Vec::new();
         for (at, transport) in cluster.transports.iter().enumerate() {
             let reach = match &transport.tls {
@@ -203,9 +231,8 @@ impl Builder {
             transports.push((transport.transport.clone(), reach));
         }
         let endpoints = match &cluster.discovery {
-            Discovery::Dns(_) | Discovery::OriginalDestination => {
-                return Err("type: this discovery is not supported; write STATIC or EDS".into());
-            }
+            Discovery::Dns(host) => self.follow(&cluster.name, host)?,
+            Discovery::OriginalDestination => Arc::default(),
             Discovery::Eds(name) => self.group(Group::Eds(Arc::clone(name))),
             Discovery::Static(endpoints) => {
                 let group = self.group(Group::Cluster(Arc::clone(&cluster.name)));
@@ -213,9 +240,28 @@ impl Builder {
                 group
             }
         };
+        if !matches!(cluster.discovery, Discovery::Dns(_)) {
+            self.followed.remove(&cluster.name);
+        }
         let name = Arc::clone(&cluster.name);
-        self.clusters.insert(name, Arc::new(ClusterConfig { cluster, endpoints, transports }));
+        let config = ClusterConfig { cluster, endpoints, workload, transports };
+        self.clusters.insert(name, Arc::new(config));
         Ok(())
+    }
+
+    /// The addresses of a host, kept fresh for a cluster.
+    fn follow(&mut self, cluster: &Arc<str>, host: &DnsHost) -> Result<Arc<ArcSwap<EndpointSet>>, String> {
+        if let Some(followed) = self.followed.get(cluster).filter(|followed| followed.host == *host) {
+            return Ok(Arc::clone(&followed.endpoints));
+        }
+        if self.followed.len() >= DNS_HOSTS {
+            return Err(format!("type: there are {DNS_HOSTS} clusters with a host name already"));
+        }
+        let followed =
+            self.resolver.follow(host).map_err(|error| format!("cannot look names up: {error}"))?;
+        let endpoints = Arc::clone(&followed.endpoints);
+        self.followed.insert(Arc::clone(cluster), followed);
+        Ok(endpoints)
     }
 
     fn client_tls(&self, tls: &UpstreamTls) -> Result<Arc<ClientTls>, String> {
@@ -260,7 +306,7 @@ impl Builder {
 
     fn remove_listener(&mut self, name: &str, released: &mut Released) {
         if let Some(gone) = self.listeners.remove(name) {
-            released.insert(gone.sockets.address(), gone.sockets);
+            released.extend(gone.sockets.into_iter().map(|sockets| (sockets.address(), sockets)));
         }
     }
 
@@ -275,9 +321,13 @@ impl Builder {
         }
         let sockets = self.bind(&listener, released)?;
         self.remove_names(&listener.name);
-        let running = self.listeners.remove(&listener.name).and_then(|old| old.running);
-        // What runs stays only on the sockets that it has.
-        let running = running.filter(|running| Arc::ptr_eq(&running.sockets, &sockets));
+        // What runs stays only where it is.
+        let stays = |old: &Accepted| {
+            old.sockets.len() == sockets.len()
+                && old.sockets.iter().zip(&sockets).all(|(old, new)| Arc::ptr_eq(old, new))
+                && (listener.bind_to_port || addresses(&old.listener).eq(addresses(&listener)))
+        };
+        let running = self.listeners.remove(&listener.name).filter(stays).and_then(|old| old.running);
         let name = Arc::clone(&listener.name);
         self.listeners.insert(name, Accepted { listener, tls, logs, sockets, running });
         Ok(())
@@ -320,15 +370,64 @@ impl Builder {
         Ok(identity.server_config(&protocols(&tls.alpn), client))
     }
 
-    fn bind(&self, listener: &Listener, released: &mut Released) -> Result<Arc<Sockets>, String> {
-        let address = listener.address.ok_or("it has no address; API listeners are for gRPC clients")?;
-        if let Some(old) = self.listeners.get(&listener.name)
-            && (old.listener.address == Some(address) || old.sockets.address() == address)
-        {
-            return Ok(Arc::clone(&old.sockets));
+    /// The sockets of a listener, or none where it is to have none.
+    fn bind(&self, listener: &Listener, released: &mut Released) -> Result<Vec<Arc<Sockets>>, String> {
+        if listener.address.is_none() {
+            return Err("it has no address; API listeners are for gRPC clients".into());
         }
-        let taken = self.listeners.values().find(|other| other.sockets.address() == address);
-        if let Some(other) = taken {
+        if addresses(listener).count() > LISTENER_ADDRESSES {
+            return Err(format!("additional_addresses: there are more than {LISTENER_ADDRESSES} addresses"));
+        }
+        let mut sockets = Vec::new();
+        for address in addresses(listener) {
+            if listener.bind_to_port {
+                sockets.push(self.bind_one(&listener.name, address, &sockets, released)?);
+            } else {
+                self.check_destination(&listener.name, address)?;
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// What was meant for an address is taken over by one listener.
+    fn check_destination(&self, name: &Arc<str>, address: SocketAddr) -> Result<(), String> {
+        if address.port() == 0 {
+            return Err(format!("address {address}: a listener that does not bind needs a port"));
+        }
+        let takes = |other: &&Accepted| {
+            other.listener.name != *name
+                && !other.listener.bind_to_port
+                && addresses(&other.listener).any(|theirs| theirs == address)
+        };
+        match self.listeners.values().find(takes) {
+            Some(other) => {
+                Err(format!("address {address} is taken over by the listener {}", other.listener.name))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn bind_one(
+        &self,
+        name: &Arc<str>,
+        address: SocketAddr,
+        others: &[Arc<Sockets>],
+        released: &mut Released,
+    ) -> Result<Arc<Sockets>, String> {
+        if others.iter().any(|other| other.address() == address) {
+            return Err(format!("address {address} is listed twice"));
+        }
+        if let Some(old) = self.listeners.get(name) {
+            let kept = addresses(&old.listener).zip(&old.sockets).find(|(asked, sockets)| {
+                (*asked == address || sockets.address() == address)
+                    && !others.iter().any(|other| Arc::ptr_eq(other, sockets))
+            });
+            if let Some((_, sockets)) = kept {
+                return Ok(Arc::clone(sockets));
+            }
+        }
+        let has = |accepted: &&Accepted| accepted.sockets.iter().any(|sockets| sockets.address() == address);
+        if let Some(other) = self.listeners.values().filter(|other| other.listener.name != *name).find(has) {
             return Err(format!("address {address} is that of the listener {}", other.listener.name));
         }
         if let Some(sockets) = self.reserved.get(&address) {
@@ -356,24 +455,31 @@ impl Builder {
             Group::Eds(name) => used.contains(name) || !set.load().endpoints.is_empty(),
         });
         let (tables, clusters) = (&self.tables, &self.clusters);
-        let mut listeners = HashMap::new();
+        let (mut listeners, mut destinations) = (HashMap::new(), HashMap::new());
         for accepted in self.listeners.values_mut() {
             if let Some(config) = accepted.build(tables, clusters) {
                 accepted.running = Some(Arc::new(config));
             }
-            if let Some(running) = &accepted.running {
-                listeners.insert(accepted.sockets.address(), Arc::clone(running));
+            if !accepted.listener.bind_to_port {
+                let takeover = || accepted.running.clone().map_or(Takeover::Awaited, Takeover::By);
+                destinations.extend(addresses(&accepted.listener).map(|address| (address, takeover())));
+            } else if let Some(running) = &accepted.running {
+                let bound = |sockets| Bound { sockets, listener: Arc::clone(running) };
+                let each = accepted.sockets.iter().cloned();
+                listeners.extend(each.map(|sockets| (sockets.address(), bound(sockets))));
             }
         }
         Arc::new(RuntimeConfig {
             version: self.version,
             version_text: self.version.to_string().into(),
             listeners,
+            destinations,
             clusters: self.clusters.clone(),
         })
     }
 }
 
+const NO_WORKLOAD: &str = "upstream_bind_config: this proxy serves no workload in a network of its own";
 const NO_IDENTITY: &str = "TLS needs an identity, and this proxy was started without one";
 
 impl Accepted {
@@ -406,7 +512,7 @@ impl Accepted {
         Some(ListenerConfig {
             name: Arc::clone(&self.listener.name),
             direction: self.listener.direction,
-            sockets: Arc::clone(&self.sockets),
+            use_original_dst: self.listener.use_original_dst,
             chains,
         })
     }
@@ -437,6 +543,11 @@ fn service(filter: &Filter, clusters: &BTreeMap<Arc<str>, Arc<ClusterConfig>>) -
             })
         }
     }
+}
+
+/// All addresses of a listener.
+fn addresses(listener: &Listener) -> impl Iterator<Item = SocketAddr> {
+    listener.address.into_iter().chain(listener.additional_addresses.iter().copied())
 }
 
 fn protocols(alpn: &[Arc<str>]) -> Vec<&[u8]> {
@@ -485,8 +596,11 @@ fn check_chains(listener: &Listener) -> Result<(), String> {
 }
 
 fn check_chain(chain: &FilterChain) -> Result<(), String> {
-    if !chain.matches.alpn.is_empty() && chain.tls.is_none() {
-        return Err("application_protocols without TLS that the chain ends is not supported".into());
+    let reads_hello = !chain.matches.alpn.is_empty() || !chain.matches.server_names.is_empty();
+    if reads_hello && chain.tls.is_none() && matches!(chain.filter, NetworkFilter::Http(_)) {
+        return Err(
+            "application_protocols and server_names are those of TLS; end it, or pass it through".into()
+        );
     }
     if chain.matches.transport == Some(Transport::Plaintext) && chain.tls.is_some() {
         return Err("it matches plaintext and ends TLS: no connection can take it".into());

@@ -153,6 +153,7 @@ mod tests {
     #[test]
     fn a_trace_is_begun_only_where_config_asks_and_nobody_did() {
         let peer = Peer {
+            meant_for: None,
             direction: Direction::Outbound,
             address: ([127, 0, 0, 1], 1).into(),
             port: 1,

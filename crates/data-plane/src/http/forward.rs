@@ -126,9 +126,8 @@ impl Call<'_, '_> {
 
     fn pick(&mut self, cluster: &Rc<WorkerCluster>, failed: Option<&Picked>) -> Result<Picked, ProxyError> {
         let failed = failed.map(|picked| &**picked.endpoint());
-        let picked = cluster
-            .pick(failed, self.place.worker.random())
-            .ok_or_else(|| ProxyError::fatal(Kind::NoEndpoint(cluster.config().cluster.name.clone())))?;
+        let Place { worker, peer, .. } = self.place;
+        let picked = cluster.pick_for(peer, failed, worker.random())?;
         self.record.note_endpoint(&picked);
         Ok(picked)
     }

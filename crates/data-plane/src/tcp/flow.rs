@@ -58,8 +58,16 @@ impl From<Broken> for ProxyError {
 // === impl Flow ===
 
 impl Flow {
-    pub(super) fn new() -> Self {
-        Self { held: Held::Nothing, state: State::Open, is_flushed: true, is_bulk: false, may_splice: true }
+    /// Begins with bytes that were read already; they fit a buffer.
+    pub(super) fn new(ahead: &[u8]) -> Self {
+        let held = if ahead.is_empty() {
+            Held::Nothing
+        } else {
+            let mut buffer = Buffer::lend();
+            buffer[..ahead.len()].copy_from_slice(ahead);
+            Held::Bytes(buffer, 0..ahead.len())
+        };
+        Self { held, state: State::Open, is_flushed: true, is_bulk: false, may_splice: true }
     }
 
     /// Moves bytes as far as they go; ready when the end has been passed on. Adds what was written to `moved`.

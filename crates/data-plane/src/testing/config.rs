@@ -39,6 +39,16 @@ pub(crate) fn tcp(endpoints: &[SocketAddr], idle_timeout: Option<Duration>) -> V
     vec![Resource::Cluster(cluster(endpoints)), listener(filter, None)]
 }
 
+/// Bytes to a cluster.
+pub(crate) fn tcp_filter(cluster: &str) -> NetworkFilter {
+    NetworkFilter::Tcp(Arc::new(TcpProxy {
+        stat_prefix: "tcp".into(),
+        cluster: cluster.into(),
+        rbac: vec![],
+        idle_timeout: None,
+    }))
+}
+
 /// The listener `web`.
 pub(crate) fn listener(filter: NetworkFilter, tls: Option<DownstreamTls>) -> Resource {
     let chain = FilterChain { name: "chain".into(), matches: ChainMatch::default(), tls, filter };

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -19,6 +20,8 @@ use tokio::time::{Sleep, sleep};
 pub(crate) struct MemorySocket {
     incoming: Rc<RefCell<Lane>>,
     outgoing: Rc<RefCell<Lane>>,
+    /// Where it was meant to go before it was redirected.
+    pub(crate) meant_for: Option<SocketAddr>,
     resets_on_close: Cell<bool>,
     reading: Gate,
     writing: Gate,
@@ -83,7 +86,14 @@ impl Weather {
 impl MemorySocket {
     fn new(incoming: Rc<RefCell<Lane>>, outgoing: Rc<RefCell<Lane>>) -> Self {
         let gate = || Gate::new(Weather::default());
-        Self { incoming, outgoing, resets_on_close: Cell::new(false), reading: gate(), writing: gate() }
+        Self {
+            incoming,
+            outgoing,
+            meant_for: None,
+            resets_on_close: Cell::new(false),
+            reading: gate(),
+            writing: gate(),
+        }
     }
 
     /// The same end in other weather.

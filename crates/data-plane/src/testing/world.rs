@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use meshwork_identity::IdentitySource;
-use meshwork_model::proxy::Resource;
+use meshwork_model::proxy::{Kind, Resource};
 use meshwork_telemetry::{AccessLog, EdgeSnapshot, Registry};
 use meshwork_xds::Update;
 use tokio::runtime;
@@ -137,7 +137,7 @@ impl World {
         let worker = Worker::new(0, AccessLog::off().lane(), &shared);
         let inbox = inboxes.remove(0);
         spawn_local(Rc::clone(&worker).run(orders_seen, Applied::new(1), inbox));
-        let builder = Builder::new(identity, 1, Arc::clone(&registry)).into();
+        let builder = Builder::new(identity, 1, Arc::clone(&registry), None).into();
         let network = Network::default();
         Self {
             network,
@@ -153,6 +153,12 @@ impl World {
     /// Takes config over.
     pub(crate) async fn apply(&self, resources: Vec<Resource>) {
         self.update(Update { upserts: resources, ..Update::default() }).await;
+    }
+
+    /// Takes a listener away.
+    pub(crate) async fn remove(&self, listener: &str) {
+        let removed = vec![(Kind::Listener, listener.to_owned())];
+        self.update(Update { removed, ..Update::default() }).await;
     }
 
     async fn update(&self, update: Update) {
@@ -174,18 +180,35 @@ impl World {
     /// A client whose connection holds `room` bytes in each direction, the proxy's end in this weather.
     pub(crate) fn connect_in(&self, room: usize, weather: Weather) -> End {
         let (client, server) = pair(room);
-        let address = self.builder.borrow().address("web").expect("a listener");
+        self.serve(server.under(weather));
+        End::new(client)
+    }
+
+    /// A client whose connection was redirected to the listener `web`.
+    pub(crate) fn connect_meant_for(&self, meant: SocketAddr) -> End {
+        let (client, mut server) = pair(ROOM);
+        server.meant_for = Some(meant);
+        self.serve(server);
+        End::new(client)
+    }
+
+    /// The address of the listener `web`.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.builder.borrow().address("web").expect("a listener")
+    }
+
+    fn serve(&self, server: MemorySocket) {
+        let address = self.address();
         let listener = self.worker.listener(address).expect("taken over");
         let port = self.clients.get();
         self.clients.set(port + 1);
         let remote = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), port);
-        let (worker, socket) = (Rc::clone(&self.worker), Socket::Memory(Box::new(server.under(weather))));
+        let (worker, socket) = (Rc::clone(&self.worker), Socket::Memory(Box::new(server)));
         let serve = async move {
             let _presence = Presence::announce(&worker, worker.count()).await;
             connection::serve(&worker, &listener, &worker.gate(address), address, socket, remote).await
         };
         self.served.borrow_mut().spawn_local(serve);
-        End::new(client)
     }
 
     /// How the next connection to end did so.
@@ -230,6 +253,11 @@ impl World {
     pub(crate) async fn order(&self, phase: Phase) {
         self.orders.send_modify(|orders| orders.phase = phase);
         settle().await;
+    }
+
+    /// Edges on record.
+    pub(crate) fn edges(&self) -> Vec<EdgeSnapshot> {
+        self.registry.fold()
     }
 
     /// Requests on record.

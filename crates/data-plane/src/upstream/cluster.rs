@@ -10,11 +10,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use meshwork_model::balance;
-use meshwork_model::proxy::{self, UpstreamProtocol};
+use meshwork_model::proxy::{self, Direction, UpstreamProtocol};
 use meshwork_telemetry::EdgeId;
 
 use super::Pool;
 use crate::config::{ClientTls, ClusterConfig, EndpointSet};
+use crate::connection::Peer;
+use crate::error::{Kind, ProxyError};
 
 /// One worker's view of a cluster.
 pub(crate) struct WorkerCluster {
@@ -22,6 +24,8 @@ pub(crate) struct WorkerCluster {
     balance: RefCell<Balance>,
     /// Edges of requests that found no endpoint, by protocol.
     pub(crate) edges: Edges,
+    /// Edges of what went where it was meant to go: one for all destinations.
+    passed: RefCell<Edges>,
 }
 
 struct Balance {
@@ -46,7 +50,7 @@ pub(crate) struct Endpoint {
 }
 
 /// The numbers of an edge for each of the three protocols, once they are known.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Edges([Cell<Option<EdgeId>>; 3]);
 
 /// How an endpoint is reached.
@@ -74,6 +78,7 @@ impl WorkerCluster {
             config: RefCell::new(config),
             balance: RefCell::new(balance),
             edges: Edges::default(),
+            passed: RefCell::default(),
         })
     }
 
@@ -97,8 +102,47 @@ impl WorkerCluster {
         fits
     }
 
+    /// Picks an endpoint for a peer, another than `failed` where there is one; or takes the address that its connection
+    /// was meant for, where the cluster says so.
+    ///
+    /// # Errors
+    /// There is none, or nobody is taken to that address.
+    pub(crate) fn pick_for(
+        self: &Rc<Self>,
+        peer: &Peer,
+        failed: Option<&Endpoint>,
+        random: u64,
+    ) -> Result<Picked, ProxyError> {
+        if self.config.borrow().passes_through() {
+            return self.pass_through(peer);
+        }
+        let empty = || ProxyError::fatal(Kind::NoEndpoint(self.config().cluster.name.clone()));
+        self.pick(failed, random).ok_or_else(empty)
+    }
+
+    /// The address that a peer's connection was meant for. It has been looked at when the connection came.
+    fn pass_through(self: &Rc<Self>, peer: &Peer) -> Result<Picked, ProxyError> {
+        let config = self.config();
+        let refusal = |address, why| Err(ProxyError::fatal(Kind::Destination(address, why)));
+        let Some(address) = peer.meant_for else {
+            return Err(ProxyError::fatal(Kind::NoEndpoint(config.cluster.name.clone())));
+        };
+        if peer.direction == Direction::Inbound {
+            return refusal(address, "behind the inbound side, which passes nothing through");
+        }
+        if proxy::is_virtual(address.ip()) {
+            return refusal(address, "an address of the mesh that no service has");
+        }
+        let endpoint = Endpoint {
+            edges: self.passed.borrow().clone(),
+            active: Cell::new(1),
+            ..Endpoint::of(&proxy::Endpoint { address, transport: None, workload: None }, &config)
+        };
+        Ok(Picked { cluster: Rc::clone(self), endpoint: Rc::new(endpoint) })
+    }
+
     /// Picks an endpoint, another than `failed` where there is one; `None` where there is none.
-    pub(crate) fn pick(self: &Rc<Self>, failed: Option<&Endpoint>, random: u64) -> Option<Picked> {
+    fn pick(self: &Rc<Self>, failed: Option<&Endpoint>, random: u64) -> Option<Picked> {
         let config = self.config.borrow();
         let mut balance = self.balance.borrow_mut();
         balance.refresh(&config);
@@ -117,6 +161,9 @@ impl WorkerCluster {
 
     fn release(&self, endpoint: &Endpoint) {
         endpoint.active.set(endpoint.active.get() - 1);
+        if self.config.borrow().passes_through() {
+            self.passed.replace(endpoint.edges.clone());
+        }
         if let Some(index) = endpoint.index.get()
             && let Some(active) = self.balance.borrow_mut().state.active.get_mut(index)
         {
@@ -144,7 +191,7 @@ impl Balance {
             .iter()
             .map(|endpoint| match known.remove(&endpoint.address) {
                 Some(kept) if kept.config == *endpoint => kept,
-                _ => Endpoint::new(endpoint, config),
+                _ => Rc::new(Endpoint::of(endpoint, config)),
             })
             .collect();
         for (index, endpoint) in self.endpoints.iter().enumerate() {
@@ -156,15 +203,15 @@ impl Balance {
 }
 
 impl Endpoint {
-    fn new(endpoint: &proxy::Endpoint, config: &ClusterConfig) -> Rc<Self> {
-        Rc::new(Self {
+    fn of(endpoint: &proxy::Endpoint, config: &ClusterConfig) -> Self {
+        Self {
             config: endpoint.clone(),
             reach: config.reach(endpoint),
             pool: Pool::default(),
             edges: Edges::default(),
             active: Cell::new(0),
             index: Cell::new(None),
-        })
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::transport::{Socket, Transport};
 pub(crate) async fn connect(cluster: &ClusterConfig, endpoint: &Endpoint) -> Result<Transport, ProxyError> {
     let opening = async {
         match &endpoint.reach {
-            Reach::Plaintext => Ok(Transport::Plain(open(endpoint).await?)),
+            Reach::Plaintext => Ok(Transport::Plain(open(cluster, endpoint).await?)),
             Reach::Tls(tls) => shake_hands(cluster, tls, endpoint).await,
             Reach::Nowhere => Err(ProxyError::unsent(Kind::Identity(format!(
                 "the cluster has no transport for {:?}",
@@ -48,7 +48,7 @@ pub(super) async fn in_time<T>(
     timeout(limit, opening).await.unwrap_or_else(|_| Err(ProxyError::unsent(Kind::ConnectTimeout)))
 }
 
-async fn open(endpoint: &Endpoint) -> Result<Socket, ProxyError> {
+async fn open(cluster: &ClusterConfig, endpoint: &Endpoint) -> Result<Socket, ProxyError> {
     let address = endpoint.config.address;
     #[cfg(test)]
     if let Some(dialled) = crate::testing::dial(address).await {
@@ -56,7 +56,12 @@ async fn open(endpoint: &Endpoint) -> Result<Socket, ProxyError> {
             .map(|socket| Socket::Memory(Box::new(socket)))
             .map_err(|error| ProxyError::unsent(Kind::Connect(error)));
     }
-    let opened = TcpStream::connect(address).await.and_then(tune);
+    let opened = match &cluster.workload {
+        None => TcpStream::connect(address).await,
+        // Never in the proxy's own network instead.
+        Some(workload) => Box::pin(workload.connect(address)).await,
+    };
+    let opened = opened.and_then(tune);
     opened.map(Socket::Tcp).map_err(|error| ProxyError::unsent(Kind::Connect(error)))
 }
 
@@ -77,7 +82,7 @@ async fn shake_hands(
     tls: &ClientTls,
     endpoint: &Endpoint,
 ) -> Result<Transport, ProxyError> {
-    let stream = open(endpoint).await?;
+    let stream = open(cluster, endpoint).await?;
     let name = match &tls.server_name {
         Some(name) => name.clone(),
         None => ServerName::IpAddress(IpAddr::from(endpoint.config.address.ip())),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use meshwork_data_plane::Options;
 use meshwork_model::proxy::{
-    Answer, Direction, Discovery, Endpoint, Endpoints, Kind, Listener, NameTable, Resource, Route,
-    RouteAction, RouteSource,
+    Answer, Cluster, Direction, Discovery, DnsHost, Endpoint, Endpoints, Kind, Listener, NameTable, Resource,
+    Route, RouteAction, RouteSource,
 };
 
 use crate::harness::*;
@@ -240,4 +240,128 @@ async fn names_are_read_by_whoever_holds_them_and_there_is_one_table() {
     let Resource::Listener(web) = web(vec![route("/", &[("a", 1)])]) else { unreachable!() };
     assert_eq!(sut.apply(vec![Resource::Listener(Listener { name: "others".into(), ..web })]), []);
     assert!(names.load().is_none());
+}
+
+#[tokio::test]
+async fn sockets_that_others_made_are_shared_among_the_workers_and_survive_a_drain() {
+    for count in 1..=3 {
+        let one = Origin::answering(ONE).await;
+        let options = Options { workers: 2, ..Options::default() };
+        let sut = Sut::start_with(options, None, vec![Resource::Cluster(cluster("a", &[one.address]))]);
+        let shared = |address: std::net::SocketAddr| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(16)?;
+            std::io::Result::Ok(std::net::TcpListener::from(socket))
+        };
+        let mut sockets = vec![shared(LOOPBACK).expect("bound")];
+        let address = sockets[0].local_addr().expect("bound");
+        sockets.extend((1..count).map(|_| shared(address).expect("bound")));
+        let kept = sockets[0].try_clone().expect("cloned");
+        // Config may mean them by another address than theirs: they are of another network.
+        let meant = ([192, 0, 2, 1], 15001).into();
+        sut.proxy.adopt(meant, sockets).expect("taken over");
+        let Resource::Listener(mut listener) = web(vec![route("/", &[("a", 1)])]) else { unreachable!() };
+        listener.address = Some(meant);
+        assert_eq!(sut.apply(vec![Resource::Listener(listener)]), []);
+        for _ in 0..8 {
+            assert_eq!(Client::connect(address).await.call(GET).await.body, "one", "{count}");
+        }
+        soon(sut.proxy.drain(SOON)).await;
+        drop(sut);
+        // Whoever comes now waits for the next who takes the socket over.
+        let _late = Client::connect(address).await;
+        assert!(count > 1 || soon(async { kept.accept() }).await.is_ok());
+    }
+    let sut = Sut::start(vec![]);
+    assert!(sut.proxy.adopt(LOOPBACK, vec![]).is_err());
+}
+
+#[tokio::test]
+async fn a_listener_serves_all_its_addresses() {
+    let one = Origin::answering(ONE).await;
+    let sut = Sut::start(vec![Resource::Cluster(cluster("a", &[one.address]))]);
+    let addresses = [LOOPBACK, "[::1]:0".parse().expect("an address")];
+    let addresses = addresses.map(|address| sut.proxy.bind(address).expect("free"));
+    let Resource::Listener(mut listener) = web(vec![route("/", &[("a", 1)])]) else { unreachable!() };
+    (listener.address, listener.additional_addresses) = (Some(addresses[0]), vec![addresses[1]]);
+    assert_eq!(sut.apply(vec![Resource::Listener(listener.clone())]), []);
+    let mut clients = Vec::new();
+    for address in addresses {
+        let mut client = Client::connect(address).await;
+        assert_eq!(client.call(GET).await.body, "one");
+        clients.push(client);
+    }
+    // One that goes takes its connections along, and leaves the others.
+    listener.additional_addresses.clear();
+    assert_eq!(sut.apply(vec![Resource::Listener(listener.clone())]), []);
+    assert_eq!(clients[0].call(GET).await.body, "one");
+    assert_eq!(clients[1].rest().await.expect("closes"), b"");
+    listener.additional_addresses = vec![addresses[0]];
+    let refused = sut.apply(vec![Resource::Listener(listener)]);
+    assert!(refused[0].why.contains("listed twice"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_was_not_redirected_is_refused_and_counted() {
+    let one = Origin::answering(ONE).await;
+    let Resource::Listener(listener) = web(vec![route("/", &[("a", 1)])]) else { unreachable!() };
+    let redirecting = Listener { use_original_dst: true, ..listener };
+    let sut =
+        Sut::start(vec![Resource::Cluster(cluster("a", &[one.address])), Resource::Listener(redirecting)]);
+    let mut client = sut.client().await;
+    assert!(client.rest().await.is_err(), "a reset");
+    assert!(sut.registry.prometheus_text().contains("meshwork_destinations_refused_total 1"));
+}
+
+#[tokio::test]
+async fn listeners_without_sockets_are_one_for_each_address() {
+    let Resource::Listener(listener) = web(vec![route("/", &[("a", 1)])]) else { unreachable!() };
+    let meant_for = |name: &str, address: &str| {
+        let address = Some(address.parse().expect("an address"));
+        Resource::Listener(Listener { name: name.into(), address, bind_to_port: false, ..listener.clone() })
+    };
+    let sut = Sut::start(vec![meant_for("one", "240.0.0.1:80"), meant_for("two", "240.0.0.2:80")]);
+    assert_eq!(sut.address("one"), "240.0.0.1:80".parse().expect("an address"));
+    let refused = sut.apply(vec![meant_for("three", "240.0.0.1:80"), meant_for("four", "240.0.0.4:0")]);
+    let whys: Vec<_> = refused.iter().map(|rejection| rejection.why.as_str()).collect();
+    assert!(whys[0].contains("is taken over by the listener one"), "{whys:?}");
+    assert!(whys[1].contains("needs a port"), "{whys:?}");
+    assert_eq!(sut.apply(vec![meant_for("one", "240.0.0.1:81"), meant_for("two", "240.0.0.2:80")]), []);
+    assert_eq!(sut.apply(vec![meant_for("three", "240.0.0.1:80")]), []);
+}
+
+#[tokio::test]
+async fn the_network_of_a_workload_is_never_taken_for_the_proxys_own() {
+    let one = Origin::answering(ONE).await;
+    let sut = Sut::start(vec![]);
+    let mut inside = cluster("a", &[one.address]);
+    inside.network = meshwork_model::proxy::Network::Workload;
+    let refused = sut.apply(vec![Resource::Cluster(inside), web(vec![route("/", &[("a", 1)])])]);
+    assert!(refused[0].why.starts_with("upstream_bind_config:"), "{refused:?}");
+    assert_eq!(sut.client().await.call(GET).await.header("x-meshwork-reason"), Some("MW0202"));
+    assert_eq!(one.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_host_is_looked_up_and_called() {
+    let one = Origin::answering(ONE).await;
+    let by_name = |name: &str| {
+        let host = DnsHost { host: name.into(), port: one.address.port() };
+        Resource::Cluster(Cluster { discovery: Discovery::Dns(host), service: None, ..cluster("a", &[]) })
+    };
+    let sut = Sut::start(vec![by_name("name.invalid"), web(vec![route("/", &[("a", 1)])])]);
+    let mut client = sut.client().await;
+    assert_eq!(client.call(GET).await.header("x-meshwork-reason"), Some("MW0301"));
+    assert_eq!(sut.apply(vec![by_name("localhost")]), []);
+    soon(async {
+        while client.call(GET).await.status() != 200 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(client.call(GET).await.body, "one");
+    let metrics = sut.registry.prometheus_text();
+    assert!(metrics.contains("destination_service=\"localhost\""), "{metrics}");
 }

@@ -1,6 +1,7 @@
 //! `meshwork sidecar`.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,8 +12,9 @@ use meshwork_data_plane::{self as data_plane, NodeLabels};
 use meshwork_identity::IdentitySource;
 use meshwork_model::proxy::Workload;
 use meshwork_telemetry::{Registry, ResourceAttributes, push_otlp};
-use meshwork_xds::{self as xds, grpc::Denied};
-use tokio::sync::oneshot;
+use meshwork_xds::grpc::{Denied, Ended};
+use meshwork_xds::{self as xds, client::Health};
+use tokio::sync::{oneshot, watch};
 use tonic::transport::Channel;
 use tracing::{Instrument, info_span};
 
@@ -36,6 +38,9 @@ pub(crate) struct Sidecar {
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "10s")]
     push_metrics: Duration,
 }
+
+/// How long the control plane may take to know that we leave; past it, the lease ends by itself.
+const LEAVE: Duration = Duration::from_secs(1);
 
 impl Sidecar {
     pub(crate) fn run(self) -> anyhow::Result<()> {
@@ -61,11 +66,20 @@ impl Sidecar {
         let (address, identity) = (enrolled.control_plane, Arc::clone(&enrolled.identity));
         let control_plane = info_span!("control-plane", %address);
         let apply = |update| proxy.apply(update);
-        let discovery = xds::grpc::run_client(channel, session, apply, memory::give_back);
+        // Without a word of its own a workload counts as ready, or as probed.
+        let (health, reports) = watch::channel(None);
+        let discovery = xds::grpc::run_client(channel, session, reports, apply, memory::give_back);
+        let mut discovery = pin!(discovery.instrument(control_plane));
         tokio::select! {
             () = enrolled.keep_fresh() => {}
-            denied = discovery.instrument(control_plane) => return Err(refusal(address, &identity, &denied)),
-            () = signals.asked() => {}
+            ended = &mut discovery => if let Ended::Denied(denied) = ended {
+                return Err(refusal(address, &identity, &denied));
+            },
+            () = signals.asked() => {
+                // Before the drain, so that nobody is sent here while it lasts.
+                health.send_replace(Some(Health::Leaving));
+                drop(tokio::time::timeout(LEAVE, discovery).await);
+            }
         }
         signals.drain(&proxy, self.serving.drain_time()).await?;
         // The last push tells what the drain still carried.

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Handler, PeerIdentity, Stream, wire};
+use crate::client::Health;
 use crate::node::Node;
 use crate::pb::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
@@ -44,6 +45,7 @@ trait Messages: Send + 'static {
     type Response: Send + 'static;
     const PROTOCOL: Protocol;
     fn node(message: &Self::Request) -> Option<&crate::pb::core::Node>;
+    fn health(message: &Self::Request) -> Option<Health>;
     fn read(message: Self::Request) -> Option<server::Request>;
     fn write(response: server::Response) -> Self::Response;
 }
@@ -58,6 +60,9 @@ impl Messages for Delta {
 
     fn node(message: &Self::Request) -> Option<&crate::pb::core::Node> {
         message.node.as_ref()
+    }
+    fn health(message: &Self::Request) -> Option<Health> {
+        wire::health(&message.type_url, message.error_detail.as_ref())
     }
     fn read(message: Self::Request) -> Option<server::Request> {
         wire::from_delta(message)
@@ -74,6 +79,9 @@ impl Messages for Whole {
 
     fn node(message: &Self::Request) -> Option<&crate::pb::core::Node> {
         message.node.as_ref()
+    }
+    fn health(message: &Self::Request) -> Option<Health> {
+        wire::health(&message.type_url, message.error_detail.as_ref())
     }
     fn read(message: Self::Request) -> Option<server::Request> {
         wire::from_whole(message)
@@ -179,6 +187,10 @@ impl<M: Messages> Open<M> {
             self.stream.node = Node::of(M::node(&message));
             let connected = self.handler.connect(&self.stream);
             self.snapshots = Some(connected.map_err(|denied| Status::permission_denied(denied.0))?);
+        }
+        if let Some(health) = M::health(&message) {
+            self.handler.health(&self.stream, health);
+            return Ok(());
         }
         let Some(request) = M::read(message) else {
             // Other types have no resources here; who asks for them gets none.

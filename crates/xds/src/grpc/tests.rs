@@ -9,7 +9,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Endpoint, Server};
 
 use super::*;
-use crate::client::Session;
+use crate::client::{Health, Session};
 use crate::resource::{Rejection, Update};
 use crate::{Dialect, SdsSource, encode};
 
@@ -41,6 +41,7 @@ fn snapshot(resources: &[Resource]) -> Arc<Snapshot> {
 struct ControlPlane {
     snapshots: Mutex<watch::Sender<Arc<Snapshot>>>,
     events: Mutex<Vec<Event>>,
+    health: watch::Sender<Vec<Health>>,
     gone: watch::Sender<usize>,
 }
 
@@ -48,7 +49,7 @@ impl ControlPlane {
     fn new(resources: &[Resource]) -> Arc<Self> {
         let (gone, _) = watch::channel(0);
         let snapshots = Mutex::new(watch::Sender::new(snapshot(resources)));
-        Arc::new(Self { snapshots, events: Mutex::default(), gone })
+        Arc::new(Self { snapshots, events: Mutex::default(), health: watch::Sender::default(), gone })
     }
 
     fn publish(&self, resources: &[Resource]) {
@@ -77,6 +78,12 @@ impl Handler for ControlPlane {
     fn wanted(&self, _: &Stream, _: Kind, _: &[String]) {}
     fn report(&self, _: &Stream, event: Event) {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+    fn health(&self, _: &Stream, health: Health) {
+        if health == Health::Leaving {
+            self.restart(&[]);
+        }
+        self.health.send_modify(|said| said.push(health));
     }
     fn disconnect(&self, _: &Stream) {
         self.gone.send_modify(|gone| *gone += 1);
@@ -110,6 +117,11 @@ fn node(id: &str) -> Node {
     Node { id: id.to_owned(), user_agent: "meshwork".to_owned(), metadata, ..Node::default() }
 }
 
+/// Says nothing of its health.
+fn silent() -> watch::Receiver<Option<Health>> {
+    watch::channel(None).1
+}
+
 fn names(update: &Update) -> Vec<String> {
     let upserts = update.upserts.iter().map(|resource| resource.name().to_owned());
     upserts.chain(update.removed.iter().map(|(_, name)| format!("-{name}"))).collect()
@@ -126,7 +138,7 @@ async fn updates_arrive_and_refusals_come_back() {
         let bad = update.upserts.iter().filter(|resource| resource.name() == "bad");
         bad.map(|bad| Rejection { kind: bad.kind(), name: "bad".into(), why: "field x: no".into() }).collect()
     };
-    let client = run_client(channel, Session::new(node("n")), apply, || ());
+    let client = run_client(channel, Session::new(node("n")), silent(), apply, || ());
     let script = async {
         assert_eq!(updates.recv().await.unwrap(), ["a", "bad"]);
         assert_eq!(updates.recv().await.unwrap(), ["a"]);
@@ -163,7 +175,7 @@ async fn a_stream_that_the_control_plane_ends_is_opened_anew_and_goes_on_where_i
         seen.try_send(names(&update)).unwrap();
         Vec::new()
     };
-    let client = run_client(channel, Session::new(node("n")), apply, || ());
+    let client = run_client(channel, Session::new(node("n")), silent(), apply, || ());
     let script = async {
         assert_eq!(updates.recv().await.unwrap(), ["a"]);
         handler.restart(&[cluster("a", 1), cluster("b", 1)]);
@@ -173,6 +185,38 @@ async fn a_stream_that_the_control_plane_ends_is_opened_anew_and_goes_on_where_i
         _ = client => panic!("a client that is let in never ends"),
         ended = tokio::time::timeout(DEADLINE, script) => ended.unwrap(),
     }
+    task.abort();
+}
+
+#[tokio::test]
+async fn health_is_told_on_every_stream_and_leaving_is_answered() {
+    let handler = ControlPlane::new(&[cluster("a", 1)]);
+    let (address, task) = serve(Arc::clone(&handler), true).await;
+    let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
+    let unready = Health::Unready("no answer".into());
+    let (health, reports) = watch::channel(Some(unready.clone()));
+    let client = run_client(channel, Session::new(node("n")), reports, |_| Vec::new(), || ());
+    let script = async {
+        let mut said = handler.health.subscribe();
+        let mut until = async |expected: &[Health]| {
+            tokio::time::timeout(DEADLINE, said.wait_for(|said| *said == expected)).await.unwrap().unwrap();
+        };
+        until(&[unready.clone()]).await;
+        health.send_replace(Some(Health::Ready));
+        until(&[unready.clone(), Health::Ready]).await;
+        handler.restart(&[cluster("a", 1)]);
+        until(&[unready.clone(), Health::Ready, Health::Ready]).await;
+        health.send_replace(Some(Health::Leaving));
+        std::future::pending::<()>().await;
+    };
+    let ended = async {
+        tokio::select! {
+            ended = client => ended,
+            () = script => unreachable!("it waits"),
+        }
+    };
+    assert_eq!(tokio::time::timeout(DEADLINE, ended).await.unwrap(), Ended::Left);
+    assert_eq!(handler.health.borrow().last(), Some(&Health::Leaving));
     task.abort();
 }
 
@@ -200,9 +244,9 @@ async fn who_proves_no_identity_gets_no_stream() {
 async fn a_client_that_is_denied_from_the_start_ends() {
     let (address, task) = serve(ControlPlane::new(&[]), true).await;
     let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
-    let client = run_client(channel, Session::new(node("stranger")), |_| Vec::new(), || ());
-    let denied = tokio::time::timeout(DEADLINE, client).await.unwrap();
-    assert_eq!(denied.0, "you are nobody here");
+    let client = run_client(channel, Session::new(node("stranger")), silent(), |_| Vec::new(), || ());
+    let ended = tokio::time::timeout(DEADLINE, client).await.unwrap();
+    assert_eq!(ended, Ended::Denied(Denied("you are nobody here".to_owned())));
     task.abort();
 }
 

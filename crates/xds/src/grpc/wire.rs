@@ -26,8 +26,43 @@ struct FieldViolation {
 }
 
 const BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
+/// gRPC's `CANCELLED`.
+const CANCELLED: i32 = 1;
 /// gRPC's `INVALID_ARGUMENT`.
 const INVALID_ARGUMENT: i32 = 3;
+/// gRPC's `UNAVAILABLE`.
+const UNAVAILABLE: i32 = 14;
+
+/// The type of requests that ask for nothing, and say how a workload is: not ready, where they carry an error.
+/// Source: Istio `pilot/pkg/xds/v3/model.go`, `HealthInfoType`.
+const HEALTH: &str = "type.googleapis.com/istio.v1.HealthInformation";
+
+/// Reads what a message of this type says of a workload's health; `None` for another type.
+pub(super) fn health(type_url: &str, error: Option<&pb::Status>) -> Option<client::Health> {
+    (type_url == HEALTH).then(|| match error {
+        None => client::Health::Ready,
+        Some(status) if status.code == CANCELLED => client::Health::Leaving,
+        Some(status) => client::Health::Unready(status.message.as_str().into()),
+    })
+}
+
+/// Writes a report of health.
+pub(super) fn health_report(
+    health: &client::Health,
+    node: Option<&Node>,
+) -> pb::discovery::DeltaDiscoveryRequest {
+    let status = |code, message: &str| pb::Status { code, message: message.to_owned(), details: Vec::new() };
+    pb::discovery::DeltaDiscoveryRequest {
+        node: node.map(Node::to_message),
+        type_url: HEALTH.to_owned(),
+        error_detail: match health {
+            client::Health::Ready => None,
+            client::Health::Unready(why) => Some(status(UNAVAILABLE, why)),
+            client::Health::Leaving => Some(status(CANCELLED, "it leaves")),
+        },
+        ..pb::discovery::DeltaDiscoveryRequest::default()
+    }
+}
 
 /// Reads a delta request; `None` for a type that we do not serve.
 pub(super) fn from_delta(message: pb::discovery::DeltaDiscoveryRequest) -> Option<server::Request> {

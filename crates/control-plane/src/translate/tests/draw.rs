@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use meshwork_model::proxy::{
-    Cluster, Discovery, Domain, Endpoints, FilterChain, HeaderTest, HttpFilter, NetworkFilter, PathMatch,
-    Rbac, Resource, Route, RouteAction, RouteSource, RouteTable, StringMatch,
+    ChainMatch, Cluster, Discovery, Domain, Endpoints, FilterChain, HeaderTest, HttpFilter, Network,
+    NetworkFilter, PathMatch, PathNormalization, Rbac, Resource, Route, RouteAction, RouteSource, RouteTable,
+    StringMatch,
 };
 
 pub(super) fn resources(resources: &[Resource]) -> String {
@@ -23,7 +24,14 @@ fn resource(resource: &Resource) -> String {
         Resource::Routes(table) => format!("routes {}\n{}", table.name, routes(table)),
         Resource::Listener(listener) => {
             let address = listener.address.map_or("no address".to_owned(), |a| a.to_string());
-            let mut text = format!("listener {} ({:?}, {address})\n", listener.name, listener.direction);
+            let more: Vec<String> = listener.additional_addresses.iter().map(ToString::to_string).collect();
+            let more = if more.is_empty() { String::new() } else { format!(" and {}", more.join(" and ")) };
+            let sockets = if listener.bind_to_port { "" } else { ", no sockets" };
+            let hands_over = if listener.use_original_dst { ", hands over" } else { "" };
+            let mut text = format!(
+                "listener {} ({:?}, {address}{more}{sockets}{hands_over})\n",
+                listener.name, listener.direction
+            );
             for one in &listener.chains {
                 text.push_str(&chain(one));
             }
@@ -34,6 +42,10 @@ fn resource(resource: &Resource) -> String {
 
 fn chain(chain: &FilterChain) -> String {
     let mut text = format!("  chain {}\n", chain.name);
+    if chain.matches != ChainMatch::default() {
+        assert!(chain.matches.alpn.is_empty());
+        let _ = writeln!(text, "    for {:?} {:?}", chain.matches.transport, chain.matches.server_names);
+    }
     if let Some(tls) = &chain.tls {
         let client = if tls.require_client_certificate { "demands" } else { "asks for" };
         let roots = tls.validation.as_deref().unwrap_or("none");
@@ -43,8 +55,9 @@ fn chain(chain: &FilterChain) -> String {
     match &chain.filter {
         NetworkFilter::Http(http) => {
             let paths = http.paths;
-            assert!(paths.rfc3986 && paths.merge_slashes && paths.reject_escaped_slashes);
-            assert!(http.generate_request_id);
+            let is_safe = paths.rfc3986 && paths.merge_slashes && paths.reject_escaped_slashes;
+            let is_untouched = paths == PathNormalization::default() && !http.generate_request_id;
+            assert!(is_untouched && chain.name.as_ref() == "outside" || is_safe && http.generate_request_id);
             let source = match &http.routes {
                 RouteSource::Named(name) => format!("routes {name}\n"),
                 RouteSource::Inline(table) => format!("routes inline\n{}", indent(&routes(table))),
@@ -79,7 +92,9 @@ fn policy(rbac: &Rbac) -> String {
 fn routes(table: &RouteTable) -> String {
     let mut text = String::new();
     for host in &table.hosts {
-        assert_eq!(host.domains, [Domain::Any]);
+        if host.domains != [Domain::Any] {
+            let _ = writeln!(text, "  for {:?}", host.domains);
+        }
         for one in &host.routes {
             let _ = writeln!(text, "  {}", route(one));
         }
@@ -124,8 +139,9 @@ fn route(route: &Route) -> String {
 fn cluster(cluster: &Cluster) -> String {
     let service =
         cluster.service.as_ref().map_or("no service".to_owned(), |s| format!("{}/{}", s.namespace, s.name));
+    let network = if cluster.network == Network::Workload { ", in the workload's network" } else { "" };
     let mut text = format!(
-        "cluster {} ({service}, {:?}, {:?}, connects in {:?})\n",
+        "cluster {} ({service}, {:?}, {:?}, connects in {:?}{network})\n",
         cluster.name, cluster.protocol, cluster.balancing, cluster.connect_timeout
     );
     match &cluster.discovery {

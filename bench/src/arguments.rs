@@ -53,6 +53,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) list: bool,
 
+    /// Takes orders for loads on this socket: how a scenario runs its load in a workload
+    #[arg(long, hide = true, value_name = "SOCKET")]
+    pub(crate) load_on: Option<PathBuf>,
+
     /// Counts instructions per request in user space, under callgrind: the same on a busy machine
     #[arg(long, conflicts_with_all = ["quick", "only", "contenders"])]
     pub(crate) instructions: bool,

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
+use crate::load::{Done, Load};
+use crate::mesh::Mesh;
 use crate::origin::Origin;
 use crate::process::{Cpu, PROXY_CORE, Process};
 use crate::scenario::Entry;
@@ -38,11 +40,17 @@ pub(crate) struct Contender {
     /// Where its first hop listens.
     pub(crate) address: SocketAddr,
     hops: Vec<Process>,
+    /// Where its hops are sidecars.
+    mesh: Option<Mesh>,
 }
 
 impl Contender {
     /// Starts the hops of an entry in front of the origin, the last one first.
     pub(crate) fn start(entry: &Entry, dir: &Path, origin: &Origin) -> anyhow::Result<Self> {
+        if let Some(way) = entry.way {
+            let mesh = Some(Mesh::start(&entry.file(), dir, way)?);
+            return Ok(Self { address: local(0), hops: Vec::new(), mesh });
+        }
         let mut targets = origin.ports(entry.hops.last().context("an entry without hops")?);
         let mut hops = Vec::new();
         for (index, flags) in entry.hops.iter().enumerate().rev() {
@@ -55,22 +63,42 @@ impl Contender {
             hops.push(start(entry, dir, &flags, port, targets)?);
             targets = [port; 2];
         }
-        Ok(Self { address: local(targets[0]), hops })
+        Ok(Self { address: local(targets[0]), hops, mesh: None })
+    }
+
+    /// Runs a load against it. `dir` has the TLS material; `ready` is called when connections that stay are open.
+    pub(crate) fn run(
+        &self,
+        load: Load,
+        time: Duration,
+        dir: &Path,
+        ready: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Done> {
+        match &self.mesh {
+            Some(mesh) => mesh.run(load, time, ready),
+            None => load.run(self.address, time, dir, ready),
+        }
+    }
+
+    /// CPU time so far of the programs that load and origin are, where they are part of it.
+    pub(crate) fn programs(&self) -> anyhow::Result<Option<Cpu>> {
+        self.mesh.as_ref().map(Mesh::programs).transpose()
     }
 
     /// CPU time of all hops so far.
     pub(crate) fn cpu(&self) -> anyhow::Result<Cpu> {
-        let mut sum = Cpu::default();
-        for hop in &self.hops {
-            let cpu = hop.cpu()?;
-            sum = Cpu { user: sum.user + cpu.user, system: sum.system + cpu.system };
+        match &self.mesh {
+            Some(mesh) => mesh.cpu(),
+            None => self.hops.iter().map(Process::cpu).sum(),
         }
-        Ok(sum)
     }
 
     /// Resident memory of all hops, KiB.
     pub(crate) fn memory_kib(&self) -> anyhow::Result<f64> {
-        self.hops.iter().map(Process::memory_kib).sum()
+        match &self.mesh {
+            Some(mesh) => mesh.memory_kib(),
+            None => self.hops.iter().map(Process::memory_kib).sum(),
+        }
     }
 }
 

@@ -5,12 +5,15 @@
 
 pub(crate) mod client;
 mod h2load;
+pub(crate) mod remote;
 mod tls;
 mod wrk;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::statistics::percentile;
 
@@ -47,7 +50,7 @@ pub(crate) enum Request {
 }
 
 /// What a load has counted. Any failure is an error instead.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Done {
     /// Requests, round trips or handshakes.
     pub(crate) operations: u64,
@@ -59,7 +62,7 @@ pub(crate) struct Done {
 }
 
 /// Milliseconds.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Latencies {
     pub(crate) p50: f64,
     pub(crate) p90: f64,

@@ -13,6 +13,7 @@ mod contender;
 mod instructions;
 mod load;
 mod measure;
+mod mesh;
 mod metric;
 mod origin;
 mod process;
@@ -29,6 +30,9 @@ use results::Results;
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let Some(socket) = &arguments.load_on {
+        return load::remote::serve(socket);
+    }
     if arguments.list {
         return print(&report::list(&arguments.plan()?));
     }

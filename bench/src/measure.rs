@@ -88,7 +88,7 @@ fn loaded(scenario: &Scenario, dir: &Path, origin: &Origin, bar: &ProgressBar) -
     let mut lanes: Vec<_> = scenario.entries.iter().map(|entry| Lane::start(entry, dir, origin)).collect();
     for lane in &mut lanes {
         lane.sample(|contender| {
-            scenario.load.run(contender.address, Duration::from_secs(WARM_UP), dir, || Ok(()))?;
+            contender.run(scenario.load, Duration::from_secs(WARM_UP), dir, || Ok(()))?;
             Ok(Sample::new())
         });
     }
@@ -105,10 +105,14 @@ fn loaded(scenario: &Scenario, dir: &Path, origin: &Origin, bar: &ProgressBar) -
 }
 
 fn sample(scenario: &Scenario, contender: &Contender, dir: &Path) -> anyhow::Result<Sample> {
-    let mut before = Cpu::default();
-    let ready = || contender.cpu().map(|cpu| before = cpu);
-    let done = scenario.load.run(contender.address, Duration::from_secs(scenario.seconds), dir, ready)?;
+    let (mut before, mut programs) = (Cpu::default(), None);
+    let ready = || {
+        (before, programs) = (contender.cpu()?, contender.programs()?);
+        Ok(())
+    };
+    let done = contender.run(scenario.load, Duration::from_secs(scenario.seconds), dir, ready)?;
     let cpu = contender.cpu()? - before;
+    let programs = contender.programs()?.zip(programs).map(|(now, before)| now - before);
     #[expect(clippy::cast_precision_loss, reason = "counts of seconds")]
     let (operations, bytes) = (done.operations as f64, done.bytes as f64);
     let mut sample =
@@ -125,6 +129,9 @@ fn sample(scenario: &Scenario, contender: &Contender, dir: &Path) -> anyhow::Res
             sample.insert(Metric::CpuPerRequest, cpu.seconds() * 1e6 / operations);
             sample.insert(Metric::UserPerRequest, cpu.user.as_secs_f64() * 1e6 / operations);
         }
+    }
+    if let Some(programs) = programs {
+        sample.insert(Metric::ProgramsPerRequest, programs.seconds() * 1e6 / operations);
     }
     if let (Some(latencies), false) = (done.latencies, scenario.lead == Metric::CpuPerGib) {
         sample.extend([

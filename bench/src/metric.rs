@@ -10,6 +10,8 @@ pub(crate) enum Metric {
     CpuPerRequest,
     /// The user part of it.
     UserPerRequest,
+    /// User and system time per request of load and origin, where they are part of what is measured.
+    ProgramsPerRequest,
     /// CPU time per GiB that passes, both directions counted.
     CpuPerGib,
     /// TLS handshakes for a second of CPU time.
@@ -40,6 +42,7 @@ impl Metric {
         match self {
             Self::CpuPerRequest => "CPU µs/request",
             Self::UserPerRequest => "user µs",
+            Self::ProgramsPerRequest => "programs’ µs",
             Self::CpuPerGib => "CPU ms/GiB",
             Self::HandshakesPerCpuSecond => "handshakes/CPU-s",
             Self::PerSecond => "per second",

@@ -12,7 +12,7 @@ use crate::load::runtime;
 use crate::process::{LOAD_CORE, Process};
 
 /// Bytes of the small answer.
-const SMALL: usize = 1024;
+pub(crate) const SMALL: usize = 1024;
 /// Bytes of the large one.
 pub(crate) const LARGE: usize = 1024 * 1024;
 /// Bytes that the echo takes at once.

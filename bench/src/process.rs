@@ -1,6 +1,7 @@
 //! Processes: pinned, measured, ended when dropped.
 
-use std::ops::Sub;
+use std::iter::Sum;
+use std::ops::{Add, Sub};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -56,9 +57,25 @@ impl Process {
         let mut sum = Cpu::default();
         for id in self.family()? {
             let cpu = cpu(id)?;
-            sum = Cpu { user: sum.user + cpu.user, system: sum.system + cpu.system };
+            sum = sum + cpu;
         }
         Ok(sum)
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The process, its children, their children and so on.
+    pub(crate) fn descendants(&self) -> Vec<u32> {
+        let mut all = vec![self.id()];
+        let mut at = 0;
+        while let Some(id) = all.get(at).copied() {
+            all.extend(children(id).unwrap_or_default());
+            at += 1;
+        }
+        all
     }
 
     /// Resident memory, KiB: of the largest process of the family, which is the one that works.
@@ -82,9 +99,13 @@ impl Process {
     /// The process and its direct children (nginx works in one).
     fn family(&self) -> anyhow::Result<Vec<u32>> {
         let id = self.child.id();
-        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
-        Ok(std::iter::once(id).chain(children.split_whitespace().filter_map(|c| c.parse().ok())).collect())
+        Ok(std::iter::once(id).chain(children(id)?).collect())
     }
+}
+
+fn children(id: u32) -> std::io::Result<Vec<u32>> {
+    let text = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+    Ok(text.split_whitespace().filter_map(|child| child.parse().ok()).collect())
 }
 
 impl Drop for Process {
@@ -111,6 +132,20 @@ impl Sub for Cpu {
     }
 }
 
+impl Add for Cpu {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { user: self.user + other.user, system: self.system + other.system }
+    }
+}
+
+impl Sum for Cpu {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), Add::add)
+    }
+}
+
 impl Cpu {
     /// User and system time, seconds.
     pub(crate) fn seconds(self) -> f64 {
@@ -125,8 +160,8 @@ fn signal(id: u32, signal: Signal) {
     }
 }
 
-/// Source: proc(5), `/proc/pid/stat`, fields 14 and 15, in clock ticks.
-fn cpu(id: u32) -> anyhow::Result<Cpu> {
+/// CPU time of a process so far. Source: proc(5), `/proc/pid/stat`, fields 14 and 15, in clock ticks.
+pub(crate) fn cpu(id: u32) -> anyhow::Result<Cpu> {
     let text = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
     let rest = text.rsplit_once(')').context("no name in stat")?.1;
     let mut fields = rest.split_whitespace().skip(11);
@@ -137,7 +172,8 @@ fn cpu(id: u32) -> anyhow::Result<Cpu> {
     Ok(Cpu { user: next()?, system: next()? })
 }
 
-fn memory_kib(id: u32) -> anyhow::Result<f64> {
+/// Resident memory of a process.
+pub(crate) fn memory_kib(id: u32) -> anyhow::Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{id}/status"))?;
     let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").trim().parse()?)

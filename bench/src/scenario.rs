@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::contender::{Binary, Program};
 use crate::load::{Load, Request};
+use crate::mesh::Way;
 use crate::metric::Metric;
 
 /// For each hop, from client to origin, the flags that choose the parts of its config template.
@@ -34,6 +35,8 @@ pub(crate) struct Entry {
     pub(crate) hops: Hops,
     /// Which build of ours.
     pub(crate) binary: Option<PathBuf>,
+    /// Where the hops are sidecars of a mesh: how programs reach them.
+    pub(crate) way: Option<Way>,
 }
 
 const PLAIN: Hops = &[&[]];
@@ -52,7 +55,7 @@ const EVERYBODY: &[Program] = &[Meshwork, Envoy, Nginx, Haproxy];
 
 /// All scenarios.
 pub(crate) fn all() -> Vec<Scenario> {
-    [http1(), tcp(), mtls(), memory(), two_hops(), http2()].into_iter().flatten().collect()
+    [http1(), tcp(), mtls(), memory(), two_hops(), http2(), capture()].into_iter().flatten().collect()
 }
 
 fn http1() -> Vec<Scenario> {
@@ -159,6 +162,21 @@ fn http2() -> Vec<Scenario> {
     ]
 }
 
+fn capture() -> Vec<Scenario> {
+    let entries = || {
+        let entry = |label, way| Entry { way: Some(way), ..Entry::new(label, Meshwork, &[]) };
+        vec![entry("meshwork (explicit)", Way::Explicit), entry("meshwork (namespace)", Way::Namespace)]
+    };
+    let load = |connections, request| Load::Requests { connections, request, tls: false };
+    let kept = "Two sidecars of a mesh, mTLS between, keep-alive, 1 KiB, 64 connections: capture beside explicit ports";
+    let new = "Two sidecars of a mesh, 1 KiB, a new connection for each request, 16 at a time: capture beside explicit ports";
+    vec![
+        Scenario::new("capture", kept, load(64, Request::Small), entries()),
+        Scenario::new("capture-new-connections", new, load(16, Request::SmallOnNewConnection), entries())
+            .seconds(2),
+    ]
+}
+
 fn among(programs: &[Program], hops: Hops) -> Vec<Entry> {
     programs.iter().map(|program| Entry::new(program.name(), *program, hops)).collect()
 }
@@ -215,7 +233,7 @@ pub(crate) const WARM_UP: u64 = 1;
 
 impl Entry {
     fn new(label: &str, program: Program, hops: Hops) -> Self {
-        Self { label: label.to_owned(), program, hops, binary: None }
+        Self { label: label.to_owned(), program, hops, binary: None, way: None }
     }
 
     /// The program's file.

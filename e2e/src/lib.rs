@@ -11,12 +11,16 @@
 )]
 #![expect(clippy::print_stderr, reason = "a failed test shows what the programs beside it said")]
 
+pub mod captured;
 pub mod http;
+pub mod inside;
+pub mod leftovers;
 pub mod mesh;
 pub mod nginx;
 pub mod origin;
 pub mod program;
 pub mod proxy;
+pub mod user;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -52,6 +56,11 @@ pub fn peer(path: &str) -> PathBuf {
 /// A loopback address whose port was free just now.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port")
+}
+
+/// Reads what a program has printed as JSON.
+pub fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
 /// Waits until `what` holds, and panics with its name where it does not within [`DEADLINE`].

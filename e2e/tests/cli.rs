@@ -17,6 +17,8 @@ fn every_command_has_a_help_text() {
         "demo",
         "control-plane",
         "token",
+        "run",
+        "check",
         "sidecar",
         "proxy",
         "envoy-bootstrap",

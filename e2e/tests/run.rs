@@ -76,7 +76,7 @@ fn web_servers_and_clients_meet_by_name_on_the_port_that_everybody_listens_on() 
     assert!(seen["addresses"]["6"][0].as_str().is_some_and(|a| a.starts_with("fd6d:6573:6877:")), "{seen:#}");
 
     e2e::eventually("the edges are known, with mTLS", || {
-        let mtls = |from, to| mesh.edge(from, to).is_some_and(|e| e["mtls"] == true && e["success"] == 1.0);
+        let mtls = |from, to| mesh.edge(from, to).is_some_and(|e| e["mtls"] == true && e["requests"] != 0);
         mtls("client", "web") && mtls("web", "catalog")
     });
     mesh.trace().look();
@@ -92,9 +92,10 @@ fn what_does_not_exist_is_said_to_be_so_at_once() {
     let said = client.run(&["getent", "ahosts", "no-such-service"]);
     assert_eq!(said.code, 2, "{said:?}");
     // Echo requests lead nowhere, and whoever sends them hears of it.
-    let said = client.run(&["ping", "-c", "1", "-W", "20", "192.0.2.1"]);
+    let asked = std::time::Instant::now();
+    let said = client.run(&["ping", "-c", "1", "-W", "40", "192.0.2.1"]);
     assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.stdout.contains("Packet filtered"), "{said:?}");
+    assert!(said.stdout.contains("0 received") && asked.elapsed().as_secs() < 30, "{said:?}");
     e2e::eventually("the log says what was refused", || client.log().contains("192.0.2.1"));
     let said = client.run(&["ping", "-c", "1", "127.0.0.1"]);
     assert_eq!(said.code, 0, "{said:?}");

@@ -35,19 +35,21 @@ fn a_shell_has_a_terminal_with_job_control() {
         ["type", "sleep 1; stty size\n"],
         ["expect", "41 97"],
         // Ctrl-C ends what runs, and neither the shell nor the mesh around it.
-        ["type", "sleep 1000\n"],
+        ["type", "sleep 1000.5\n"],
+        ["running", "sleep", "1000.5"],
         ["type", "\u{3}"],
         ["expect", "ready> "],
         ["type", "echo $((100+$?))\n"],
         ["expect", "230"],
         // Ctrl-Z stops it, fg brings it back.
-        ["type", "sleep 2000\n"],
+        ["type", "sleep 2000.5\n"],
+        ["running", "sleep", "2000.5"],
         ["type", "\u{1a}"],
         ["expect", "Stopped"],
         ["type", "jobs\n"],
-        ["expect", "Stopped +sleep 2000"],
+        ["expect", "Stopped +sleep 2000.5"],
         ["type", "fg\n"],
-        ["expect", "sleep 2000"],
+        ["expect", "fg\\s+sleep 2000.5"],
         ["type", "\u{3}"],
         ["expect", "ready> "],
         ["type", "sleep 3000 & kill %1; wait; echo $((50+5))\n"],
@@ -102,7 +104,7 @@ fn exit_codes_and_signals_pass_through() {
     let missing = run().finish(&["/no/such/program"]);
     assert_eq!(missing.status.code(), Some(127), "{missing:?}");
     assert!(missing.stderr.contains("/no/such/program"), "{missing:?}");
-    let forbidden = run().finish(&["/etc/hostname"]);
+    let forbidden = run().finish(&[mesh.file("plain", "no program\n")]);
     assert_eq!(forbidden.status.code(), Some(126), "{forbidden:?}");
 
     // A program that handles TERM ends as it wants to.
@@ -139,8 +141,11 @@ fn streams_folder_environment_and_user_are_the_callers() {
     assert!(output.status.success(), "{output:?}");
     let user = e2e::program::output(e2e::user::ordinary(&mut Command::new("id"), mesh.scratch()).arg("-u"));
     let home = mesh.scratch().join("home");
-    // Standard streams, and the folder that `ls` reads.
-    let expected = format!("through the pipe\n{folder}\n{user}this {}\n4\n", home.display());
+    // As many descriptors as without a mesh: standard streams, what the caller of all this left open, and the folder.
+    let mut without = Command::new("sh");
+    without.args(["-c", "ls /proc/self/fd | wc -l"]);
+    let open = e2e::program::output(e2e::user::ordinary(&mut without, mesh.scratch()));
+    let expected = format!("through the pipe\n{folder}\n{user}this {}\n{open}", home.display());
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     assert!(String::from_utf8_lossy(&output.stderr).contains("to-errors\n"), "{output:?}");
 }
@@ -163,7 +168,8 @@ fn the_proxy_is_ready_before_the_program_starts() {
 #[test]
 fn without_a_control_plane_the_program_does_not_start_and_the_reason_is_told() {
     let mut mesh = Mesh::start("");
-    let mut command = mesh.workload("program").command(&["echo", "started"]);
+    let run = mesh.workload("program").options(&["--ready-timeout", "5s"]);
+    let mut command = run.command(&["echo", "started"]);
     mesh.control_plane().kill();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("meshwork");
     let mut ended = None;

@@ -27,7 +27,7 @@ up)
   cp -r "$here/page" "$mesh/web/"
   "$meshwork" control-plane --config "$here/config" --state "$mesh/control-plane" --listen "$listen" --api "$api" &
   # Whatever ends this ends all of it; each program is waited for.
-  trap 'trap "" INT TERM; kill $(jobs -p) 2>/dev/null; wait' EXIT
+  trap 'trap "" INT TERM; kill $(jobs -p) 2>/dev/null || :; wait' EXIT
   trap 'exit 0' INT TERM
   until "$meshwork" edges --api "http://$api" >/dev/null 2>&1; do sleep 0.1; done
 

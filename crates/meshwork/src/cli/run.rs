@@ -324,8 +324,12 @@ mod tests {
         let request = run.request();
         assert_eq!((request.service_account.as_str(), request.namespace.as_str()), ("cart", "shop"));
         assert_eq!(request.labels.get(SERVICE_LABEL).map(String::as_str), Some("cart"));
-        let member =
-            joining::Member { trust_bundle: "b.pem".into(), state: "s".into(), token: Some("t".into()) };
+        let member = joining::Member {
+            trust_bundle: "b.pem".into(),
+            state: "s".into(),
+            token: Some("t".into()),
+            hidden: vec![],
+        };
         let line = run.sidecar(&member, 2, "warn").join(std::ffi::OsStr::new(" "));
         let line = line.to_str().expect("text");
         for part in [

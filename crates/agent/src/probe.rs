@@ -25,7 +25,7 @@ mod tests;
 pub use spec::{Check, Probe, ProbeError};
 
 /// How often a program that has not been ready yet is asked at least.
-const STARTING: Duration = Duration::from_millis(500);
+const STARTING: Duration = Duration::from_millis(100);
 /// What a command may take longer than its time-out, for whoever runs it to end it and to say so.
 const RUNNER_GRACE: Duration = Duration::from_secs(1);
 

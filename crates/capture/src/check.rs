@@ -68,7 +68,8 @@ fn attempt(parent: &Way) -> io::Result<()> {
     let forked = namespace::fork(CHILD_NAMESPACES);
     parent.send(&[Tried::new(Step::Namespaces, &forked)], &[])?;
     let Some(child) = forked? else {
-        let plan = Plan { workers: 2, namespace: "default".to_owned() };
+        let hidden = vec![std::env::temp_dir()];
+        let plan = Plan { workers: 2, namespace: "default".to_owned(), hidden };
         let (mut tried, _made) = set_up::set_up(&plan);
         tried.push(Tried::new(Step::Privileges, &privileges::give_up()));
         std::process::exit(i32::from(parent.send(&tried, &[]).is_err()));

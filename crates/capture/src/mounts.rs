@@ -69,6 +69,20 @@ fn read(path: &str) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
+/// Mounts nothing over folders, as far as they are there: their owner runs the program, too, and modes would not keep it
+/// out.
+///
+/// # Errors
+/// The system forbids mounts.
+pub(crate) fn hide(folders: &[PathBuf]) -> io::Result<()> {
+    for folder in folders {
+        let Ok(folder) = fs::canonicalize(folder) else { continue };
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+        rustix::mount::mount("tmpfs", folder, "tmpfs", flags, c"size=4k,mode=0")?;
+    }
+    Ok(())
+}
+
 /// Mounts a `/proc` that shows this process namespace alone.
 ///
 /// # Errors

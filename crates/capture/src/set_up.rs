@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use crate::addresses::{SIDECAR, WORKLOAD};
 use crate::mounts;
@@ -23,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) workers: usize,
     /// The mesh's namespace in which names are looked up first.
     pub(crate) namespace: String,
+    /// Folders that the program does not see.
+    pub(crate) hidden: Vec<PathBuf>,
 }
 
 /// What was made.
@@ -50,6 +53,7 @@ pub(crate) fn set_up(plan: &Plan) -> (Vec<Tried>, Option<Made>) {
     let refused = refused::open();
     note(Step::Log, &refused.as_ref().map(|_| ()).map_err(copy));
     note(Step::Names, &mounts::names(&plan.namespace));
+    note(Step::Hidden, &mounts::hide(&plan.hidden));
     note(Step::Proc, &mounts::proc());
     if Missing::any(&tried) {
         return (tried, None);

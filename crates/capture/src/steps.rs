@@ -33,6 +33,8 @@ pub enum Step {
     Log,
     /// `resolv.conf` and `nsswitch.conf` of the workload's own.
     Names,
+    /// Folders that the program does not see: private keys lie there.
+    Hidden,
     /// A `/proc` of the workload's own.
     Proc,
     /// The program's having no privileges.
@@ -41,7 +43,7 @@ pub enum Step {
 
 impl Step {
     /// All, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::UserNamespace,
         Self::Ids,
         Self::Namespaces,
@@ -52,6 +54,7 @@ impl Step {
         Self::Steering,
         Self::Log,
         Self::Names,
+        Self::Hidden,
         Self::Proc,
         Self::Privileges,
     ];
@@ -80,6 +83,7 @@ impl fmt::Display for Step {
             Self::Steering => "connections and queries reach the proxy",
             Self::Log => "log of refused packets",
             Self::Names => "resolv.conf and nsswitch.conf",
+            Self::Hidden => "hiding folders with private keys",
             Self::Proc => "/proc",
             Self::Privileges => "giving up privileges",
         })

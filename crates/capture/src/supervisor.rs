@@ -57,6 +57,8 @@ pub struct Run {
     pub workers: usize,
     /// The mesh's namespace, in which names are looked up first.
     pub namespace: String,
+    /// Folders that the program does not see: those of private keys.
+    pub hidden: Vec<PathBuf>,
     /// The control plane, to say whether it is there.
     pub control_plane: SocketAddr,
     /// How long the sidecar may take until it is ready for the first time.
@@ -157,7 +159,7 @@ fn start_init(run: &Run, before: Before) -> Result<(Pid, Way), RunError> {
         return Ok((pid, ours));
     }
     drop(ours);
-    let plan = Plan { workers: run.workers, namespace: run.namespace.clone() };
+    let plan = Plan { workers: run.workers, namespace: run.namespace.clone(), hidden: run.hidden.clone() };
     let mut environment: BTreeMap<_, _> =
         run.environment.iter().cloned().map(|(name, value)| (name, Some(value))).collect();
     environment.extend(run.lifeline.clone().map(|variable| (variable, None)));

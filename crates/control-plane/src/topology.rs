@@ -78,6 +78,9 @@ fn live_edge(edge: &hub::Edge, mesh: &Mesh) -> Edge {
     let to = if mesh.workloads.contains_key(&Key::new(edge.to_namespace.as_str(), edge.to_workload.as_str()))
     {
         End::pod(edge.to_namespace.as_str(), edge.to_workload.as_str())
+    } else if edge.to == UNKNOWN {
+        // It is outside the mesh, or nowhere.
+        End::Outside(UNKNOWN.to_owned())
     } else {
         End::service(edge.to_namespace.as_str(), edge.to.as_str())
     };

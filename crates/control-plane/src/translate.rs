@@ -24,6 +24,7 @@ use meshwork_model::proxy::{Resource, ServiceName};
 use meshwork_xds::Dialect;
 
 use crate::addresses::Addresses;
+pub(crate) use endpoints::serves;
 
 /// All that is known of the mesh at one moment. Immutable; every change makes a new one.
 #[derive(Clone, Debug, Default)]

@@ -118,12 +118,14 @@ impl World {
         state.counters.configs_refused += 1;
     }
 
-    /// The problems of the config directory, of workloads that call what there is not, and of those that are not ready.
+    /// The problems of the config directory, and of workloads: that call what there is not, are behind no service, or
+    /// are not ready.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let state = self.lock();
         let mut problems = state.problems.clone();
         for workload in state.mesh.workloads.values() {
             problems.extend(calls_into_the_void(&state.mesh, workload));
+            problems.extend(not_behind(&state.mesh, workload));
             problems.extend(not_ready(workload));
         }
         problems
@@ -419,6 +421,22 @@ fn calls_into_the_void<'m>(mesh: &'m Mesh, workload: &'m Workload) -> impl Itera
         let fix = "Add the Service, or correct the sidecar's --outbound";
         Problem::error(format!("Workload {}", workload.key), "", message, fix).warning()
     })
+}
+
+/// A workload whose label names a Service that is written, and selects others.
+fn not_behind(mesh: &Mesh, workload: &Workload) -> Option<Problem> {
+    let name = workload.labels.get(SERVICE_LABEL)?;
+    let key = Key::new(Arc::clone(&workload.key.namespace), name.as_str());
+    let service = mesh.config.services.get(&key)?;
+    if translate::serves(service, workload) {
+        return None;
+    }
+    let message =
+        format!("its label {SERVICE_LABEL} names the Service {key}, which is written and does not select it");
+    let fix = format!(
+        "Add `{SERVICE_LABEL}: {name}` to the Service's selector, or give the workload's token the labels in it"
+    );
+    Some(Problem::error(format!("Workload {}", workload.key), "", message, fix).warning())
 }
 
 /// A workload that takes no requests.

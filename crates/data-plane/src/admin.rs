@@ -120,7 +120,7 @@ fn page(state: &State, method: &[u8], path: &[u8]) -> Page {
     let path = path.split(|b| *b == b'?').next().unwrap_or_default();
     match path {
         b"/ready" if state.is_ready() => Page::text(200, "ready\n".into()),
-        b"/ready" => Page::text(503, "not ready: no config yet, or draining\n".into()),
+        b"/ready" => Page::text(503, "not ready: config is on its way, or draining\n".into()),
         b"/stats/prometheus" | b"/metrics" => Page {
             status: 200,
             media_type: b"text/plain; version=0.0.4; charset=utf-8",

@@ -145,7 +145,7 @@ fn refused(worker: &Worker, listener: &ListenerConfig, gate: &Gate, remote: Sock
                 info!(listener = %name, %remote, untold, "refused: {}", error.kind);
             }
         }
-        Kind::Destination(..) => {
+        Kind::Destination(_) => {
             worker.registry.count_refusal(Refusal::Destination);
             if let Some(untold) = gate.destination.arises() {
                 warn!(listener = %name, %remote, untold, "refused: {} (MW0402)", error.kind);
@@ -171,7 +171,7 @@ fn redirected(
     let meant = stream.original_destination().map_err(|e| ProxyError::downstream(&e))?;
     let refuse = |why| {
         stream.reset_on_close();
-        Err(ProxyError::fatal(Kind::Destination(meant, why)))
+        Err(ProxyError::fatal(Kind::Destination(Box::new((meant, why)))))
     };
     if meant == bound {
         return refuse("the proxy's own address: the connection was not redirected");

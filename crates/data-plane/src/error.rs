@@ -80,8 +80,8 @@ pub(crate) enum Kind {
     #[error("policy refused it ({})", .0.as_deref().unwrap_or("no rule allows it"))]
     Denied(Option<Arc<str>>),
     /// The connection was meant for an address that nobody is taken to.
-    #[error("nobody is taken to {0}: it is {1}")]
-    Destination(SocketAddr, &'static str),
+    #[error("nobody is taken to {}: it is {}", .0.0, .0.1)]
+    Destination(Box<(SocketAddr, &'static str)>),
     /// No connection could be opened.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
@@ -146,7 +146,7 @@ impl ProxyError {
             | Kind::NoCluster(_)
             | Kind::NoEndpoint(_)
             | Kind::Denied(_)
-            | Kind::Destination(..)
+            | Kind::Destination(_)
             | Kind::Overload(_) => Side::Local,
             Kind::Connect(_)
             | Kind::ConnectTimeout
@@ -170,7 +170,7 @@ impl ProxyError {
             Kind::NoCluster(_) => Reason::NoCluster,
             Kind::NoEndpoint(_) => Reason::NoEndpoint,
             Kind::Denied(_) => Reason::Denied,
-            Kind::Destination(..) => Reason::Destination,
+            Kind::Destination(_) => Reason::Destination,
             Kind::Connect(_) | Kind::ConnectTimeout => Reason::ConnectFailed,
             Kind::Identity(_) => Reason::UpstreamIdentity,
             Kind::UpstreamBroken(_) => Reason::UpstreamReset,

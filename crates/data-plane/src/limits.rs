@@ -177,6 +177,9 @@ pub(crate) const H2_CONNECTIONS_PER_ENDPOINT: usize = 16;
 /// Bytes that a stream may hold for sending before it waits.
 pub(crate) const H2_SEND_BUFFER: usize = 64 * 1024;
 
+/// How long the first config is waited for once its first piece is there, before what has come counts as all there is.
+/// Source: Envoy `initial_fetch_timeout`, 15 s.
+pub(crate) const FIRST_CONFIG: Duration = Duration::from_secs(15);
 /// How long `apply` waits for the workers to take a new config over; a worker that is slower takes it later.
 pub(crate) const APPLY_WAIT: Duration = Duration::from_secs(2);
 /// Access logs of the config's own: each has a thread.

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use meshwork_identity::IdentitySource;
@@ -23,7 +24,7 @@ use crate::admin;
 use crate::config::Builder;
 use crate::crew::{Crew, Moved};
 use crate::drain::{Applied, Orders, Phase};
-use crate::limits::APPLY_WAIT;
+use crate::limits::{APPLY_WAIT, FIRST_CONFIG};
 use crate::overload::{self, Memory, Overload};
 use crate::upstream::{Workload, WorkloadSockets};
 use crate::worker::{Shared, Worker};
@@ -80,6 +81,7 @@ pub(crate) struct State {
     builder: Mutex<Builder>,
     orders: watch::Sender<Orders>,
     applied: Arc<Applied>,
+    warmth: Warmth,
     /// Metrics of this process.
     pub(crate) registry: Arc<Registry>,
 }
@@ -123,7 +125,7 @@ impl Proxy {
         let (orders, _) = watch::channel(Orders::default());
         let workload = options.workload_sockets.map(Workload::new);
         let builder = Mutex::new(Builder::new(identity, workers, Arc::clone(&registry), workload));
-        let state = Arc::new(State { builder, orders, applied, registry });
+        let state = Arc::new(State { builder, orders, applied, warmth: Warmth::default(), registry });
         let admin = options.admin.map(|address| {
             admin::Server::start(address, Arc::clone(&state)).map_err(|e| StartError::Admin(address, e))
         });
@@ -187,7 +189,12 @@ impl Proxy {
     /// Takes an update over, resource by resource; what is refused keeps its last good version. When it returns, the
     /// workers run what was accepted. Blocks for the time that takes, milliseconds.
     pub fn apply(&self, update: Update) -> Vec<Rejection> {
-        let (rejections, config) = self.state.builder().apply(update);
+        let (rejections, config) = {
+            let mut builder = self.state.builder();
+            let applied = builder.apply(update);
+            self.state.warmth.note(&builder);
+            applied
+        };
         if let Some(config) = config {
             let version = config.version;
             self.state.orders.send_modify(|orders| orders.config = config);
@@ -198,7 +205,7 @@ impl Proxy {
         rejections
     }
 
-    /// Whether it runs some config, and does not drain.
+    /// Whether it runs the config that it was given first, whole or as much of it as came in time, and does not drain.
     pub fn ready(&self) -> bool {
         self.state.is_ready()
     }
@@ -243,6 +250,31 @@ impl Drop for Proxy {
     }
 }
 
+// === impl Warmth ===
+
+/// Whether the first config is there: it comes in pieces.
+#[derive(Default)]
+struct Warmth {
+    /// When its first piece came.
+    begun: OnceLock<Instant>,
+    /// Whether it was whole once; what is added later may be on its way while all else serves.
+    was_whole: AtomicBool,
+}
+
+impl Warmth {
+    fn note(&self, builder: &Builder) {
+        self.begun.get_or_init(Instant::now);
+        if !self.was_whole.load(Ordering::Relaxed) && builder.is_whole() {
+            self.was_whole.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn is_enough(&self) -> bool {
+        self.was_whole.load(Ordering::Relaxed)
+            || self.begun.get().is_some_and(|begun| begun.elapsed() > FIRST_CONFIG)
+    }
+}
+
 // === impl State ===
 
 impl State {
@@ -252,7 +284,7 @@ impl State {
 
     pub(crate) fn is_ready(&self) -> bool {
         let orders = self.orders.borrow();
-        orders.phase == Phase::Running && orders.config.version > 0
+        orders.phase == Phase::Running && orders.config.version > 0 && self.warmth.is_enough()
     }
 
     /// Reads kind, name and version of every resource, and the number of the config that runs.

@@ -151,6 +151,7 @@ impl Record {
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             downstream: Some(peer.address),
+            meant_for: peer.meant_for,
             downstream_peer: peer.id.as_ref().map_or("", SpiffeId::as_str),
             route: self.route.as_deref().unwrap_or_default(),
             cluster: config.as_ref().map_or("", |config| &config.cluster.name),

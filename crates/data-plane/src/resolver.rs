@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use meshwork_model::proxy::{DnsHost, Endpoint, is_virtual};
+use meshwork_model::address::is_virtual;
+use meshwork_model::proxy::{DnsHost, Endpoint};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;

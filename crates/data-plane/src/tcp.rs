@@ -92,7 +92,8 @@ impl Relay<'_> {
         let cluster = worker.cluster(name).ok_or_else(unknown)?;
         self.record.note_cluster(&cluster);
         let mut failed: Option<Picked> = None;
-        let mut tries_left = TCP_CONNECT_TRIES;
+        // There is one place that a connection was meant for.
+        let mut tries_left = if cluster.config().passes_through() { 1 } else { TCP_CONNECT_TRIES };
         loop {
             let avoid = failed.as_ref().map(|picked| &**picked.endpoint());
             let picked = cluster.pick_for(self.peer, avoid, worker.random())?;

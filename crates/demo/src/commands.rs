@@ -105,7 +105,9 @@ fn run(placement: &Placement, plan: &Plan, directory: &Directory, rate: u32) -> 
         .with("--name", workload.name)
         .with("--namespace", NAMESPACE)
         .with("--service-account", workload.app)
-        .with("--sidecar-pid", directory.pid(&sidecar_name(workload)));
+        .with("--label", format!("version={}", workload.version))
+        .with("--sidecar-pid", directory.pid(&sidecar_name(workload)))
+        .with("--hide", directory.private());
     if let Some(port) = workload.inbound {
         line = line.with("--port", port.to_string()).with("--readiness", format!("tcp:{port}"));
     }
@@ -233,7 +235,7 @@ mod tests {
         check(
             &programs(checkout, &plan, &directory)[0].arguments,
             "run --name checkout --namespace shop --service-account checkout \
-             --sidecar-pid DIR/run/checkout-sidecar.pid --port 8080 --readiness tcp:8080 --control-plane XDS \
+             --label version=v1 --sidecar-pid DIR/run/checkout-sidecar.pid --hide DIR/state --port 8080 --readiness tcp:8080 --control-plane XDS \
              --trust-bundle DIR/state/control-plane/bundle.pem --state DIR/state/checkout \
              --token-file DIR/tokens/checkout --admin checkout:admin --access-log DIR/logs/checkout-access.log \
              --workers 1 --push-metrics 1s -- /opt/meshwork shop checkout --listen 0.0.0.0:8080 \

@@ -62,9 +62,14 @@ impl Directory {
         self.root.join("try").join(name)
     }
 
+    /// The folder of all state, private keys among it.
+    pub(crate) fn private(&self) -> PathBuf {
+        self.root.join("state")
+    }
+
     /// The state of a process.
     pub(crate) fn state(&self, name: &str) -> PathBuf {
-        self.root.join("state").join(name)
+        self.private().join(name)
     }
 
     /// The log of a process.

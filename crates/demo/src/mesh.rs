@@ -56,6 +56,8 @@ struct Proxy {
     connected: bool,
     /// Whether it has accepted all that it was given.
     current: bool,
+    /// Whether its program takes requests.
+    ready: bool,
     /// Of all that it was given.
     version: String,
 }
@@ -225,7 +227,8 @@ async fn until_current(api: SocketAddr, members: usize) -> Result<(), String> {
 
 /// The versions of the config of all sidecars, where as many as are expected are there and up to date.
 fn versions(proxies: Vec<Proxy>, members: usize) -> Option<Vec<String>> {
-    let current = proxies.len() == members && proxies.iter().all(|proxy| proxy.connected && proxy.current);
+    let current = proxies.len() == members
+        && proxies.iter().all(|proxy| proxy.connected && proxy.current && proxy.ready);
     current.then(|| proxies.into_iter().map(|proxy| proxy.version).collect())
 }
 

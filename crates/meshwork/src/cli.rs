@@ -72,8 +72,9 @@ enum Command {
 pub(crate) fn run(started: Instant) -> ExitCode {
     let arguments = Arguments::parse();
     runtime::log(&arguments.log);
-    if !matches!(arguments.command, Command::Run(_) | Command::Check(_)) {
-        // Those two enter namespaces, which only a process without threads may.
+    if !matches!(arguments.command, Command::Run(_) | Command::Check(_) | Command::Demo(_)) {
+        // Those enter namespaces, which only a process without threads may; nobody else starts them as part of a mesh
+        // but for the first, which sees to it itself.
         meshwork_demo::lifeline::watch();
     }
     let result = match arguments.command {

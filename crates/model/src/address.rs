@@ -66,9 +66,32 @@ impl VirtualAddress {
     }
 }
 
+/// Whether an address is of those that only the mesh gives meaning to, given out or not: all of 240.0.0.0/4 and
+/// `fd6d:6573:6877::/48`. A host of the mesh never connects to one.
+pub fn is_virtual(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.to_bits() >= BASE_V4,
+        IpAddr::V6(ip) => ip.to_bits() >> 80 == BASE_V6 >> 80,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn virtual_addresses_are_those_that_no_network_has() {
+        let check = |address: &str, expected| {
+            assert_eq!(is_virtual(address.parse().expect("an address")), expected, "{address}");
+        };
+        check("240.0.0.1", true);
+        check("255.255.255.254", true);
+        check("::ffff:240.0.0.1", true);
+        check("239.255.255.255", false);
+        check("fd6d:6573:6877::1", true);
+        check("fd6d:6573:6877:ffff::2", true);
+        check("fd6d:6573:6878::1", false);
+    }
 
     #[test]
     fn numbers_are_addresses_of_both_versions() {

@@ -19,7 +19,7 @@ pub use listener::{
     AccessLog, ChainMatch, Codec, Direction, DownstreamTls, FilterChain, HttpConnection, HttpFilter,
     Listener, NetworkFilter, PathNormalization, RouteSource, TcpProxy, Transport,
 };
-pub use names::{Answer, NameTable, ZONE, is_virtual};
+pub use names::{Answer, NameTable, ZONE};
 pub use policy::{Action, Permission, Principal, Rbac, Rule, StringMatch};
 pub use route::{
     DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,

@@ -93,6 +93,8 @@ pub struct Entry<'a> {
     pub request_id: &'a [u8],
     /// `downstream_remote_address`
     pub downstream: Option<SocketAddr>,
+    /// `downstream_local_address`: where the caller meant to connect to, where it was redirected; else left out.
+    pub meant_for: Option<SocketAddr>,
     /// `downstream_peer`: the SPIFFE ID that the caller proved.
     pub downstream_peer: &'a str,
     /// `route_name`
@@ -223,6 +225,7 @@ impl Default for Entry<'_> {
             bytes_out: 0,
             request_id: b"",
             downstream: None,
+            meant_for: None,
             downstream_peer: "",
             route: "",
             cluster: "",

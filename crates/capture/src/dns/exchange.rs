@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::content::Content;
 use super::limits::{QUERY_BYTES, STRAYS};
-use super::query::{Question, has_one_question};
+use super::query::{Question, decode};
 
 /// Why a server was of no use.
 #[derive(Debug, thiserror::Error)]
@@ -113,15 +113,10 @@ impl Received {
         if !bytes.starts_with(&id.to_be_bytes()) {
             return Self::Stray;
         }
-        // Looked at before anything is decoded: hickory reserves room for as many questions as the header says. A server
-        // that refuses may leave the question out.
-        if !has_one_question(bytes) {
-            return Self::Garbage;
-        }
-        match Message::from_vec(bytes) {
-            Ok(message) if question.is_answered_by(id, &message) => Self::Answer(message),
-            Ok(_) => Self::Stray,
-            Err(_) => Self::Garbage,
+        match decode(bytes) {
+            Some(message) if question.is_answered_by(id, &message) => Self::Answer(message),
+            Some(_) => Self::Stray,
+            None => Self::Garbage,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
+use tracing::dispatcher::{Dispatch, with_default};
 
 use super::content::Content;
 use super::limits::{UDP_ANSWER_BYTES, UDP_ANSWER_BYTES_PLAIN, UPSTREAM_UDP_BYTES};
@@ -62,9 +63,7 @@ impl Asked {
         if op_code != OpCode::Query {
             return Err(refusal(id, op_code, ResponseCode::NotImp));
         }
-        // Looked at before anything is decoded: hickory reserves room for as many questions as the header says.
-        let message = if has_one_question(bytes) { Message::from_vec(bytes).ok() } else { None };
-        let Some(mut message) = message else {
+        let Some(mut message) = decode(bytes) else {
             return Err(refusal(id, op_code, ResponseCode::FormErr));
         };
         let Some(query) = message.queries.pop() else {
@@ -199,9 +198,14 @@ impl Question {
     }
 }
 
-/// Whether the header of a message says that there is one question.
-pub(super) fn has_one_question(bytes: &[u8]) -> bool {
-    bytes.len() > HEADER_BYTES && bytes[4..6] == [0, 1]
+/// A message with one question; `None` where the bytes are none.
+pub(super) fn decode(bytes: &[u8]) -> Option<Message> {
+    // Looked at first: hickory reserves room for as many questions as the header says.
+    let has_one_question = bytes.len() > HEADER_BYTES && bytes[4..6] == [0, 1];
+    // hickory warns of odd bytes: whoever sends them would fill the log.
+    let silent = Dispatch::none();
+    let decoded = || with_default(&silent, || Message::from_vec(bytes).ok());
+    has_one_question.then(decoded).flatten()
 }
 
 fn refusal(id: u16, op_code: OpCode, code: ResponseCode) -> Unanswerable {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, AAAA, PTR, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use meshwork_model::address::VirtualAddress;
 use meshwork_model::proxy::{Answer, NameTable, ZONE};
 
 use super::content::Content;
@@ -105,14 +106,11 @@ fn best_name(table: &NameTable, address: IpAddr) -> Option<&str> {
         .max_by_key(|name| (name.ends_with(ZONE), Reverse(name.len()), Reverse(*name)))
 }
 
-/// Whether an address is of those that the control plane gives out (240.0.0.0/4 and `fd6d:6573:6877::/48`), or one that
-/// only the workload's namespace has: programs look up who connects to them, and wait for the answer.
+/// Whether an address is of those that the control plane gives out, or one that only the workload's namespace has:
+/// programs look up who connects to them, and wait for the answer.
 fn is_virtual(address: IpAddr) -> bool {
-    match address {
-        _ if addresses::WORKLOAD.contains(&address) || addresses::SIDECAR.contains(&address) => true,
-        IpAddr::V4(address) => address.octets()[0] >= 240,
-        IpAddr::V6(address) => address.segments()[..3] == [0xfd6d, 0x6573, 0x6877],
-    }
+    let in_namespace = addresses::WORKLOAD.contains(&address) || addresses::SIDECAR.contains(&address);
+    in_namespace || VirtualAddress::of_ip(address).is_some()
 }
 
 fn zone() -> Name {

@@ -178,6 +178,38 @@ fn nobody(_: Message, _: query::Transport) -> Vec<Vec<u8>> {
     panic!("the upstream is not to be asked")
 }
 
+/// Counts lines of the log.
+#[derive(Clone, Default)]
+struct Lines(Arc<AtomicUsize>);
+
+impl Lines {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::INFO
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::Id {
+        tracing::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::Id, _: &tracing::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::Id) {}
+
+    fn exit(&self, _: &tracing::Id) {}
+}
+
 #[tokio::test]
 async fn names_of_the_mesh_are_answered_in_the_case_in_which_they_were_asked() {
     let stage = Stage::new(nobody).await;
@@ -416,7 +448,7 @@ async fn the_system_s_own_tools_understand_it() {
 }
 
 #[tokio::test]
-async fn of_all_connections_only_so_many_are_open_and_idle_ones_make_room() {
+async fn of_all_connections_only_so_many_are_open_and_one_that_ends_makes_room() {
     let stage = Stage::new(nobody).await;
     let mut open = Vec::new();
     for _ in 0..limits::CONNECTIONS {
@@ -425,4 +457,13 @@ async fn of_all_connections_only_so_many_are_open_and_idle_ones_make_room() {
     let asked = query("catalog.shop.svc.cluster.local.", RecordType::A);
     drop(open.pop());
     assert_eq!(addresses(&stage.tcp(&asked).await), [IpAddr::from(Ipv4Addr::new(240, 0, 0, 1))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed() {
+    let stage = Stage::new(nobody).await;
+    let start = tokio::time::Instant::now();
+    let mut stream = TcpStream::connect(stage.server).await.unwrap();
+    assert!(next(&mut stream).await.is_none());
+    assert!(start.elapsed() >= limits::CONNECTION_IDLE);
 }

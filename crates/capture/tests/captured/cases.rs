@@ -24,6 +24,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("the_program_has_its_user_and_no_privileges", the_program_has_its_user_and_no_privileges),
     ("the_program_sees_its_own_processes_alone", the_program_sees_its_own_processes_alone),
     ("names_are_looked_up_by_the_proxy", names_are_looked_up_by_the_proxy),
+    ("folders_of_keys_are_not_seen", folders_of_keys_are_not_seen),
     ("low_ports_and_pings_are_open", low_ports_and_pings_are_open),
     ("streams_folder_and_variables_pass_through", streams_folder_and_variables_pass_through),
     ("codes_and_signals_pass_through", codes_and_signals_pass_through),
@@ -120,6 +121,17 @@ fn names_are_looked_up_by_the_proxy() {
         "{text}"
     );
     assert!(text.ends_with("hosts: files dns"), "{text}");
+}
+
+fn folders_of_keys_are_not_seen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = folder.path().join("key.pem");
+    fs::write(&key, "secret").expect("written");
+    let mut command = role("run");
+    command.args(["/bin/cat".as_ref(), key.as_os_str()]).env("TEST_HIDDEN", folder.path());
+    let output = command.output().expect("run");
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert_eq!(fs::read_to_string(&key).expect("still there"), "secret");
 }
 
 fn low_ports_and_pings_are_open() {

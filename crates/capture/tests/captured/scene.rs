@@ -29,6 +29,7 @@ pub(crate) fn supervise(arguments: &[String]) -> ExitCode {
         sidecar_pid: None,
         workers: 2,
         namespace: "shop".to_owned(),
+        hidden: std::env::var_os("TEST_HIDDEN").into_iter().map(PathBuf::from).collect(),
         control_plane: SocketAddr::from(([127, 0, 0, 1], 1)),
         ready_timeout: milliseconds("TEST_READY_TIMEOUT", 20_000),
         grace: milliseconds("TEST_GRACE", 20_000),

@@ -11,7 +11,7 @@ use meshwork_model::spiffe::SpiffeId;
 use super::{Called, Mesh, policy};
 
 /// Whether a workload of the service's namespace is behind the service; an empty selector takes none.
-pub(super) fn serves(service: &Service, workload: &Workload) -> bool {
+pub(crate) fn serves(service: &Service, workload: &Workload) -> bool {
     !service.selector.is_empty() && selects(&service.selector, &workload.labels)
 }
 

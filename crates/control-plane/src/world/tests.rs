@@ -223,6 +223,24 @@ async fn a_call_of_what_there_is_not_is_told() {
 }
 
 #[tokio::test]
+async fn a_workload_that_its_named_service_does_not_select_is_told() {
+    let world = world();
+    let labels = Labels::from([(SERVICE_LABEL.to_owned(), "cart".to_owned())]);
+    let workload = Key::new("shop", "web");
+    world.enrolled(Enrolment { workload, service_account: "web".to_owned(), labels });
+    let _snapshots = world.connect(&sidecar(1, "web")).expect("admitted");
+    let problems: Vec<String> = world.problems().iter().map(Problem::to_string).collect();
+    assert_eq!(
+        problems,
+        [
+            "Workload shop/web: its label meshwork.dev/service names the Service shop/cart, which is written and does not \
+          select it; Add `meshwork.dev/service: cart` to the Service's selector, or give the workload's token the labels \
+          in it"
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_new_enrolment_relabels_a_connected_workload() {
     let world = world();
     let web = world.connect(&sidecar(1, "web")).expect("admitted");

@@ -138,6 +138,17 @@ impl Builder {
         self.versions.iter().map(|((kind, name), version)| (*kind, name.as_str(), version.as_str()))
     }
 
+    /// Whether nothing that config names is still on its way: every listener has its routes, every cluster its endpoints.
+    pub(crate) fn is_whole(&self) -> bool {
+        let has_endpoints = |cluster: &ClusterConfig| match &cluster.cluster.discovery {
+            Discovery::Eds(name) => self.versions.contains_key(&(Kind::Endpoints, name.to_string())),
+            Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDestination => true,
+        };
+        !self.listeners.is_empty()
+            && self.listeners.values().all(|accepted| accepted.running.is_some())
+            && self.clusters.values().all(|cluster| has_endpoints(cluster))
+    }
+
     /// Takes an update in. Gives what is refused, and the config to run if anything but endpoints changed.
     pub(crate) fn apply(&mut self, update: Update) -> (Vec<Rejection>, Option<Arc<RuntimeConfig>>) {
         let mut rejections = Vec::new();

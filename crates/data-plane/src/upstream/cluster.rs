@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use meshwork_model::address::is_virtual;
 use meshwork_model::balance;
 use meshwork_model::proxy::{self, Direction, UpstreamProtocol};
 use meshwork_telemetry::EdgeId;
@@ -123,14 +124,14 @@ impl WorkerCluster {
     /// The address that a peer's connection was meant for. It has been looked at when the connection came.
     fn pass_through(self: &Rc<Self>, peer: &Peer) -> Result<Picked, ProxyError> {
         let config = self.config();
-        let refusal = |address, why| Err(ProxyError::fatal(Kind::Destination(address, why)));
+        let refusal = |address, why| Err(ProxyError::fatal(Kind::Destination(Box::new((address, why)))));
         let Some(address) = peer.meant_for else {
             return Err(ProxyError::fatal(Kind::NoEndpoint(config.cluster.name.clone())));
         };
         if peer.direction == Direction::Inbound {
             return refusal(address, "behind the inbound side, which passes nothing through");
         }
-        if proxy::is_virtual(address.ip()) {
+        if is_virtual(address.ip()) {
             return refusal(address, "an address of the mesh that no service has");
         }
         let endpoint = Endpoint {
@@ -161,12 +162,14 @@ impl WorkerCluster {
 
     fn release(&self, endpoint: &Endpoint) {
         endpoint.active.set(endpoint.active.get() - 1);
-        if self.config.borrow().passes_through() {
-            self.passed.replace(endpoint.edges.clone());
-        }
-        if let Some(index) = endpoint.index.get()
-            && let Some(active) = self.balance.borrow_mut().state.active.get_mut(index)
-        {
+        let Some(index) = endpoint.index.get() else {
+            // It was for this peer alone, or is gone from config; only the edges of the former are anybody else's.
+            if self.config.borrow().passes_through() {
+                self.passed.replace(endpoint.edges.clone());
+            }
+            return;
+        };
+        if let Some(active) = self.balance.borrow_mut().state.active.get_mut(index) {
             *active = endpoint.active.get();
         }
     }

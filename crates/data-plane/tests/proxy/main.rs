@@ -10,5 +10,6 @@ mod harness;
 mod http1;
 mod http2;
 mod mtls;
+mod namespace;
 mod records;
 mod tcp;

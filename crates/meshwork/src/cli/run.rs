@@ -64,6 +64,10 @@ pub(crate) struct Run {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = super::label)]
     labels: Vec<(String, String)>,
 
+    /// A folder that the program does not see, beside those of the mesh's private keys; may be repeated
+    #[arg(long = "hide", value_name = "DIR")]
+    hidden: Vec<PathBuf>,
+
     #[command(flatten)]
     proxy: Proxy,
 
@@ -169,6 +173,7 @@ impl Run {
             sidecar_pid: self.proxy.sidecar_pid.clone(),
             workers,
             namespace: self.namespace.clone(),
+            hidden: member.hidden.into_iter().chain(self.hidden.clone()).collect(),
             control_plane: self.joining.control_plane,
             ready_timeout: self.ready_timeout,
             grace: self.grace,
@@ -319,8 +324,12 @@ mod tests {
         let request = run.request();
         assert_eq!((request.service_account.as_str(), request.namespace.as_str()), ("cart", "shop"));
         assert_eq!(request.labels.get(SERVICE_LABEL).map(String::as_str), Some("cart"));
-        let member =
-            joining::Member { trust_bundle: "b.pem".into(), state: "s".into(), token: Some("t".into()) };
+        let member = joining::Member {
+            trust_bundle: "b.pem".into(),
+            state: "s".into(),
+            token: Some("t".into()),
+            hidden: vec![],
+        };
         let line = run.sidecar(&member, 2, "warn").join(std::ffi::OsStr::new(" "));
         let line = line.to_str().expect("text");
         for part in [

@@ -6,15 +6,6 @@ use std::time::Duration;
 /// The domain in which only the mesh knows names: what it does not know there does not exist.
 pub const ZONE: &str = "cluster.local";
 
-/// The addresses that only the mesh gives meaning to: 240.0.0.0/4, of which no network makes use, and
-/// `fd6d:6573:6877::/48`. A host of the mesh never connects to one.
-pub fn is_virtual(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.octets()[0] >= 240,
-        IpAddr::V6(v6) => v6.segments()[..3] == [0xfd6d, 0x6573, 0x6877],
-    }
-}
-
 /// The names that a proxy answers for by DNS itself. Carried as a UDP listener with Envoy's `dns_filter`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameTable {
@@ -61,20 +52,6 @@ fn is_within(name: &str, zone: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn virtual_addresses_are_those_that_no_network_has() {
-        let check = |address: &str, expected| {
-            assert_eq!(is_virtual(address.parse().expect("an address")), expected, "{address}");
-        };
-        check("240.0.0.1", true);
-        check("255.255.255.254", true);
-        check("::ffff:240.0.0.1", true);
-        check("239.255.255.255", false);
-        check("fd6d:6573:6877::1", true);
-        check("fd6d:6573:6877:ffff::2", true);
-        check("fd6d:6573:6878::1", false);
-    }
 
     #[test]
     fn names_are_found_in_any_case_and_the_zone_is_ours_alone() {

@@ -64,6 +64,9 @@ impl LineWriter {
         self.number(key!("bytes_sent"), entry.bytes_out);
         self.text(key!("request_id"), entry.request_id);
         self.address(key!("downstream_remote_address"), entry.downstream);
+        if entry.meant_for.is_some() {
+            self.address(key!("downstream_local_address"), entry.meant_for);
+        }
         self.text(key!("downstream_peer"), entry.downstream_peer.as_bytes());
         self.text(key!("route_name"), entry.route.as_bytes());
         self.text(key!("upstream_cluster"), entry.cluster.as_bytes());

@@ -50,6 +50,7 @@ fn a_line_tells_everything() {
         bytes_out: 19,
         request_id: b"5f3c",
         downstream: Some(([127, 0, 0, 1], 40000).into()),
+        meant_for: Some("240.0.0.7:80".parse().expect("an address")),
         downstream_peer: "spiffe://mesh.local/ns/shop/sa/web",
         route: "default",
         cluster: "inbound|8080||",
@@ -73,6 +74,7 @@ fn a_line_tells_everything() {
         "bytes_sent": 19,
         "request_id": "5f3c",
         "downstream_remote_address": "127.0.0.1:40000",
+        "downstream_local_address": "240.0.0.7:80",
         "downstream_peer": "spiffe://mesh.local/ns/shop/sa/web",
         "route_name": "default",
         "upstream_cluster": "inbound|8080||",
@@ -87,7 +89,9 @@ fn a_line_tells_everything() {
 fn addresses_are_as_they_are_written() {
     for text in ["127.0.0.1:1", "203.0.113.255:65535", "[::1]:80", "[2001:db8::1]:15006"] {
         let upstream = Some(text.parse().expect("an address"));
-        assert_eq!(line(&Entry { upstream, ..Entry::default() })["upstream_host"], text);
+        let line = line(&Entry { upstream, ..Entry::default() });
+        assert_eq!(line["upstream_host"], text);
+        assert!(line.get("downstream_local_address").is_none(), "it was not redirected");
     }
 }
 

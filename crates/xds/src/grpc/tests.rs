@@ -201,7 +201,7 @@ async fn health_is_told_on_every_stream_and_leaving_is_answered() {
         let mut until = async |expected: &[Health]| {
             tokio::time::timeout(DEADLINE, said.wait_for(|said| *said == expected)).await.unwrap().unwrap();
         };
-        until(&[unready.clone()]).await;
+        until(std::slice::from_ref(&unready)).await;
         health.send_replace(Some(Health::Ready));
         until(&[unready.clone(), Health::Ready]).await;
         handler.restart(&[cluster("a", 1)]);

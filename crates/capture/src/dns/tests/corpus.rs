@@ -86,6 +86,16 @@ fn mutations_and_noise_harm_nobody() {
     }
 }
 
+#[test]
+fn odd_bytes_do_not_fill_the_log() {
+    let odd = corpus().into_iter().find(|(name, _)| *name == "query.odd-edns-option").unwrap().1;
+    let lines = Lines::default();
+    tracing::subscriber::with_default(lines.clone(), || {
+        assert_eq!(try_all(&odd, &asked()), (true, false));
+    });
+    assert_eq!(lines.count(), 0);
+}
+
 /// Writes the corpus anew: `UPDATE=1 cargo test -p meshwork-capture corpus`.
 #[test]
 fn the_corpus_is_what_is_written_here() {
@@ -128,7 +138,13 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     let mut short_address = bytes(answer.clone());
     let at = short_address.len() - 5;
     short_address[at] = 3;
+    // An option of which only half is there.
+    let mut odd_option = bytes(edns.clone());
+    let at = odd_option.len() - 1;
+    odd_option[at] = 6;
+    odd_option.extend([0, 10, 0, 4, 1, 2]);
     vec![
+        ("query.odd-edns-option", odd_option),
         ("query.plain", bytes(plain)),
         ("query.edns", bytes(edns)),
         ("reply.address", bytes(answer)),

@@ -173,3 +173,17 @@ async fn a_kept_answer_counts_down() {
     let said = play.forwarder.look_up(question("example.com.")).await;
     assert_eq!(said.answers[0].ttl, 15);
 }
+
+#[tokio::test(start_paused = true)]
+async fn that_nobody_answers_is_logged_once_a_second() {
+    let lines = Lines::default();
+    let _guard = tracing::subscriber::set_default(lines.clone());
+    let play = Play::new(&[Refuse], 60);
+    for (i, expected) in [(0, 1), (1, 1), (2, 1)] {
+        play.look_up(&format!("{i}.example.com.")).await;
+        assert_eq!(lines.count(), expected);
+    }
+    advance(limits::TELL_EVERY).await;
+    play.look_up("3.example.com.").await;
+    assert_eq!(lines.count(), 2);
+}

@@ -59,6 +59,8 @@ pub(super) struct Member {
     pub(super) trust_bundle: PathBuf,
     pub(super) state: PathBuf,
     pub(super) token: Option<PathBuf>,
+    /// Where private keys lie, of this workload, of others and of the mesh.
+    pub(super) hidden: Vec<PathBuf>,
 }
 
 impl Joining {
@@ -72,7 +74,8 @@ impl Joining {
         let state = fs::canonicalize(&state).with_context(|| format!("cannot use {}", state.display()))?;
         if let Some(trust_bundle) = &self.trust_bundle {
             let (trust_bundle, token) = (trust_bundle.clone(), self.token_file.clone());
-            return Ok(Member { trust_bundle, state, token });
+            let hidden = state_home().into_iter().chain([state.clone()]).collect();
+            return Ok(Member { trust_bundle, state, token, hidden });
         }
         let mesh = match &self.mesh {
             Some(mesh) => mesh.clone(),
@@ -85,7 +88,8 @@ impl Joining {
             .with_context(|| format!("cannot make a join token in {}", mesh.display()))?;
         let file = state.join("token");
         write_private(&file, token.as_bytes())?;
-        Ok(Member { trust_bundle, state, token: Some(file) })
+        let hidden = state_home().into_iter().chain([state.clone(), mesh]).collect();
+        Ok(Member { trust_bundle, state, token: Some(file), hidden })
     }
 }
 

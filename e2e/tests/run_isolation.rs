@@ -111,11 +111,12 @@ impl Scene {
         let victim = mesh.workload("victim").service("victim").port(PORT);
         let victim = victim.start(&["/usr/bin/python3", "-m", "http.server", &port, "--directory", &folder]);
         let admin = e2e::free_address();
-        let run = mesh
-            .workload("attacker")
-            .service("attacker")
-            .port(9999)
-            .options(&["--admin", &admin.to_string()]);
+        let run = mesh.workload("attacker").service("attacker").port(9999).options(&[
+            "--admin",
+            &admin.to_string(),
+            "--hide",
+            &mesh.scratch().join("state").to_string_lossy(),
+        ]);
         let mut attacker = Inside::of(&mesh, "attacker", &run);
         attacker.eventually(&["curl", "-sSf", &format!("http://victim:{PORT}/escape")]);
         Self { mesh, attacker, _victim: victim, admin }

@@ -18,7 +18,7 @@ member() {
   name=$1
   shift
   exec "$meshwork" run --name "$name" --namespace shop --control-plane "$listen" \
-    --mesh "$mesh/control-plane" --state "$mesh/$name" "$@"
+    --mesh "$mesh/control-plane" --state "$mesh/state/$name" "$@"
 }
 
 case $command in

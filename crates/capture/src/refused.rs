@@ -16,7 +16,7 @@ use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracing::info;
+use tracing::warn;
 
 mod message;
 mod packet;
@@ -93,7 +93,7 @@ pub async fn report(socket: OwnedFd) -> io::Result<Infallible> {
         for packet in message::packets(&buffer[..length]) {
             let Some(refused) = packet::read(packet) else { continue };
             if let Some(left_out) = told.admit(refused, Instant::now()) {
-                info!("{}", line(&refused, left_out));
+                warn!("{}", line(&refused, left_out));
             }
         }
     }

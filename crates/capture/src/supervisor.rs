@@ -324,7 +324,7 @@ impl<'r> Watch<'r> {
             self.start_sidecar();
         }
         if due(&mut self.times.notice, now) {
-            info!("waiting for {}", self.waited_for());
+            warn!("waiting for {}", self.waited_for());
         }
         if due(&mut self.times.give_up, now) {
             let hint =

@@ -43,9 +43,10 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
 
-    /// What is logged to standard error: error, warn, info, debug, trace, or per-module filters
-    #[arg(long, global = true, env = "MESHWORK_LOG", default_value = "info", value_name = "FILTER")]
-    log: String,
+    /// What is logged to standard error: error, warn, info, debug, trace, or per-module filters; info where it is left
+    /// out, and warn where a program shares the terminal (`run`)
+    #[arg(long, global = true, env = "MESHWORK_LOG", value_name = "FILTER")]
+    log: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -68,10 +69,22 @@ enum Command {
     Shop(shop::Shop),
 }
 
+impl Command {
+    fn default_log(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "warn",
+            _ => "info",
+        }
+    }
+}
+
 /// Parses the arguments and runs the command; `started` is when the process did.
 pub(crate) fn run(started: Instant) -> ExitCode {
     let arguments = Arguments::parse();
-    runtime::log(&arguments.log);
+    let log = arguments.log.as_deref().unwrap_or(arguments.command.default_log());
+    if let Err(error) = runtime::log(log) {
+        return output::fail(&error);
+    }
     if !matches!(arguments.command, Command::Run(_) | Command::Check(_) | Command::Demo(_)) {
         // Those enter namespaces, which only a process without threads may; nobody else starts them as part of a mesh
         // but for the first, which sees to it itself.
@@ -79,7 +92,7 @@ pub(crate) fn run(started: Instant) -> ExitCode {
     }
     let result = match arguments.command {
         Command::Run(command) => {
-            return command.run(&arguments.log).unwrap_or_else(|error| output::fail(&error));
+            return command.run(log).unwrap_or_else(|error| output::fail(&error));
         }
         Command::Check(command) => return command.run().unwrap_or_else(|error| output::fail(&error)),
         Command::Demo(command) => command.run(started),

@@ -7,11 +7,18 @@ use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
 /// Sends log lines to standard error, as far as the filter lets them.
-pub(crate) fn log(filter: &str) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+///
+/// # Errors
+/// The filter is none.
+pub(crate) fn log(filter: &str) -> anyhow::Result<()> {
+    let parsed = EnvFilter::try_new(filter);
+    let filter = parsed.with_context(|| {
+        format!("--log {filter:?} is no filter; write a level, such as debug, or MODULE=LEVEL,…")
+    })?;
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
     lines.with_writer(std::io::stderr).init();
+    Ok(())
 }
 
 /// Runs a future on this thread. Sidecars and small roles need no more: their traffic has threads of its own.

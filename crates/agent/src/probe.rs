@@ -1,7 +1,7 @@
 //! Whether a program is well, as its operator defines it: HTTP, TCP and command probes.
 //!
 //! A [`Probe`] is what people write (`http:8080/healthz,every=5s`), [`Health`] is the state machine behind it, and
-//! [`watch`] asks a [`Program`] again and again and tells whoever listens. Readiness and liveness are the same but for where
+//! [`watch()`] asks a [`Program`] again and again and tells whoever listens. Readiness and liveness are the same but for where
 //! they begin and what their listener does: this module decides nothing about traffic, and ends nothing.
 //!
 //! Defaults and thresholds are those of Kubernetes' probes, with one difference: until a program has been ready once, it is

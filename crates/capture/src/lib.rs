@@ -1,7 +1,7 @@
 //! How the traffic of an unmodified program reaches its proxy: a network namespace, nftables, DNS.
 //!
 //! [`run`] is the supervisor of one program: it starts [`init`], the first process of the program's namespaces, and the
-//! sidecar, which lives in the host's network and [takes over](Inherited) sockets of the program's. [`check`] tries what
+//! sidecar, which lives in the host's network and [takes over](Inherited) sockets of the program's. [`check()`] tries what
 //! that takes of the system. Nothing here is on a request's path but what is handed over. Linux only.
 
 pub mod addresses;

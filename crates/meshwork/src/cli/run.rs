@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use meshwork_model::mesh::Protocol;
+use meshwork_model::mesh::{Protocol, SERVICE_LABEL};
 
 use super::binds;
 
@@ -16,8 +16,6 @@ mod joining;
 
 use joining::Joining;
 
-/// The label that makes a workload one of a service's.
-const SERVICE_LABEL: &str = "meshwork.dev/service";
 /// Exit codes as shells have them: there is no such program, it cannot be started, and all else that is not its own.
 const NOT_FOUND: u8 = 127;
 const NOT_STARTED: u8 = 126;

@@ -16,9 +16,10 @@ const STEPS: &[Step] = &[
     Step { name: "format", run: || run::cargo(&["fmt", "--all", "--check"]) },
     Step { name: "tidy", run: tidy::run },
     Step { name: "clippy", run: clippy },
+    // Some unit tests run namespaces, and need nft.
+    Step { name: "peers", run: peers::run },
     Step { name: "unit", run: unit },
     Step { name: "docs", run: docs },
-    Step { name: "peers", run: peers::run },
     Step { name: "e2e", run: e2e },
 ];
 

@@ -159,3 +159,16 @@ fn a_probe_decides_when_a_workload_is_called() {
         eventually("it is called no more", || client.run(&status).stdout == "503");
     }
 }
+
+#[test]
+fn a_program_that_is_not_alive_is_started_anew() {
+    let mesh = Mesh::start("");
+    let alive = mesh.file("catalog/alive", "");
+    let probe = format!("exec:test -e {alive},every=1s,failures=1");
+    let run = mesh.workload("catalog").service("catalog").options(&["--liveness", &probe]);
+    let program = run.start(&["/bin/sh", "-c", "echo up; exec sleep 600"]);
+    let starts = || program.output().matches("up\n").count();
+    eventually("it runs", || starts() == 1);
+    std::fs::remove_file(&alive).expect("a file");
+    eventually("it runs again", || starts() > 1);
+}

@@ -119,6 +119,13 @@ async fn ask_for_ever(kind: Kind, probe: Probe, program: impl Program, tell: Sen
             debug!("{kind} probe: {reason}");
         }
         tell.send_if_modified(|status| take(status, kind, well, &answer));
+        if kind == Kind::Liveness && !well {
+            // Whoever listens starts it anew, and it counts as alive until it fails as often again.
+            sleep(probe.delay.max(probe.every)).await;
+            health = Health::new(kind, &probe);
+            tell.send_modify(|status| status.well = true);
+            continue;
+        }
         let pause = if starting { probe.every.min(STARTING) } else { probe.every };
         sleep_until(asked + pause).await;
     }

@@ -72,3 +72,16 @@ pub(crate) fn inherit(number: RawFd) -> io::Result<OwnedFd> {
 pub(crate) fn bequeath(descriptor: impl AsFd) -> io::Result<()> {
     Ok(rustix::io::fcntl_setfd(descriptor, FdFlags::empty())?)
 }
+
+/// Lets nothing that this process was started with, beside the standard streams, reach whoever it starts.
+///
+/// # Errors
+/// The kernel is older than 5.11.
+#[expect(unsafe_code, reason = "no library has it")]
+pub(crate) fn keep_inherited() -> io::Result<()> {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: it only sets a flag of descriptors; nothing is closed, and no memory is passed.
+    let set =
+        unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

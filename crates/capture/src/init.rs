@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions};
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 
 use crate::orders::{Order, Report, Way};
 use crate::outcome::Outcome;
@@ -26,6 +26,9 @@ use crate::stock::Supply;
 
 use probes::Probes;
 
+/// After how long sockets are tried to be made again that could not be made: descriptors may be free again then.
+const SUPPLY_AGAIN: Duration = Duration::from_secs(1);
+
 /// The program.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
@@ -35,6 +38,18 @@ pub(crate) struct Program {
     pub(crate) environment: BTreeMap<OsString, Option<OsString>>,
     /// Whether its standard input is empty, not this process's.
     pub(crate) no_input: bool,
+}
+
+impl Program {
+    /// Gives a command the program's variables.
+    fn dress(&self, command: &mut Command) {
+        for (name, value) in &self.environment {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+    }
 }
 
 struct Init {
@@ -88,7 +103,7 @@ impl Init {
                 self.reap()?;
             }
             for (asked, supply) in [v4, v6].into_iter().zip(&self.supplies) {
-                if asked {
+                if asked || supply.is_short() {
                     supply.replace()?;
                 }
             }
@@ -105,8 +120,9 @@ impl Init {
             PollFd::new(v4, PollFlags::IN),
             PollFd::new(v6, PollFlags::IN),
         ];
-        let timeout =
-            self.probes.next_deadline().map(|at| timespec(at.saturating_duration_since(Instant::now())));
+        let deadline = self.probes.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        let again = self.supplies.iter().any(Supply::is_short).then_some(SUPPLY_AGAIN);
+        let timeout = deadline.into_iter().chain(again).min().map(timespec);
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, timeout.as_ref()))?;
         Ok(polled.map(|polled| !polled.revents().is_empty()))
     }
@@ -127,7 +143,7 @@ impl Init {
                     let failure = Some("the program does not run".to_owned());
                     return self.supervisor.send(&Report::Probed { id, failure }, &[]);
                 }
-                match self.probes.start(&probe, self.before, Instant::now()) {
+                match self.probes.start(&probe, &self.program, self.before, Instant::now()) {
                     Ok(()) => Ok(()),
                     Err(why) => self.supervisor.send(&Report::Probed { id, failure: Some(why) }, &[]),
                 }
@@ -143,9 +159,6 @@ impl Init {
                 self.supervisor.send(&Report::NotStarted { words: error.to_string(), missing }, &[])?;
             }
         }
-        // The stock's sockets count while they are under way, against the limit of the process that sends them.
-        let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Nofile);
-        let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
         Ok(())
     }
 
@@ -166,12 +179,7 @@ impl Init {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program.path);
         command.args(&self.program.arguments);
-        for (name, value) in &self.program.environment {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
+        self.program.dress(&mut command);
         if self.program.no_input {
             command.stdin(Stdio::null());
         }

@@ -69,18 +69,40 @@ fn read(path: &str) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// Mounts nothing over folders, as far as they are there: their owner runs the program, too, and modes would not keep it
-/// out.
+/// Mounts nothing over folders and files: their owner runs the program, too, and modes would not keep it out. Whoever
+/// stands in such a folder stands in the empty one then.
 ///
 /// # Errors
-/// The system forbids mounts.
-pub(crate) fn hide(folders: &[PathBuf]) -> io::Result<()> {
-    for folder in folders {
-        let Ok(folder) = fs::canonicalize(folder) else { continue };
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
-        rustix::mount::mount("tmpfs", folder, "tmpfs", flags, c"size=4k,mode=0")?;
+/// One is not there, or the system forbids mounts.
+pub(crate) fn hide(paths: &[PathBuf]) -> io::Result<()> {
+    let named = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"))
+    };
+    // All of them are found before the first covers others.
+    let found: Vec<PathBuf> =
+        paths.iter().map(|path| fs::canonicalize(path).map_err(named(path))).collect::<io::Result<_>>()?;
+    let here = std::env::current_dir();
+    for path in &found {
+        // What an earlier one covers is not there any more.
+        match fs::metadata(path) {
+            Ok(there) if there.is_dir() => {
+                let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+                rustix::mount::mount("tmpfs", path, "tmpfs", flags, c"size=4k,mode=0")?;
+            }
+            Ok(_) => rustix::mount::mount_bind("/dev/null", path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(named(path)(error)),
+        }
     }
-    Ok(())
+    let covered = |folder: &PathBuf| found.iter().any(|path| folder.starts_with(path));
+    match here.ok().filter(covered) {
+        Some(folder) => {
+            Err(io::Error::other(format!("{} is one of them: run it from another folder", folder.display())))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Mounts a `/proc` that shows this process namespace alone.

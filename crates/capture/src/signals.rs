@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::process::{Resource, Rlimit};
 
 /// Those that are read. Those that stop a process do so.
 const READ: [Signal; 7] = [
@@ -27,25 +28,34 @@ pub(crate) struct Came {
     pub(crate) from_process: bool,
 }
 
-/// The mask that this process had before, for the programs that it starts.
+/// How this process was before, for the programs that it starts: its mask of signals, and how many descriptors it may
+/// have.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Before(SigSet);
+pub(crate) struct Before {
+    mask: SigSet,
+    descriptors: [Option<u64>; 2],
+}
 
 impl Before {
-    /// Has the calling process take signals as this one was to. Safe between fork and exec.
+    /// Has the calling process be as this one was. Safe between fork and exec.
     pub(crate) fn restore(self) -> io::Result<()> {
-        Ok(self.0.thread_set_mask()?)
+        let [current, maximum] = self.descriptors;
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
+        Ok(self.mask.thread_set_mask()?)
     }
 }
 
-/// Holds signals back from now on, for [`Signals`] to read them.
+/// Holds signals back from now on, for [`Signals`] to read them; and lets this process have as many descriptors as it may,
+/// since those that are under way in messages count for all of a user's processes together.
 ///
 /// # Errors
 /// None that is known.
 pub(crate) fn hold() -> io::Result<Before> {
-    let before = SigSet::thread_get_mask()?;
+    let mask = SigSet::thread_get_mask()?;
     set().thread_block()?;
-    Ok(Before(before))
+    let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    Ok(Before { mask, descriptors: [current, maximum] })
 }
 
 fn set() -> SigSet {

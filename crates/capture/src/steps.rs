@@ -64,7 +64,9 @@ impl Step {
         match self {
             Self::Settings => Some("the program cannot listen on ports below 1024, or ping itself"),
             Self::Log => Some("what is refused is not told in the log"),
-            Self::Proc => Some("the program sees the host's processes in /proc; it can do nothing to them"),
+            Self::Proc => Some(
+                "the program sees the host's processes in /proc, and may look into those of the same user",
+            ),
             _ => None,
         }
     }

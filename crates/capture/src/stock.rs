@@ -4,6 +4,7 @@
 //! ahead and sends them, one per message, over a pair of Unix sockets for each IP version; the sidecar, which lives in
 //! the host's network, takes one whenever it connects, and says after a few that they are to be replaced.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -80,6 +81,8 @@ impl Shelf {
 pub(crate) struct Supply {
     channel: OwnedFd,
     v6: bool,
+    /// How many could not be made just now.
+    missing: Cell<u8>,
 }
 
 impl Supply {
@@ -91,7 +94,7 @@ impl Supply {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        let supply = Self { channel: ours, v6 };
+        let supply = Self { channel: ours, v6, missing: Cell::new(0) };
         supply.fill(SIZES[usize::from(v6)])?;
         Ok((supply, theirs))
     }
@@ -99,9 +102,10 @@ impl Supply {
     /// Replaces what was taken since.
     ///
     /// # Errors
-    /// The other end is gone, or no descriptors are left.
+    /// The other end is gone.
     pub(crate) fn replace(&self) -> io::Result<()> {
         let mut byte = [0];
+        self.fill(self.missing.take())?;
         loop {
             match descriptors::receive(&self.channel, &mut byte) {
                 Ok((0, _)) => return Err(io::ErrorKind::BrokenPipe.into()),
@@ -112,22 +116,33 @@ impl Supply {
         }
     }
 
+    /// Whether it is to be tried again soon: the system had no descriptors or no memory.
+    pub(crate) fn is_short(&self) -> bool {
+        self.missing.get() > 0
+    }
+
+    /// Makes so many, or notes how many it could not make.
     fn fill(&self, count: u8) -> io::Result<()> {
-        for _ in 0..count {
-            let family = if self.v6 { AddressFamily::INET6 } else { AddressFamily::INET };
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let socket = match rustix::net::socket_with(family, SocketType::STREAM, flags, None) {
-                // Without this IP version nobody asks for its sockets.
-                Err(rustix::io::Errno::AFNOSUPPORT) => return Ok(()),
-                socket => socket?,
-            };
-            match descriptors::send(&self.channel, &[0], &[socket.as_fd()]) {
+        for made in 0..count {
+            match self.add() {
+                Ok(()) => {}
                 // Full is full: whoever takes some asks again.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                sent => sent?,
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(error),
+                Err(_) => {
+                    self.missing.set(count - made);
+                    return Ok(());
+                }
             }
         }
         Ok(())
+    }
+
+    fn add(&self) -> io::Result<()> {
+        let family = if self.v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        descriptors::send(&self.channel, &[0], &[socket.as_fd()])
     }
 }
 

@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 use tracing::{error, info, warn};
 
+use crate::descriptors;
 use crate::init::{self, Program, timespec};
 use crate::namespace::{self, CHILD_NAMESPACES, Entering};
 use crate::orders::{Order, Report, Way};
@@ -122,6 +123,7 @@ fn failed(doing: &'static str) -> impl Fn(io::Error) -> RunError {
 /// The program could not be started, for one of the reasons of [`RunError`]. Nothing is left of it then.
 pub fn run(run: &Run) -> Result<Outcome, RunError> {
     let terminal = Terminal::here();
+    descriptors::keep_inherited().map_err(failed("cannot close what this process was started with"))?;
     let before = signals::hold().map_err(failed("cannot hold signals back"))?;
     let mut tried = Vec::new();
     let entered = namespace::enter(|step, outcome| {
@@ -222,6 +224,8 @@ struct Watch<'r> {
     addresses: Vec<IpAddr>,
     /// Whether the program is started anew when it has ended.
     anew: bool,
+    /// Whether the namespace's first process is gone: it says nothing more.
+    is_deaf: bool,
 }
 
 impl<'r> Watch<'r> {
@@ -263,6 +267,7 @@ impl<'r> Watch<'r> {
             lifeline,
             addresses: Vec::new(),
             anew: false,
+            is_deaf: false,
         })
     }
 
@@ -302,8 +307,11 @@ impl<'r> Watch<'r> {
 
     /// Waits for a signal, a report, a word of the sidecar, or the lifeline's end.
     fn wait(&self) -> io::Result<[bool; 4]> {
-        let mut polled =
-            vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.way, PollFlags::IN)];
+        let mut polled = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        let way = (!self.is_deaf).then(|| {
+            polled.push(PollFd::new(&self.way, PollFlags::IN));
+            polled.len() - 1
+        });
         let sidecar = self.sidecar.as_ref().map(|sidecar| {
             polled.push(PollFd::new(sidecar.stream(), PollFlags::IN));
             polled.len() - 1
@@ -316,7 +324,7 @@ impl<'r> Watch<'r> {
         let timeout = self.times.next().map(|at| timespec(at.saturating_duration_since(Instant::now())));
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, timeout.as_ref()))?;
         let ready = |at: usize| !polled[at].revents().is_empty();
-        Ok([ready(0), ready(1), sidecar.is_some_and(ready), lifeline.is_some_and(ready)])
+        Ok([ready(0), way.is_some_and(ready), sidecar.is_some_and(ready), lifeline.is_some_and(ready)])
     }
 
     fn on_times(&mut self, now: Instant) {
@@ -413,6 +421,10 @@ impl<'r> Watch<'r> {
 
     /// What a key of the terminal sends, or its loss, reaches the program by itself.
     fn on_key(&mut self, signal: Signal, came: Came) {
+        if std::mem::take(&mut self.anew) {
+            // Who wants it to end does not want it anew.
+            return self.ask_to_end(came.number);
+        }
         match &self.phase {
             Phase::Running if came.from_process => self.signal_program(came.number),
             Phase::Running => {}
@@ -472,8 +484,12 @@ impl<'r> Watch<'r> {
             }
             Some((Report::SetUp { .. }, _)) => {}
             // Killed, with everything in the namespace.
-            None if matches!(self.phase, Phase::Ending(_)) => {}
-            None => self.ending(Ok(Outcome::Signal(Signal::KILL.as_raw())), END_TIME),
+            None => {
+                self.is_deaf = true;
+                if !matches!(self.phase, Phase::Ending(_)) {
+                    self.ending(Ok(Outcome::Signal(Signal::KILL.as_raw())), END_TIME);
+                }
+            }
         }
         Ok(())
     }

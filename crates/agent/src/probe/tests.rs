@@ -194,6 +194,12 @@ async fn liveness_holds_until_it_fails_and_is_never_asked_in_a_hurry() {
     told.changed().await.unwrap();
     assert_eq!(*told.borrow(), Status { well: false, reason: "tcp:8080: no answer within 1s".into() });
     assert_eq!(program.times(), [0, 2000]);
+    // It is started anew, and has as many failures again.
+    for expected in [true, false] {
+        told.changed().await.unwrap();
+        assert_eq!(told.borrow().well, expected);
+    }
+    assert_eq!(program.times(), [0, 2000, 5000, 7000]);
     running.shutdown().await;
     assert!(told.changed().await.is_err(), "it ends with its future");
 }
@@ -209,7 +215,7 @@ async fn a_probe_that_takes_longer_than_its_pause_is_not_asked_twice_at_once() {
         advance(Duration::from_secs(1)).await;
     }
     tokio::task::yield_now().await;
-    assert_eq!(program.times(), [0, 3000, 6000, 9000]);
+    assert_eq!(program.times(), [0, 3000, 6000, 10_000], "after the third it counts as started anew");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
+use super::Program;
 use crate::outcome::Outcome;
 use crate::signals::Before;
 use crate::wire::Probe;
@@ -30,7 +31,13 @@ impl Probes {
     /// # Errors
     /// It cannot be started, in words.
     #[expect(unsafe_code, reason = "the mask of signals can only be set in the child")]
-    pub(super) fn start(&mut self, probe: &Probe, before: Before, now: Instant) -> Result<(), String> {
+    pub(super) fn start(
+        &mut self,
+        probe: &Probe,
+        beside: &Program,
+        before: Before,
+        now: Instant,
+    ) -> Result<(), String> {
         let [program, arguments @ ..] = probe.command.as_slice() else {
             return Err("the probe has no command".to_owned());
         };
@@ -40,6 +47,7 @@ impl Probes {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.process_group(0);
+        beside.dress(&mut command);
         // SAFETY: one system call, which neither allocates nor locks.
         unsafe { command.pre_exec(move || before.restore()) };
         let child = command.spawn().map_err(|error| format!("cannot start {program}: {error}"))?;

@@ -3,14 +3,12 @@
 //! Connections reach the proxy at `virtualOutbound`, which hands them over by the address that they were meant for; the
 //! other listeners have no sockets. Source: Envoy `use_original_dst`, `bind_to_port`; Istio's `virtualOutbound`.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use meshwork_model::mesh::{Capture, Inbound, OutsidePolicy, Workload};
 use meshwork_model::proxy::Resource;
 
-use super::{Called, Mesh, Outbound, clusters, endpoints, listeners, names, outside, served};
+use super::{Called, Outbound, clusters, endpoints, listeners, names, outside, served};
 use crate::addresses::Addressee;
 
 /// A port of one workload, as it is called by the workload's own address.
@@ -56,7 +54,6 @@ impl Outbound<'_> {
 
     fn workloads(&mut self) {
         let mesh = self.mesh;
-        let shared = claims_of_hosts(mesh);
         for workload in mesh.workloads.values() {
             let Some(address) = mesh.addresses.get(&Addressee::Workload(workload.key.clone())) else {
                 continue;
@@ -68,25 +65,9 @@ impl Outbound<'_> {
                 let (endpoints, transports) =
                     endpoints::reached(mesh, called.port.protocol, direct.cluster(), &behind);
                 self.add(Resource::Cluster(clusters::direct(&direct, endpoints, transports)));
-                let host = on_host(inbound).filter(|host| shared.get(host) == Some(&1));
-                self.add(Resource::Listener(listeners::direct(&direct, *address, host)));
+                // By its virtual address alone: where it says that it listens on its host is nobody's proof.
+                self.add(Resource::Listener(listeners::direct(&direct, *address)));
             }
         }
     }
-}
-
-/// Where a port would be on its workload's host, if the program listened there itself. A loopback address says nothing
-/// of whose host that is.
-fn on_host(inbound: &Inbound) -> Option<SocketAddr> {
-    let ip = inbound.bind.ip();
-    (!ip.is_loopback() && !ip.is_unspecified()).then(|| SocketAddr::new(ip, inbound.port))
-}
-
-/// How many workloads have a port at each address of a host: of two, neither is meant.
-fn claims_of_hosts(mesh: &Mesh) -> BTreeMap<SocketAddr, usize> {
-    let mut claims = BTreeMap::new();
-    for address in mesh.workloads.values().flat_map(|w| &w.inbound).filter_map(on_host) {
-        *claims.entry(address).or_default() += 1;
-    }
-    claims
 }

@@ -19,11 +19,15 @@ pub(crate) fn serves(service: &Service, workload: &Workload) -> bool {
 ///
 /// A workload that is not ready is left out of the endpoints only: a cluster does not change with anybody's health.
 pub(super) fn of(mesh: &Mesh, called: &Called<'_>) -> (Endpoints, Vec<TransportMatch>) {
-    let behind = behind(mesh, called);
+    let mut behind = behind(mesh, called);
+    // Who is not ready takes no address away from somebody who is.
+    behind.sort_by_key(|(workload, _)| workload.unready.is_some());
     let (mut endpoints, transports) = reached(mesh, called.port.protocol, called.cluster(), &behind);
     let unready = behind.iter().filter(|(workload, _)| workload.unready.is_some());
-    let unready: BTreeSet<SocketAddr> = unready.map(|(_, address)| *address).collect();
-    endpoints.endpoints.retain(|endpoint| !unready.contains(&endpoint.address));
+    let unready: BTreeSet<&Arc<str>> = unready.map(|(workload, _)| &workload.key.name).collect();
+    let is_ready =
+        |endpoint: &Endpoint| endpoint.workload.as_ref().is_none_or(|w| !unready.contains(&w.name));
+    endpoints.endpoints.retain(is_ready);
     (endpoints, transports)
 }
 
@@ -49,7 +53,7 @@ pub(super) fn reached(
             identities.insert(workload.identity.clone());
         }
         let endpoint = Endpoint { address, transport, workload: Some(describe(workload)) };
-        // Of two workloads that claim one address the first by name has it.
+        // Of two workloads that claim one address the first has it.
         endpoints.entry(address).or_insert(endpoint);
     }
     let transports = if plaintext {

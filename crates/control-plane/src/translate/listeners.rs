@@ -33,11 +33,13 @@ pub(super) fn api(called: &Called<'_>, target: &str) -> Listener {
 
 /// Where all connections of a captured program arrive; its own chain is for those that no other listener takes.
 pub(super) fn virtual_outbound(capture: &Capture, policy: OutsidePolicy) -> Listener {
-    let cluster: Arc<str> = match policy {
-        OutsidePolicy::Allow => clusters::PASSTHROUGH.into(),
-        OutsidePolicy::Deny => clusters::BLACK_HOLE.into(),
+    // Named after the policy: a connection follows its chain by name, and one of another policy is none to follow.
+    let (name, cluster) = match policy {
+        OutsidePolicy::Allow => ("passthrough", clusters::PASSTHROUGH),
+        OutsidePolicy::Deny => ("black-hole", clusters::BLACK_HOLE),
     };
-    let chains = vec![chain("unknown", None, tcp(Arc::clone(&cluster), cluster, Vec::new()))];
+    let cluster: Arc<str> = cluster.into();
+    let chains = vec![chain(name, None, tcp(Arc::clone(&cluster), cluster, Vec::new()))];
     let mut addresses = capture.outbound.iter().copied();
     Listener {
         use_original_dst: true,
@@ -52,9 +54,8 @@ pub(super) fn captured(called: &Called<'_>, address: VirtualAddress) -> Listener
     taken(name, first, vec![second], vec![chain("outbound", None, to_service(called))])
 }
 
-/// A workload's port, as a captured program calls it: by the workload's own address, and by that of its host where
-/// nobody shares it.
-pub(super) fn direct(direct: &Direct<'_>, address: VirtualAddress, host: Option<SocketAddr>) -> Listener {
+/// A workload's port, as a captured program calls it: by the workload's own virtual address.
+pub(super) fn direct(direct: &Direct<'_>, address: VirtualAddress) -> Listener {
     let port = direct.inbound.port;
     let name = format!("captured|{port}|{}|{}", direct.workload.key.name, direct.called.name().host());
     let cluster = direct.cluster();
@@ -65,8 +66,7 @@ pub(super) fn direct(direct: &Direct<'_>, address: VirtualAddress, host: Option<
         tcp(Arc::clone(&cluster), cluster, Vec::new())
     };
     let [first, second] = address.both().map(|ip| SocketAddr::new(ip, port));
-    let more = [Some(second), host].into_iter().flatten().collect();
-    taken(name, first, more, vec![chain("outbound", None, filter)])
+    taken(name, first, vec![second], vec![chain("outbound", None, filter)])
 }
 
 /// A port of a host outside the mesh. What is asked for must be that host: by server name (SNI) or by authority; bytes

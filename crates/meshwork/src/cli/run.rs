@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use meshwork_model::mesh::{Protocol, SERVICE_LABEL};
 
 use super::binds;
@@ -166,7 +166,8 @@ impl Run {
             program,
             arguments,
             environment: environment.collect(),
-            sidecar: std::env::current_exe().context("cannot find this program's own file")?,
+            // This very file, whatever comes to stand at its path.
+            sidecar: "/proc/self/exe".into(),
             sidecar_arguments: self.sidecar(&member, workers, log),
             sidecar_pid: self.proxy.sidecar_pid.clone(),
             workers,

@@ -74,7 +74,9 @@ impl Joining {
         let state = fs::canonicalize(&state).with_context(|| format!("cannot use {}", state.display()))?;
         if let Some(trust_bundle) = &self.trust_bundle {
             let (trust_bundle, token) = (trust_bundle.clone(), self.token_file.clone());
-            let hidden = state_home().into_iter().chain([state.clone()]).collect();
+            let hidden =
+                state_folders().chain([state.clone()]).chain(token.clone().filter(|token| token.exists()));
+            let hidden = hidden.collect();
             return Ok(Member { trust_bundle, state, token, hidden });
         }
         let mesh = match &self.mesh {
@@ -88,9 +90,15 @@ impl Joining {
             .with_context(|| format!("cannot make a join token in {}", mesh.display()))?;
         let file = state.join("token");
         write_private(&file, token.as_bytes())?;
-        let hidden = state_home().into_iter().chain([state.clone(), mesh]).collect();
+        let hidden = state_folders().chain([state.clone(), mesh]).collect();
         Ok(Member { trust_bundle, state, token: Some(file), hidden })
     }
+}
+
+/// Where the keys of all of this user's workloads lie by default. Made where it is not there yet: what others put there
+/// later is covered, too.
+fn state_folders() -> impl Iterator<Item = PathBuf> {
+    state_home().into_iter().filter(|folder| create_private_dir(folder).is_ok())
 }
 
 fn state_home() -> anyhow::Result<PathBuf> {

@@ -5,7 +5,7 @@
 //! they begin and what their listener does: this module decides nothing about traffic, and ends nothing.
 //!
 //! Defaults and thresholds are those of Kubernetes' probes, with one difference: until a program has been ready once, it is
-//! asked twice a second at least, so that a start takes no longer than it has to.
+//! asked ten times a second at least, so that a start takes no longer than it has to.
 
 use std::convert::Infallible;
 use std::fmt;

@@ -68,6 +68,7 @@ fn attempt(parent: &Way) -> io::Result<()> {
     let forked = namespace::fork(CHILD_NAMESPACES);
     parent.send(&[Tried::new(Step::Namespaces, &forked)], &[])?;
     let Some(child) = forked? else {
+        // Any folder will do that is there and that nobody stands in.
         let hidden = vec!["/sys".into()];
         let plan = Plan { workers: 2, namespace: "default".to_owned(), hidden };
         let (mut tried, _made) = set_up::set_up(&plan);

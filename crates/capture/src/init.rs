@@ -41,14 +41,17 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Gives a command the program's variables.
-    fn dress(&self, command: &mut Command) {
+    /// Gives a command the program's variables, and has it be as this process was before.
+    #[expect(unsafe_code, reason = "the mask of signals can only be set in the child")]
+    fn dress(&self, command: &mut Command, before: Before) {
         for (name, value) in &self.environment {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
         }
+        // SAFETY: system calls only, none of which allocates or locks.
+        unsafe { command.pre_exec(move || before.restore()) };
     }
 }
 
@@ -175,17 +178,13 @@ impl Init {
         privileges::give_up()
     }
 
-    #[expect(unsafe_code, reason = "the mask of signals can only be set in the child")]
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program.path);
         command.args(&self.program.arguments);
-        self.program.dress(&mut command);
+        self.program.dress(&mut command, self.before);
         if self.program.no_input {
             command.stdin(Stdio::null());
         }
-        let before = self.before;
-        // SAFETY: one system call, which neither allocates nor locks.
-        unsafe { command.pre_exec(move || before.restore()) };
         command
     }
 
@@ -197,7 +196,9 @@ impl Init {
                 Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            let Some(outcome) = Outcome::of(status) else { continue };
+            let Some(outcome) = Outcome::of(status.exit_status(), status.terminating_signal()) else {
+                continue;
+            };
             if self.running == Some(pid) {
                 self.running = None;
                 self.supervisor.send(&Report::Ended(outcome), &[])?;

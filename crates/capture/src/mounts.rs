@@ -91,8 +91,8 @@ pub(crate) fn hide(paths: &[PathBuf]) -> io::Result<()> {
                 rustix::mount::mount("tmpfs", path, "tmpfs", flags, c"size=4k,mode=0")?;
             }
             Ok(_) => rustix::mount::mount_bind("/dev/null", path)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {}
             Err(error) => return Err(named(path)(error)),
         }
     }

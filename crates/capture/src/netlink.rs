@@ -3,11 +3,13 @@
 //! Source: rtnetlink(7), `linux/rtnetlink.h`. Each request waits for its answer.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use crate::addresses::OUTBOUND;
 
 /// Loopback is the first interface of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -152,13 +154,8 @@ fn outcome(answer: &[u8]) -> Option<io::Result<()>> {
 
 /// Whether the kernel has this IP version at all.
 pub(crate) fn has(address: IpAddr) -> bool {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let any = match address {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
-    };
-    let socket = rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
-    socket.is_ok_and(|socket| rustix::net::bind(&socket, &std::net::SocketAddr::new(any, 0)).is_ok())
+    let [v4, v6] = OUTBOUND.map(|address| address.ip());
+    UdpSocket::bind((if address.is_ipv4() { v4 } else { v6 }, 0)).is_ok()
 }
 
 #[cfg(test)]

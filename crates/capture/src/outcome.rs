@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use nix::sys::signal::{SigHandler, SigSet, Signal};
-use rustix::process::{Resource, Rlimit, WaitStatus};
+use rustix::process::{Resource, Rlimit};
 use serde::{Deserialize, Serialize};
 
 /// How a program ended.
@@ -16,10 +16,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Reads a status; `None` where the process has only stopped.
-    pub(crate) fn of(status: WaitStatus) -> Option<Self> {
-        let code = status.exit_status().map(|code| Self::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)));
-        code.or_else(|| status.terminating_signal().map(Self::Signal))
+    /// By its code or its signal; `None` where there is neither: the process has only stopped.
+    pub(crate) fn of(code: Option<i32>, signal: Option<i32>) -> Option<Self> {
+        let code = code.map(|code| Self::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)));
+        code.or(signal.map(Self::Signal))
     }
 
     /// Ends this process in the same way, or says by which code it should.

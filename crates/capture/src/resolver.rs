@@ -1,5 +1,7 @@
 //! The files that C libraries look names up by, as the program sees them. Pure.
 
+use meshwork_model::proxy::ZONE;
+
 use crate::addresses::NAMES;
 
 /// Most search domains, and their length in all. Source: resolv.conf(5), what old C libraries take.
@@ -8,11 +10,7 @@ const SEARCH_LENGTH: usize = 256;
 
 /// `resolv.conf` for a workload of a namespace: the mesh's domains go before the host's own.
 pub(crate) fn resolv_conf(host: &str, namespace: &str) -> String {
-    let mesh = [
-        format!("{namespace}.svc.cluster.local"),
-        "svc.cluster.local".to_owned(),
-        "cluster.local".to_owned(),
-    ];
+    let mesh = [format!("{namespace}.svc.{ZONE}"), format!("svc.{ZONE}"), ZONE.to_owned()];
     let mut search = String::new();
     for domain in mesh.iter().map(String::as_str).chain(search_domains(host)).take(SEARCH_DOMAINS) {
         if search.len() + 1 + domain.len() > SEARCH_LENGTH {

@@ -81,12 +81,10 @@ fn network() -> io::Result<()> {
     }
     let routing = Routing::open()?;
     routing.ask(Request::loopback_up())?;
-    for address in SIDECAR.into_iter().chain(WORKLOAD) {
-        if netlink::has(address) {
-            routing.ask(Request::address(address))?;
-        }
+    for address in SIDECAR.into_iter().filter(|address| netlink::has(*address)) {
+        routing.ask(Request::address(address))?;
     }
-    WORKLOAD.into_iter().filter(|address| netlink::has(*address)).try_for_each(lead_from)
+    give(&routing, &WORKLOAD)
 }
 
 /// Gives the workload its own addresses: what it sends comes from them.
@@ -94,16 +92,15 @@ fn network() -> io::Result<()> {
 /// # Errors
 /// The kernel does not take an address.
 pub(crate) fn own(addresses: &[IpAddr]) -> io::Result<()> {
-    let routing = Routing::open()?;
-    for address in addresses.iter().filter(|address| netlink::has(**address)) {
-        routing.ask(Request::address(*address))?;
-        lead_from(*address)?;
-    }
-    Ok(())
+    give(&Routing::open()?, addresses)
 }
 
-fn lead_from(source: IpAddr) -> io::Result<()> {
-    Routing::open()?.ask(Request::default_route(source))
+fn give(routing: &Routing, addresses: &[IpAddr]) -> io::Result<()> {
+    for address in addresses.iter().filter(|address| netlink::has(**address)) {
+        routing.ask(Request::address(*address))?;
+        routing.ask(Request::default_route(*address))?;
+    }
+    Ok(())
 }
 
 fn settings() -> io::Result<()> {

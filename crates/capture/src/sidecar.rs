@@ -121,8 +121,7 @@ impl Sidecar {
     pub(crate) fn ended(&mut self) -> io::Result<Option<Outcome>> {
         use std::os::unix::process::ExitStatusExt;
         let Some(status) = self.child.try_wait()? else { return Ok(None) };
-        let code = status.code().map(|code| Outcome::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)));
-        Ok(code.or_else(|| status.signal().map(Outcome::Signal)))
+        Ok(Outcome::of(status.code(), status.signal()))
     }
 
     /// Sends it a signal. It is a child that was not waited for, so that nobody else has its number.

@@ -12,7 +12,7 @@ pub(crate) use builder::Builder;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -24,6 +24,7 @@ use meshwork_telemetry::AccessLog;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use crate::destination::anywhere;
 use crate::listener::Sockets;
 use crate::upstream::{Reach, Workload, workload};
 
@@ -167,11 +168,7 @@ pub(crate) struct EndpointSet {
 impl RuntimeConfig {
     /// The listener that takes over what was meant for an address: exactly, or for its port wherever.
     pub(crate) fn destination(&self, meant: SocketAddr) -> Option<&Takeover> {
-        let anywhere = match meant {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let of_port = || self.destinations.get(&SocketAddr::new(anywhere, meant.port()));
+        let of_port = || self.destinations.get(&SocketAddr::new(anywhere(meant.ip()), meant.port()));
         self.destinations.get(&meant).or_else(of_port)
     }
 }

@@ -1,7 +1,6 @@
 //! An accepted connection: which filter chain takes it, who is at its other end, and then that chain.
 
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -242,7 +241,7 @@ async fn accept_tls(listener: &ListenerConfig, mut stream: Socket) -> Result<Acc
             return Ok(Accepted::plain(Arc::clone(chain), stream));
         };
         let accepted = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await;
-        return proven(Arc::clone(chain), accepted.map_err(|e| handshake_failed(&e))?);
+        return proven(Arc::clone(chain), accepted.map_err(ProxyError::handshake)?);
     }
     let hello = hello::read(&mut stream).await?;
     let chain = {
@@ -258,12 +257,8 @@ async fn accept_tls(listener: &ListenerConfig, mut stream: Socket) -> Result<Acc
         };
     };
     let start = StartHandshake::from_parts(hello.accepted, stream);
-    let stream = start.into_stream(Arc::clone(&tls.config)).await.map_err(|e| handshake_failed(&e))?;
+    let stream = start.into_stream(Arc::clone(&tls.config)).await.map_err(ProxyError::handshake)?;
     proven(chain, stream)
-}
-
-fn handshake_failed(error: &io::Error) -> ProxyError {
-    ProxyError::fatal(Kind::DownstreamBroken(format!("the TLS handshake failed: {error}").into()))
 }
 
 /// Who the client is, and whether the chain lets them in.

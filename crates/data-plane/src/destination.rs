@@ -80,12 +80,18 @@ fn binds(address: IpAddr) -> bool {
 
 /// The address that this host would call from.
 fn source_towards(address: IpAddr) -> Option<IpAddr> {
-    let any =
-        if address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
+    let socket = UdpSocket::bind((anywhere(address), 0)).ok()?;
     // Nothing is sent: the kernel only looks for a route.
     socket.connect((address, DISCARD)).ok()?;
     Some(socket.local_addr().ok()?.ip())
+}
+
+/// The unspecified address of the same IP version.
+pub(crate) fn anywhere(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 /// A port to ask routes for. Source: RFC 863.

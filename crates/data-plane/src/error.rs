@@ -106,6 +106,11 @@ pub(crate) enum Kind {
 }
 
 impl ProxyError {
+    /// The client and we did not come to an agreement.
+    pub(crate) fn handshake(why: impl std::fmt::Display) -> Self {
+        Self::fatal(Kind::DownstreamBroken(format!("the TLS handshake failed: {why}").into()))
+    }
+
     /// A failure after which the request is not sent again.
     pub(crate) fn fatal(kind: Kind) -> Self {
         Self { kind, retry: Retry::Never }

@@ -8,7 +8,7 @@ use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::rustls::server::{Accepted, Acceptor};
 
-use crate::error::{Kind, ProxyError};
+use crate::error::ProxyError;
 use crate::limits::CLIENT_HELLO_BYTES;
 use crate::transport::Socket;
 
@@ -35,9 +35,10 @@ pub(crate) async fn read(stream: &mut Socket) -> Result<Hello, ProxyError> {
         let read = stream.read_buf(&mut room).await.map_err(|e| ProxyError::downstream(&e))?;
         if read == 0 {
             let is_full = begun == CLIENT_HELLO_BYTES;
-            return Err(broken(if is_full { "the ClientHello is too large" } else { "it broke off" }));
+            let why = if is_full { "the ClientHello is too large" } else { "it broke off" };
+            return Err(ProxyError::handshake(why));
         }
-        feed(&mut acceptor, &bytes[begun..]).map_err(|error| broken(&error.to_string()))?;
+        feed(&mut acceptor, &bytes[begun..]).map_err(ProxyError::handshake)?;
         match acceptor.accept() {
             Ok(None) => {}
             Ok(Some(accepted)) => {
@@ -50,7 +51,7 @@ pub(crate) async fn read(stream: &mut Socket) -> Result<Hello, ProxyError> {
                     // Whether the client hears why changes nothing.
                     let _ = stream.write_all(&words).await;
                 }
-                return Err(broken(&error.to_string()));
+                return Err(ProxyError::handshake(error));
             }
         }
     }
@@ -64,8 +65,4 @@ fn feed(acceptor: &mut Acceptor, mut bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn broken(why: &str) -> ProxyError {
-    ProxyError::fatal(Kind::DownstreamBroken(format!("the TLS handshake failed: {why}").into()))
 }

@@ -30,7 +30,6 @@ impl Probes {
     ///
     /// # Errors
     /// It cannot be started, in words.
-    #[expect(unsafe_code, reason = "the mask of signals can only be set in the child")]
     pub(super) fn start(
         &mut self,
         probe: &Probe,
@@ -47,9 +46,7 @@ impl Probes {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.process_group(0);
-        beside.dress(&mut command);
-        // SAFETY: one system call, which neither allocates nor locks.
-        unsafe { command.pre_exec(move || before.restore()) };
+        beside.dress(&mut command, before);
         let child = command.spawn().map_err(|error| format!("cannot start {program}: {error}"))?;
         let deadline = now.checked_add(Duration::from_millis(probe.timeout_ms)).unwrap_or(now);
         self.0.insert(child.id().cast_signed(), Running { id: probe.id, deadline, late: false });

@@ -50,8 +50,7 @@ pub(super) fn virtual_outbound(capture: &Capture, policy: OutsidePolicy) -> List
 /// A service's port, as a captured program calls it: by the service's address.
 pub(super) fn captured(called: &Called<'_>, address: VirtualAddress) -> Listener {
     let name = format!("captured|{}|{}", called.port.port, called.name().host());
-    let [first, second] = address.both().map(|ip| SocketAddr::new(ip, called.port.port));
-    taken(name, first, vec![second], vec![chain("outbound", None, to_service(called))])
+    taken(name, address, called.port.port, vec![chain("outbound", None, to_service(called))])
 }
 
 /// A workload's port, as a captured program calls it: by the workload's own virtual address.
@@ -65,8 +64,7 @@ pub(super) fn direct(direct: &Direct<'_>, address: VirtualAddress) -> Listener {
     } else {
         tcp(Arc::clone(&cluster), cluster, Vec::new())
     };
-    let [first, second] = address.both().map(|ip| SocketAddr::new(ip, port));
-    taken(name, first, vec![second], vec![chain("outbound", None, filter)])
+    taken(name, address, port, vec![chain("outbound", None, filter)])
 }
 
 /// A port of a host outside the mesh. What is asked for must be that host: by server name (SNI) or by authority; bytes
@@ -77,7 +75,6 @@ pub(super) fn outside(
     address: VirtualAddress,
     cluster: Arc<str>,
 ) -> Listener {
-    let [first, second] = address.both().map(|ip| SocketAddr::new(ip, port.number));
     let chain = match port.protocol {
         EntryProtocol::Plain(protocol) if protocol.is_http() => {
             let table = routes::outside(host, port.number, Arc::clone(&cluster), protocol);
@@ -97,7 +94,7 @@ pub(super) fn outside(
             ..chain("outside", None, tcp(Arc::clone(&cluster), cluster, Vec::new()))
         },
     };
-    taken(format!("captured|{}|{host}", port.number), first, vec![second], vec![chain])
+    taken(format!("captured|{}|{host}", port.number), address, port.number, vec![chain])
 }
 
 fn to_service(called: &Called<'_>) -> NetworkFilter {
@@ -109,9 +106,10 @@ fn to_service(called: &Called<'_>) -> NetworkFilter {
     }
 }
 
-/// A listener without sockets, which takes what was meant for its addresses.
-fn taken(name: String, first: SocketAddr, more: Vec<SocketAddr>, chains: Vec<FilterChain>) -> Listener {
-    Listener { bind_to_port: false, ..at(name.into(), Some(first), more, chains) }
+/// A listener without sockets, which takes what was meant for a virtual address of either IP version.
+fn taken(name: String, address: VirtualAddress, port: u16, chains: Vec<FilterChain>) -> Listener {
+    let [first, second] = address.both().map(|ip| SocketAddr::new(ip, port));
+    Listener { bind_to_port: false, ..at(name.into(), Some(first), vec![second], chains) }
 }
 
 fn at(

@@ -15,7 +15,8 @@ use meshwork_data_plane::WorkloadNetwork;
 use meshwork_xds::client::Health;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
+use tokio::sync::watch::{Receiver, Sender};
 
 /// How the program is asked whether it is well.
 #[derive(clap::Args)]
@@ -56,30 +57,16 @@ impl Probes {
     pub(super) async fn run(
         self,
         program: Probed,
-        health: &watch::Sender<Option<Health>>,
+        health: &Sender<Option<Health>>,
         unwell: impl Fn(&str),
     ) -> Infallible {
-        let readiness = async {
-            let Some(probe) = self.readiness else { return std::future::pending().await };
-            let (status, asking) = probe::watch(Kind::Readiness, probe, program.clone());
-            tokio::select! {
-                never = asking => never,
-                never = follow(status, |status| tell(health, status)) => never,
+        let readiness =
+            watch(Kind::Readiness, self.readiness, program.clone(), |status| tell(health, status));
+        let liveness = watch(Kind::Liveness, self.liveness, program, |status| {
+            if !status.well {
+                unwell(&status.reason);
             }
-        };
-        let liveness = async {
-            let Some(probe) = self.liveness else { return std::future::pending().await };
-            let (status, asking) = probe::watch(Kind::Liveness, probe, program.clone());
-            let note = |status: &Status| {
-                if !status.well {
-                    unwell(&status.reason);
-                }
-            };
-            tokio::select! {
-                never = asking => never,
-                never = follow(status, note) => never,
-            }
-        };
+        });
         tokio::select! {
             never = readiness => never,
             never = liveness => never,
@@ -87,8 +74,18 @@ impl Probes {
     }
 }
 
+/// Asks for ever, where there is a probe, and calls with what is known of the program.
+async fn watch(kind: Kind, probe: Option<Probe>, program: Probed, note: impl Fn(&Status)) -> Infallible {
+    let Some(probe) = probe else { return std::future::pending().await };
+    let (status, asking) = probe::watch(kind, probe, program);
+    tokio::select! {
+        never = asking => never,
+        never = follow(status, note) => never,
+    }
+}
+
 /// Calls with each status, the first one included.
-async fn follow(mut status: watch::Receiver<Status>, note: impl Fn(&Status)) -> Infallible {
+async fn follow(mut status: Receiver<Status>, note: impl Fn(&Status)) -> Infallible {
     loop {
         note(&status.borrow_and_update());
         if status.changed().await.is_err() {
@@ -98,7 +95,7 @@ async fn follow(mut status: watch::Receiver<Status>, note: impl Fn(&Status)) -> 
 }
 
 /// Tells the control plane, but for a workload that has said that it leaves.
-fn tell(health: &watch::Sender<Option<Health>>, status: &Status) {
+fn tell(health: &Sender<Option<Health>>, status: &Status) {
     health.send_if_modified(|health| {
         if *health == Some(Health::Leaving) {
             return false;

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod endpoint;
+mod http;
 mod listener;
 mod names;
 mod policy;
@@ -15,9 +16,9 @@ pub use cluster::{
     UpstreamTls, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
 };
 pub use endpoint::{Endpoint, Endpoints, Workload};
+pub use http::{AccessLog, Codec, HttpConnection, HttpFilter, PathNormalization, RouteSource};
 pub use listener::{
-    AccessLog, ChainMatch, Codec, Direction, DownstreamTls, FilterChain, HttpConnection, HttpFilter,
-    Listener, NetworkFilter, PathNormalization, RouteSource, TcpProxy, Transport,
+    ChainMatch, Direction, DownstreamTls, FilterChain, Listener, NetworkFilter, TcpProxy, Transport,
 };
 pub use names::{Answer, NameTable, ZONE};
 pub use policy::{Action, Permission, Principal, Rbac, Rule, StringMatch};

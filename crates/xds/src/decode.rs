@@ -3,8 +3,11 @@
 //! The support table has judged a message before it is decoded, so decoders read the honoured fields only and
 //! refuse only values.
 
+mod access_log;
 mod cluster;
 mod endpoint;
+mod filter;
+mod http;
 mod listener;
 mod names;
 mod policy;

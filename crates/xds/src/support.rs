@@ -43,7 +43,7 @@ pub struct Row {
 
 /// The whole table: every field of every accepted message, the refused ones included, by message and field number.
 pub fn table() -> impl Iterator<Item = Row> {
-    table::ACCEPTED.iter().flat_map(|accepted| {
+    table::accepted().flat_map(|accepted| {
         let descriptor = descriptors::message(accepted.message);
         let fields: Vec<FieldDescriptor> =
             descriptor.map(|descriptor| descriptor.fields().collect()).unwrap_or_default();
@@ -72,7 +72,7 @@ type Fields = BTreeMap<&'static str, &'static Field>;
 static INDEX: LazyLock<HashMap<&'static str, Fields>> = LazyLock::new(|| {
     let fields =
         |accepted: &'static Accepted| accepted.fields.iter().map(|field| (field.name, field)).collect();
-    table::ACCEPTED.iter().map(|accepted| (accepted.message, fields(accepted))).collect()
+    table::accepted().map(|accepted| (accepted.message, fields(accepted))).collect()
 });
 
 fn support_of(message: &str, field: &str) -> (Support, &'static str) {

@@ -1,0 +1,51 @@
+//! Addresses and other parts that many messages have.
+
+use super::{Accepted, DNS, FOR_OTHERS, accept, harmless, no, only, yes};
+
+pub(super) const ACCEPTED: &[Accepted] = &[
+    accept("envoy.config.core.v3.Address", &[only("socket_address", "an IP address")]),
+    accept(
+        "envoy.config.core.v3.SocketAddress",
+        &[
+            only("protocol", "TCP; UDP for a listener with the DNS filter"),
+            only("address", "an IP address; a host name in a cluster of type LOGICAL_DNS"),
+            yes("port_value"),
+            no("named_port", "write `port_value`"),
+            only("network_namespace_filepath", "`workload`, in `upstream_bind_config`"),
+        ],
+    ),
+    accept(
+        "envoy.config.core.v3.ConfigSource",
+        &[
+            only("ads", "the stream that delivered the resource"),
+            harmless("initial_fetch_timeout", "what is missing is waited for"),
+            only("resource_api_version", "V3"),
+        ],
+    ),
+    accept("envoy.config.core.v3.AggregatedConfigSource", &[]),
+    accept("envoy.config.core.v3.BindConfig", &[only("source_address", "198.18.0.2, in `workload`")]),
+    accept(
+        "envoy.config.core.v3.Metadata",
+        &[
+            only(
+                "filter_metadata",
+                "`istio` and `envoy.transport_socket_match` are read, others are for other programs",
+            ),
+            harmless("typed_filter_metadata", FOR_OTHERS),
+        ],
+    ),
+    accept("envoy.config.core.v3.DataSource", &[only("inline_bytes", "UTF-8"), yes("inline_string")]),
+    accept("envoy.config.core.v3.TransportSocket", &[yes("name"), yes("typed_config")]),
+    accept(
+        "envoy.type.matcher.v3.StringMatcher",
+        &[
+            yes("exact"),
+            yes("prefix"),
+            yes("suffix"),
+            yes("contains"),
+            no("safe_regex", "write `exact`, `prefix`, `suffix` or `contains`"),
+            no("ignore_case", ""),
+        ],
+    ),
+    accept("envoy.type.matcher.v3.PathMatcher", &[yes("path")]),
+];

@@ -1,0 +1,86 @@
+//! Routes.
+
+use super::{Accepted, FOR_OTHERS, LABEL, STATISTICS, accept, harmless, no, only, yes};
+
+pub(super) const ACCEPTED: &[Accepted] = &[
+    accept(
+        "envoy.config.route.v3.RouteConfiguration",
+        &[
+            yes("name"),
+            yes("virtual_hosts"),
+            harmless("most_specific_header_mutations_wins", "there are no header mutations"),
+            harmless("validate_clusters", "clusters are always validated"),
+            harmless("max_direct_response_body_size_bytes", "the body is in memory already"),
+            harmless("metadata", FOR_OTHERS),
+        ],
+    ),
+    accept(
+        "envoy.config.route.v3.VirtualHost",
+        &[yes("name"), yes("domains"), yes("routes"), harmless("metadata", FOR_OTHERS)],
+    ),
+    accept(
+        "envoy.config.route.v3.Route",
+        &[
+            yes("name"),
+            yes("match"),
+            yes("route"),
+            no("redirect", ""),
+            yes("direct_response"),
+            yes("non_forwarding_action"),
+            harmless("metadata", FOR_OTHERS),
+            harmless("decorator", "names trace spans only"),
+            harmless("stat_prefix", STATISTICS),
+        ],
+    ),
+    accept(
+        "envoy.config.route.v3.RouteMatch",
+        &[
+            yes("prefix"),
+            yes("path"),
+            yes("path_separated_prefix"),
+            no("safe_regex", "write `path`, `prefix` or `path_separated_prefix`"),
+            only("case_sensitive", "true"),
+            only("connect_matcher", "where `upgrade_configs` names CONNECT"),
+            yes("headers"),
+        ],
+    ),
+    accept("envoy.config.route.v3.RouteMatch.ConnectMatcher", &[]),
+    accept(
+        "envoy.config.route.v3.HeaderMatcher",
+        &[
+            yes("name"),
+            yes("string_match"),
+            yes("present_match"),
+            yes("invert_match"),
+            no("exact_match", "write `string_match: {exact: …}`"),
+            no("prefix_match", "write `string_match: {prefix: …}`"),
+            no("suffix_match", "write `string_match: {suffix: …}`"),
+            no("contains_match", "write `string_match: {contains: …}`"),
+        ],
+    ),
+    accept(
+        "envoy.config.route.v3.RouteAction",
+        &[yes("cluster"), yes("weighted_clusters"), yes("timeout"), yes("retry_policy")],
+    ),
+    accept(
+        "envoy.config.route.v3.WeightedCluster",
+        &[yes("clusters"), harmless("total_weight", "the weights' sum counts")],
+    ),
+    accept("envoy.config.route.v3.WeightedCluster.ClusterWeight", &[yes("name"), yes("weight")]),
+    accept(
+        "envoy.config.route.v3.RetryPolicy",
+        &[
+            only("retry_on", "`connect-failure` and `refused-stream`: what never reached the application"),
+            yes("num_retries"),
+            only("retry_host_predicate", "previous_hosts: another endpoint is always preferred"),
+            harmless("host_selection_retry_max_attempts", "another endpoint is always preferred"),
+        ],
+    ),
+    accept(
+        "envoy.config.route.v3.RetryPolicy.RetryHostPredicate",
+        &[harmless("name", LABEL), only("typed_config", "previous_hosts")],
+    ),
+    accept("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", &[]),
+    accept("envoy.config.route.v3.DirectResponseAction", &[yes("status"), yes("body")]),
+    accept("envoy.config.route.v3.NonForwardingAction", &[]),
+];

@@ -151,18 +151,27 @@ pub(crate) fn run() -> Result<()> {
     let metadata = cargo_metadata()?;
     let protos = envoy_types(&metadata)?.join("proto");
     let includes: Vec<PathBuf> = INCLUDES.iter().map(|folder| protos.join(folder)).collect();
-    let mut compiler = protox::Compiler::new(includes)?;
-    compiler.include_imports(true).include_source_info(false);
-    for file in FILES {
-        compiler.open_file(file).with_context(|| format!("compiling {file}"))?;
-    }
-    let trimmed = trim(compiler.file_descriptor_set())?;
+    let compiled = compile(&includes)?;
+    let trimmed = trim(compiled)?;
     let root = metadata["workspace_root"].as_str().context("cargo metadata names no workspace root")?;
     limits::write(Path::new(root))?;
     let output = Path::new(root).join(OUTPUT);
     std::fs::write(&output, trimmed.encode_to_vec())
         .with_context(|| format!("writing {}", output.display()))?;
     documentation()
+}
+
+/// Compiles each file on its own: names in it are looked up among what it imports, not among what others do.
+fn compile(includes: &[PathBuf]) -> Result<FileDescriptorSet> {
+    let mut all = BTreeMap::new();
+    for file in FILES {
+        let mut compiler = protox::Compiler::new(includes)?;
+        compiler.include_imports(true).include_source_info(false);
+        compiler.open_file(file).with_context(|| format!("compiling {file}"))?;
+        let compiled = compiler.file_descriptor_set().file;
+        all.extend(compiled.into_iter().map(|file| (file.name().to_owned(), file)));
+    }
+    Ok(FileDescriptorSet { file: all.into_values().collect() })
 }
 
 /// Has the crate's own golden test write the documentation: the table is linked there, not here.

@@ -1,6 +1,6 @@
 //! Addresses and other parts that many messages have.
 
-use super::{Accepted, DNS, FOR_OTHERS, accept, harmless, no, only, yes};
+use super::{Accepted, FOR_OTHERS, accept, harmless, no, only, yes};
 
 pub(super) const ACCEPTED: &[Accepted] = &[
     accept("envoy.config.core.v3.Address", &[only("socket_address", "an IP address")]),

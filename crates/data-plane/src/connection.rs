@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use bytes::BytesMut;
 use meshwork_identity::peer_id;
-use meshwork_model::proxy::{Direction, Transport as Detected};
+use meshwork_model::proxy::Transport as Detected;
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_telemetry::{Protocol, Refusal};
 use tokio::io::ReadBuf;
@@ -22,6 +22,8 @@ use crate::hello;
 use crate::http::serve::serve as serve_http;
 use crate::limits::HANDSHAKE;
 use crate::listener::Gate;
+pub(crate) use crate::peer::Peer;
+use crate::peer::PeerTls;
 use crate::record::OpenConnection;
 use crate::tcp;
 use crate::transport::{Socket, Transport};
@@ -30,24 +32,6 @@ use crate::worker::Worker;
 
 /// The first byte of a TLS handshake record. Source: RFC 8446 §5.1.
 const TLS_HANDSHAKE: u8 = 22;
-
-/// Who is at the other end, and how they came in.
-pub(crate) struct Peer {
-    /// Which side of the workload they came to.
-    pub(crate) direction: Direction,
-    /// Their address.
-    pub(crate) address: SocketAddr,
-    /// The port that they meant to connect to.
-    pub(crate) port: u16,
-    /// The address that they meant to connect to, where they were redirected; it was looked at.
-    pub(crate) meant_for: Option<SocketAddr>,
-    /// The identity that they proved.
-    pub(crate) id: Option<SpiffeId>,
-    /// Whether the connection is encrypted.
-    pub(crate) is_tls: bool,
-    /// Edges from them, by protocol.
-    pub(crate) edges: Edges,
-}
 
 /// A connection's place in the config; it moves along when that changes.
 pub(crate) struct Seat {
@@ -78,6 +62,10 @@ struct Accepted {
     alpn: Option<Vec<u8>>,
     /// What was read to choose the chain, where that passes it on.
     ahead: BytesMut,
+    /// The server name that the client asked for.
+    server_name: Option<Box<str>>,
+    /// What the handshake agreed on.
+    tls: Option<Box<PeerTls>>,
 }
 
 /// Serves a connection to its end.
@@ -115,10 +103,14 @@ pub(crate) async fn serve(
     let peer = Rc::new(Peer {
         direction: listener.direction,
         address: remote,
+        direct: remote,
+        local: meant_for.unwrap_or(address),
         port: meant_for.unwrap_or(address).port(),
         meant_for,
         id: accepted.id,
         is_tls: accepted.transport.is_tls(),
+        server_name: accepted.server_name,
+        tls: accepted.tls,
         edges: Edges::default(),
     });
     let protocol = match &accepted.chain.filter {
@@ -252,7 +244,10 @@ async fn accept_tls(listener: &ListenerConfig, mut stream: Socket) -> Result<Acc
     };
     let Some(tls) = &chain.tls else {
         return match chain.filter {
-            Filter::Tcp(_) => Ok(Accepted { ahead: hello.bytes, ..Accepted::plain(chain, stream) }),
+            Filter::Tcp(_) => {
+                let server_name = hello.server_name.map(Into::into);
+                Ok(Accepted { ahead: hello.bytes, server_name, ..Accepted::plain(chain, stream) })
+            }
             Filter::Http(_) => Err(ProxyError::fatal(Kind::Refused("TLS came where HTTP is spoken"))),
         };
     };
@@ -275,8 +270,10 @@ fn proven(chain: Arc<Chain>, stream: server::TlsStream<Socket>) -> Result<Accept
     if !allowed.is_empty() && !id.as_ref().is_some_and(|id| allowed.contains(id)) {
         return Err(ProxyError::fatal(Kind::Denied(None)));
     }
+    let tls = Some(Box::new(PeerTls::of(session)));
+    let server_name = session.server_name().map(|name| name.to_ascii_lowercase().into());
     let transport = Transport::Server(Box::new(stream));
-    Ok(Accepted { chain, transport, id, alpn, ahead: BytesMut::new() })
+    Ok(Accepted { transport, id, alpn, ahead: BytesMut::new(), chain, server_name, tls })
 }
 
 fn no_chain() -> ProxyError {
@@ -288,7 +285,15 @@ fn no_chain() -> ProxyError {
 impl Accepted {
     /// A connection whose bytes are taken as they come.
     fn plain(chain: Arc<Chain>, stream: Socket) -> Self {
-        Self { chain, transport: Transport::Plain(stream), id: None, alpn: None, ahead: BytesMut::new() }
+        Self {
+            chain,
+            transport: Transport::Plain(stream),
+            id: None,
+            alpn: None,
+            ahead: BytesMut::new(),
+            server_name: None,
+            tls: None,
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! - [`IdentitySource`] holds a process's current [`Svid`] and [`Bundle`] and makes TLS configurations that
 //!   read them anew at each handshake: a renewed certificate acts without rebuilding anything.
 //! - [`peer_id`] tells who the other end of a finished handshake is.
+//! - [`CertificateFacts`] are what any certificate says, for logs and rules.
 //! - [`istio_ca`] is the wire format in which certificates are asked for.
 //! - [`files`] writes what must stay private; [`FileIdentity`] follows an identity that others write.
 //!
@@ -15,6 +16,7 @@
 
 mod authority;
 mod bundle;
+mod certificate;
 mod error;
 mod file_identity;
 pub mod files;
@@ -29,6 +31,7 @@ mod forge;
 
 pub use authority::{AlternativeName, CertificateAuthority, DEFAULT_LIFETIME, request_key_fingerprint};
 pub use bundle::Bundle;
+pub use certificate::{CertificateFacts, certificates_pem};
 pub use error::IdentityError;
 pub use file_identity::{FileIdentity, IdentityFiles};
 pub use key::Key;

@@ -7,6 +7,7 @@
 //! - [`route`], [`policy`], [`balance`]: `select`, `authorize` and `pick`, each a pure function of config,
 //!   worker state and randomness. The proxy, `explain` and the tests call the same ones.
 //! - [`problem`]: what is wrong with a piece of config, and where.
+//! - [`cidr`]: ranges of IP addresses.
 //! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
 //! - [`reason`]: the one list of reasons for which the mesh answers in a service's place.
 //!
@@ -14,6 +15,7 @@
 
 pub mod address;
 pub mod balance;
+pub mod cidr;
 pub mod flag;
 pub mod format;
 pub mod head;

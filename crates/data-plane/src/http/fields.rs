@@ -152,15 +152,7 @@ mod tests {
 
     #[test]
     fn a_trace_is_begun_only_where_config_asks_and_nobody_did() {
-        let peer = Peer {
-            meant_for: None,
-            direction: Direction::Outbound,
-            address: ([127, 0, 0, 1], 1).into(),
-            port: 1,
-            id: None,
-            is_tls: false,
-            edges: crate::upstream::Edges::default(),
-        };
+        let peer = Peer::sample(Direction::Outbound);
         for (tracing, given, expected) in [
             (true, None, true),
             (false, None, false),

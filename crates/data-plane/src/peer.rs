@@ -1,0 +1,133 @@
+//! Who is at the other end of a connection, and how they came in.
+//!
+//! Made once per connection, before its chain takes it, and read by policy, logs and header fields. What costs
+//! something, such as what a certificate says, is found out when somebody asks for the first time.
+
+use std::cell::OnceCell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use meshwork_identity::CertificateFacts;
+use meshwork_model::proxy::Direction;
+use meshwork_model::spiffe::SpiffeId;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::{CipherSuite, ProtocolVersion, ServerConnection};
+
+use crate::upstream::Edges;
+
+/// Who is at the other end, and how they came in.
+pub(crate) struct Peer {
+    /// Which side of the workload they came to.
+    pub(crate) direction: Direction,
+    /// On whose behalf the connection was opened: what its opener said by the PROXY protocol, or the opener.
+    pub(crate) address: SocketAddr,
+    /// Who opened the connection.
+    pub(crate) direct: SocketAddr,
+    /// The address that they came to: what the opener said, where the connection was redirected from, or the socket's.
+    pub(crate) local: SocketAddr,
+    /// The port that they meant to connect to.
+    pub(crate) port: u16,
+    /// The address that they meant to connect to, where they were redirected; it was looked at.
+    pub(crate) meant_for: Option<SocketAddr>,
+    /// The identity that they proved.
+    pub(crate) id: Option<SpiffeId>,
+    /// Whether the connection is encrypted.
+    pub(crate) is_tls: bool,
+    /// The server name that they asked for, in lowercase, also where TLS is passed through.
+    pub(crate) server_name: Option<Box<str>>,
+    /// What TLS agreed on, where it ends here.
+    pub(crate) tls: Option<Box<PeerTls>>,
+    /// Edges from them, by protocol.
+    pub(crate) edges: Edges,
+}
+
+/// What a finished handshake agreed on.
+pub(crate) struct PeerTls {
+    /// The version, as `TLSv1.3`.
+    pub(crate) version: &'static str,
+    /// The cipher suite, by OpenSSL's name.
+    pub(crate) cipher: &'static str,
+    /// The protocol.
+    pub(crate) alpn: Option<Box<[u8]>>,
+    /// The certificates that the peer showed, its own first; none where none was asked for.
+    pub(crate) certificates: Arc<[CertificateDer<'static>]>,
+    facts: OnceCell<Option<Box<CertificateFacts>>>,
+}
+
+impl Peer {
+    /// What the certificate that the peer showed says.
+    pub(crate) fn certificate(&self) -> Option<&CertificateFacts> {
+        self.tls.as_ref()?.certificate()
+    }
+
+    /// The certificates that the peer showed, its own first.
+    pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
+        self.tls.as_ref().map_or(&[], |tls| &tls.certificates)
+    }
+
+    /// The protocol that ALPN agreed on.
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        self.tls.as_ref()?.alpn.as_deref()
+    }
+
+    /// A peer of tests, who came to this side.
+    #[cfg(test)]
+    pub(crate) fn sample(direction: Direction) -> Self {
+        let (theirs, ours) = (([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 80).into());
+        Self {
+            direction,
+            address: theirs,
+            direct: theirs,
+            local: ours,
+            port: 80,
+            meant_for: None,
+            id: None,
+            is_tls: false,
+            server_name: None,
+            tls: None,
+            edges: Edges::default(),
+        }
+    }
+}
+
+impl PeerTls {
+    /// What a finished handshake agreed on.
+    pub(crate) fn of(session: &ServerConnection) -> Self {
+        Self {
+            version: session.protocol_version().map_or("", version),
+            cipher: session.negotiated_cipher_suite().map_or("", |suite| cipher(suite.suite())),
+            alpn: session.alpn_protocol().map(Into::into),
+            certificates: session.peer_certificates().unwrap_or_default().into(),
+            facts: OnceCell::new(),
+        }
+    }
+
+    fn certificate(&self) -> Option<&CertificateFacts> {
+        let read = || self.certificates.first().and_then(CertificateFacts::read).map(Box::new);
+        self.facts.get_or_init(read).as_deref()
+    }
+}
+
+fn version(version: ProtocolVersion) -> &'static str {
+    match version {
+        ProtocolVersion::TLSv1_3 => "TLSv1.3",
+        ProtocolVersion::TLSv1_2 => "TLSv1.2",
+        other => other.as_str().unwrap_or(""),
+    }
+}
+
+/// Source: OpenSSL, `ciphers -stdname`.
+fn cipher(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        other => other.as_str().unwrap_or(""),
+    }
+}

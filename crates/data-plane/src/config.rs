@@ -17,14 +17,15 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use meshwork_model::proxy::{
-    self, ChainMatch, Cluster, Direction, Discovery, DownstreamTls, HttpConnection, Rbac, RouteTable,
-    ServiceName, TcpProxy, Transport,
+    self, ChainMatch, Cluster, Direction, Discovery, DownstreamTls, HttpConnection, RouteTable, ServiceName,
+    TcpProxy, Transport,
 };
 use meshwork_telemetry::AccessLog;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::destination::anywhere;
+use crate::http::filters::Filters;
 use crate::listener::Sockets;
 use crate::upstream::{Reach, Workload, workload};
 
@@ -113,8 +114,8 @@ pub(crate) struct HttpChain {
     pub(crate) config: Arc<HttpConnection>,
     /// Routes.
     pub(crate) routes: Arc<RouteTable>,
-    /// Policies in order.
-    pub(crate) policies: Vec<Arc<Rbac>>,
+    /// Filters, and what each route makes of them.
+    pub(crate) filters: Filters,
     /// Access logs of its own.
     pub(crate) logs: Vec<ChainLog>,
 }

@@ -4,9 +4,11 @@
 //! frames of [`body`].
 
 pub(crate) mod body;
+pub(crate) mod call;
 pub(crate) mod codec;
 pub(crate) mod exchange;
 mod fields;
+pub(crate) mod filters;
 mod forward;
 mod lend;
 mod pace;

@@ -159,6 +159,9 @@ pub(crate) const CONNECT_TRIES: u32 = 10;
 /// Endpoints that a TCP connection is tried on; none of them has got a byte yet.
 pub(crate) const TCP_CONNECT_TRIES: u32 = 3;
 
+/// Bytes of an answer to a request of the proxy's own: a set of keys, a verdict.
+pub(crate) const CALL_BYTES: usize = 1024 * 1024;
+
 /// Streams at the same time per HTTP/2 connection, either side. Source: RFC 9113 §6.5.2 recommends at least 100.
 pub(crate) const H2_STREAMS: u32 = 100;
 /// Flow-control window of a stream: what one side may send before the other has taken it.

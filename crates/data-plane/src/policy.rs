@@ -1,14 +1,16 @@
 //! Authorization as a proof: what is forwarded needs a value that only a verdict makes.
 //!
 //! [`Authorized`] borrows the request that was judged for as long as it is being forwarded, so that rewriting
-//! behind the verdict does not compile. `model::policy::authorize` decides; this module only turns its verdict into
-//! a proof.
+//! behind the verdict does not compile. Only filters that config puts behind its rules change the request before that,
+//! as a [`Judge`] says; and none of its rules is left out, whatever they do. `model::policy` decides; this module only
+//! turns its verdicts into a proof.
 
+use std::slice;
 use std::sync::Arc;
 
 use meshwork_model::head::RequestHead;
 use meshwork_model::policy::{self, Facts, Verdict};
-use meshwork_model::proxy::Rbac;
+use meshwork_model::proxy::{HttpRbac, Rbac};
 use meshwork_model::spiffe::SpiffeId;
 
 use crate::error::{Kind, ProxyError};
@@ -19,21 +21,24 @@ pub(crate) struct Authorized<'h> {
     head: &'h RequestHead,
 }
 
+/// Rules that a request has still to pass, in order.
+pub(crate) struct Judge<'p> {
+    left: slice::Iter<'p, HttpRbac>,
+}
+
 /// A connection of bytes that policy lets pass.
 pub(crate) struct Admitted(());
 
-/// Judges a request.
+/// Judges a request by all rules.
 ///
 /// # Errors
 /// A rule refuses it, or none of the rules that allow does.
 pub(crate) fn authorize<'h>(
-    policies: &[Arc<Rbac>],
-    peer: Option<&SpiffeId>,
-    destination_port: u16,
+    rules: &[HttpRbac],
+    facts: &Facts<'_>,
     head: &'h RequestHead,
 ) -> Result<Authorized<'h>, ProxyError> {
-    let facts = Facts { peer, destination_port, head: Some(head) };
-    judge(policies, &facts).map(|()| Authorized { head })
+    Judge::new(rules).authorize(facts, head)
 }
 
 /// Judges a connection of bytes.
@@ -46,13 +51,46 @@ pub(crate) fn admit(
     destination_port: u16,
 ) -> Result<Admitted, ProxyError> {
     let facts = Facts { peer, destination_port, head: None };
-    judge(policies, &facts).map(Admitted)
+    judge(policies.iter().map(|rbac| &**rbac), &facts).map(Admitted)
 }
 
-fn judge(policies: &[Arc<Rbac>], facts: &Facts<'_>) -> Result<(), ProxyError> {
-    match policy::authorize(policies.iter().map(|rbac| &**rbac), facts) {
+fn judge<'r>(policies: impl IntoIterator<Item = &'r Rbac>, facts: &Facts<'_>) -> Result<(), ProxyError> {
+    match policy::authorize(policies, facts) {
         Verdict::Allowed(_) => Ok(()),
         Verdict::Denied(rule) => Err(ProxyError::fatal(Kind::Denied(rule.cloned()))),
+    }
+}
+
+// === impl Judge ===
+
+impl<'p> Judge<'p> {
+    /// Begins with the first of these rules.
+    pub(crate) fn new(rules: &'p [HttpRbac]) -> Self {
+        Self { left: rules.iter() }
+    }
+
+    /// Judges by the next rules, where some are left.
+    ///
+    /// # Errors
+    /// As [`authorize`].
+    pub(crate) fn next(&mut self, facts: &Facts<'_>, head: &RequestHead) -> Result<(), ProxyError> {
+        let facts = Facts { head: Some(head), ..*facts };
+        self.left.next().map_or(Ok(()), |next| judge(next.rules.as_deref(), &facts))
+    }
+
+    /// Judges by all rules that are left, and gives the proof.
+    ///
+    /// # Errors
+    /// As [`authorize`].
+    pub(crate) fn authorize<'h>(
+        mut self,
+        facts: &Facts<'_>,
+        head: &'h RequestHead,
+    ) -> Result<Authorized<'h>, ProxyError> {
+        while !self.left.as_slice().is_empty() {
+            self.next(facts, head)?;
+        }
+        Ok(Authorized { head })
     }
 }
 

@@ -222,8 +222,7 @@ impl OpenConnection {
         Self::count(worker, edge)
     }
 
-    /// Of a connection that nobody counts.
-    #[cfg(test)]
+    /// Of a connection that nobody counts, such as the proxy's own.
     pub(crate) fn uncounted() -> Self {
         Self { counted: None }
     }

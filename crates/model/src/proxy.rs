@@ -5,6 +5,7 @@
 
 mod cluster;
 mod endpoint;
+mod filter;
 mod http;
 mod listener;
 mod names;
@@ -16,7 +17,8 @@ pub use cluster::{
     UpstreamTls, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
 };
 pub use endpoint::{Endpoint, Endpoints, Workload};
-pub use http::{AccessLog, Codec, HttpConnection, HttpFilter, PathNormalization, RouteSource};
+pub use filter::{HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind};
+pub use http::{AccessLog, Codec, HttpConnection, PathNormalization, RouteSource};
 pub use listener::{
     ChainMatch, Direction, DownstreamTls, FilterChain, Listener, NetworkFilter, TcpProxy, Transport,
 };

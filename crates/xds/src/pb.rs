@@ -11,7 +11,9 @@ pub(crate) use envoy_types::pb::envoy::config::route::v3 as route;
 pub(crate) use envoy_types::pb::envoy::data::dns::v3 as dns;
 pub(crate) use envoy_types::pb::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 pub(crate) use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::StdoutAccessLog;
-pub(crate) use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::Rbac as HttpRbac;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::{
+    Rbac as HttpRbac, RbacPerRoute as HttpRbacPerRoute,
+};
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;

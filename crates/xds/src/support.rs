@@ -106,7 +106,7 @@ impl Judge<'_> {
         }
         let ignored = may_be_ignored(message);
         for (field, value) in message.fields() {
-            if ignored && field.name() == "typed_config" {
+            if ignored && matches!(field.name(), "typed_config" | "config") {
                 continue;
             }
             let at = at.field(field.name());
@@ -184,11 +184,12 @@ fn any_parts(any: &DynamicMessage) -> Option<(String, prost::bytes::Bytes)> {
     Some((type_url, value))
 }
 
-/// Whether a message is an HTTP filter that may be ignored, and that we do not know.
+/// Whether a message is an HTTP filter that may be ignored, or a route's word on one, and that we do not know.
 fn may_be_ignored(message: &DynamicMessage) -> bool {
     let optional =
         message.get_field_by_name("is_optional").and_then(|value| value.as_bool()).unwrap_or(false);
-    let Some(config) = message.get_field_by_name("typed_config") else { return false };
+    let config = message.get_field_by_name("typed_config").or_else(|| message.get_field_by_name("config"));
+    let Some(config) = config else { return false };
     let type_url = config.as_message().and_then(any_parts).map(|(type_url, _)| type_url);
     optional && type_url.is_some_and(|type_url| !is_accepted(&type_url))
 }

@@ -127,7 +127,7 @@ pub(super) fn inbound(mesh: &Mesh, node: &Workload, inbound: &Inbound) -> Listen
     let protocol = protocol(mesh, node, inbound);
     let rbac = policy::of(mesh, node, inbound.port, protocol);
     let filter = if protocol.is_http() {
-        let filters = rbac.into_iter().map(HttpFilter::Rbac).collect();
+        let filters = HttpFilter::rules(rbac);
         let routes = RouteSource::Inline(Arc::new(routes::inbound(Arc::clone(&cluster))));
         http(Arc::clone(&cluster), routes, filters)
     } else {

@@ -10,7 +10,7 @@ use crate::addresses::Addressee;
 use meshwork_model::address::VirtualAddress;
 use meshwork_model::mesh::{Capture, Inbound, Labels, Outbound};
 use meshwork_model::policy::{Facts, Verdict, authorize};
-use meshwork_model::proxy::{HttpFilter, NetworkFilter};
+use meshwork_model::proxy::NetworkFilter;
 use meshwork_model::spiffe::SpiffeId;
 
 /// Who is there, and whose snapshot is asked for.
@@ -194,7 +194,7 @@ fn judge(feature: &str, account: &str, request: Option<(&str, &str)>) -> bool {
     let policies: Vec<Arc<meshwork_model::proxy::Rbac>> = match &listener.expect("one").chains[0].filter {
         NetworkFilter::Tcp(tcp) => tcp.rbac.clone(),
         NetworkFilter::Http(http) => {
-            http.filters.iter().map(|HttpFilter::Rbac(rbac)| Arc::clone(rbac)).collect()
+            http.filters.iter().filter_map(|filter| filter.policy().cloned()).collect()
         }
     };
     let peer = SpiffeId::workload("mesh.local", "shop", account).expect("valid");

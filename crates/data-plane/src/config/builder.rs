@@ -8,9 +8,9 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use meshwork_identity::{ClientCertificate, IdentitySource};
 use meshwork_model::proxy::{
-    AccessLog, Cluster, Discovery, DnsHost, DownstreamTls, Endpoints, FilterChain, HttpConnection,
-    HttpFilter, Kind, Listener, NameTable, Network, NetworkFilter, Resource, RouteAction, RouteSource,
-    RouteTable, ServiceName, Transport, UpstreamTls,
+    AccessLog, Cluster, Discovery, DnsHost, DownstreamTls, Endpoints, FilterChain, HttpConnection, Kind,
+    Listener, NameTable, Network, NetworkFilter, Resource, RouteAction, RouteSource, RouteTable, ServiceName,
+    Transport, UpstreamTls,
 };
 use meshwork_telemetry::{self as telemetry, Registry, Sink};
 use meshwork_xds::{Rejection, Update};
@@ -20,6 +20,7 @@ use super::{
     Bound, Chain, ChainLog, ClientTls, ClusterConfig, EndpointSet, Filter, HttpChain, ListenerConfig,
     RuntimeConfig, ServerTls, Takeover,
 };
+use crate::http::filters::Filters;
 use crate::limits::{ACCESS_LOGS, DNS_HOSTS, LISTENER_ADDRESSES};
 use crate::listener::Sockets;
 use crate::resolver::{Followed, Resolver};
@@ -538,8 +539,8 @@ fn http_chain(
         RouteSource::Inline(table) => Arc::clone(table),
         RouteSource::Named(name) => Arc::clone(tables.get(name)?),
     };
-    let policies = http.filters.iter().map(|HttpFilter::Rbac(rbac)| Arc::clone(rbac)).collect();
-    Some(HttpChain { config: Arc::clone(http), routes, policies, logs: logs.to_vec() })
+    let filters = Filters::new(&http.filters);
+    Some(HttpChain { config: Arc::clone(http), routes, filters, logs: logs.to_vec() })
 }
 
 /// The service of the first cluster behind a filter that has one.

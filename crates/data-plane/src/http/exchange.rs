@@ -7,15 +7,18 @@
 use std::rc::Rc;
 
 use meshwork_model::head::{RequestHead, ResponseHead};
+use meshwork_model::policy::Facts;
 use meshwork_model::proxy::RouteAction;
 use meshwork_model::route;
 use tokio::time::Instant;
 
 use super::body::Length;
 use super::codec::Downstream;
+use super::filters::{Passed, Scene};
 use super::forward::{Call, Course};
 use super::lend::Heads;
-use super::{fields, path, respond};
+use super::respond::Asked;
+use super::{fields, filters, path, respond};
 use crate::config::{Chain, HttpChain};
 use crate::connection::Peer;
 use crate::error::{Kind, ProxyError};
@@ -32,6 +35,8 @@ pub(crate) struct Exchange<'x> {
     response: &'x mut ResponseHead,
     timer: &'x mut Timer,
     record: Record,
+    /// Filters that still have a word on the response.
+    passed: Option<Box<Passed<'x>>>,
 }
 
 /// Where an exchange takes place.
@@ -57,7 +62,7 @@ impl<'x> Exchange<'x> {
     ) -> Self {
         let record = Record::begin(place.worker, place.chain);
         let Heads { request, response } = heads;
-        Self { place, downstream, request, response, timer, record }
+        Self { place, downstream, request, response, timer, record, passed: None }
     }
 
     /// Carries the request to its response, or answers why not. Returns when that was.
@@ -75,16 +80,25 @@ impl<'x> Exchange<'x> {
         // Prepare: the path in the one form that is judged and forwarded; the proxy's own fields; claims about
         // identity that nobody proved are gone. From here on the request does not change.
         self.prepare()?;
-        let (request, Place { peer, http, .. }) = (&*self.request, self.place);
+        let Place { peer, http, .. } = self.place;
 
         // Route: which rule takes it. That none does is said only to those who may know.
-        let route = route::select(&http.routes, request);
+        let route = route::select(&http.routes, self.request);
 
         // Authenticate: the peer proved its identity in the handshake, or has none.
-        let caller = peer.id.as_ref();
+        let facts = Facts { peer: peer.id.as_ref(), destination_port: peer.port, head: None };
 
-        // Authorize: the proof that forwarding asks for; it borrows the request as judged.
-        let authorized = policy::authorize(&http.policies, caller, peer.port, request)?;
+        // Filter, as the route has it: fault, CORS, JWT, rules of authorization, external authorization, local and global
+        // rate limits, header mutation, health check, buffer. What comes of it is the proof that forwarding asks for; it
+        // borrows the request as judged.
+        let plan = http.filters.plan(route);
+        let (authorized, length) = match plan.rules_alone() {
+            Some(rules) => (policy::authorize(rules, &facts, self.request)?, length),
+            None => {
+                let scene = Scene { plan, facts, length, passed: &mut self.passed };
+                Box::pin(filters::ask(scene, self.request)).await?
+            }
+        };
         let route = route.ok_or_else(|| ProxyError::fatal(Kind::NoRoute))?;
         self.record.note_route(&route.name);
 
@@ -104,6 +118,7 @@ impl<'x> Exchange<'x> {
             timer: self.timer,
             course: Course::begin(self.record.started, length, idle, sent),
             record: &mut self.record,
+            passed: &mut self.passed,
         };
         let (lease, answer) = call.forward(length).await?;
 
@@ -133,13 +148,15 @@ impl<'x> Exchange<'x> {
         &mut self,
         answer: &meshwork_model::proxy::DirectResponse,
     ) -> Result<(), ProxyError> {
-        let (to, config) = (respond::Asked::of(self.request), &self.place.http.config);
+        let config = &self.place.http.config;
+        let to = Asked { request: self.request, passed: self.passed.take() };
         respond::directly(&mut self.downstream, self.response, to, config, answer, &mut self.record).await
     }
 
     /// Answers why the request was not carried, or breaks the response off where it has begun. Returns when that was.
     pub(crate) async fn fail(mut self, error: ProxyError) -> Instant {
-        let (to, config) = (respond::Asked::of(self.request), &self.place.http.config);
+        let config = &self.place.http.config;
+        let to = Asked { request: self.request, passed: self.passed.take() };
         respond::refuse(&mut self.downstream, self.response, to, config, &error, &mut self.record).await;
         self.record.end()
     }

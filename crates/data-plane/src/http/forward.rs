@@ -20,6 +20,7 @@ use super::body::{Frame, Length};
 use super::codec::{Answer, Downstream, Side, Upstream};
 use super::exchange::Place;
 use super::fields;
+use super::filters::Passed;
 use super::pace::{Pace, Progress, Turn};
 use crate::error::{self, Kind, ProxyError, Retry};
 use crate::limits::{CONNECT_TRIES, EXCHANGE_IDLE, INTERIM_RESPONSES, STALE_RETRIES, STREAM_IDLE};
@@ -37,6 +38,8 @@ pub(super) struct Call<'c, 'x> {
     pub(super) response: &'c mut ResponseHead,
     pub(super) timer: &'c mut Timer,
     pub(super) record: &'c mut Record,
+    /// Filters that still have a word on the response.
+    pub(super) passed: &'c mut Option<Box<Passed<'x>>>,
     pub(super) course: Course,
 }
 
@@ -277,6 +280,9 @@ impl Call<'_, '_> {
         answer: Answer,
     ) -> Result<(), ProxyError> {
         let response = &mut *self.response;
+        if let Some(mut passed) = self.passed.take() {
+            passed.answer(self.authorized.head(), response);
+        }
         fields::prepare_response(response, config);
         self.record.status = response.status;
         self.record.grpc_status = grpc_status(&response.fields);

@@ -13,20 +13,26 @@ use tracing::debug;
 use super::body::{Frame, Length, Shape};
 use super::codec::{Downstream, Side};
 use super::fields;
+use super::filters::Passed;
 use crate::error::{Kind, ProxyError, words_for_people};
 use crate::limits::LINGER;
 use crate::record::Record;
 
-/// What of a request decides the form of its answer.
-#[derive(Clone, Copy)]
-pub(crate) struct Asked {
-    is_head: bool,
-    is_grpc: bool,
+/// A request that is answered here, and the filters that have a word on that.
+pub(crate) struct Asked<'a> {
+    /// The request.
+    pub(crate) request: &'a RequestHead,
+    /// The filters that it has passed.
+    pub(crate) passed: Option<Box<Passed<'a>>>,
 }
 
-impl Asked {
-    pub(crate) fn of(head: &RequestHead) -> Self {
-        Self { is_head: head.method() == b"HEAD", is_grpc: head.is_grpc() }
+impl Asked<'_> {
+    /// Lets filters, and then config, change the head of the answer.
+    fn prepare(&mut self, head: &mut ResponseHead, config: &HttpConnection) {
+        if let Some(passed) = &mut self.passed {
+            passed.answer(self.request, head);
+        }
+        fields::prepare_response(head, config);
     }
 }
 
@@ -37,7 +43,7 @@ impl Asked {
 pub(crate) async fn directly(
     downstream: &mut Downstream<'_>,
     head: &mut ResponseHead,
-    to: Asked,
+    mut to: Asked<'_>,
     config: &HttpConnection,
     answer: &DirectResponse,
     record: &mut Record,
@@ -45,17 +51,17 @@ pub(crate) async fn directly(
     head.clear();
     head.status = answer.status;
     head.fields.push(b"content-type", b"text/plain");
-    record.status = answer.status;
     record.reason = Some(Reason::DirectResponse);
-    fields::prepare_response(head, config);
-    send(downstream, head, to, Bytes::copy_from_slice(answer.body.as_bytes()), record).await
+    to.prepare(head, config);
+    record.status = head.status;
+    send(downstream, head, to.request, Bytes::copy_from_slice(answer.body.as_bytes()), record).await
 }
 
 /// Says why a request was not carried; where the response has begun already, breaks it off visibly.
 pub(crate) async fn refuse(
     downstream: &mut Downstream<'_>,
     head: &mut ResponseHead,
-    to: Asked,
+    mut to: Asked<'_>,
     config: &HttpConnection,
     error: &ProxyError,
     record: &mut Record,
@@ -71,7 +77,7 @@ pub(crate) async fn refuse(
         return;
     }
     let text = words_for_people(reason);
-    let body = if to.is_grpc {
+    let body = if to.request.is_grpc() {
         let grpc_status = reason.words().grpc_status;
         record.grpc_status = Some(grpc_status);
         fields::local_grpc_answer(head, reason, grpc_status, &text);
@@ -80,9 +86,9 @@ pub(crate) async fn refuse(
         fields::local_answer(head, error.status(), reason);
         Bytes::from(text)
     };
-    fields::prepare_response(head, config);
+    to.prepare(head, config);
     record.status = head.status;
-    if send(downstream, head, to, body, record).await.is_err() {
+    if send(downstream, head, to.request, body, record).await.is_err() {
         downstream.abort();
     }
 }
@@ -90,12 +96,12 @@ pub(crate) async fn refuse(
 async fn send(
     downstream: &mut Downstream<'_>,
     head: &ResponseHead,
-    to: Asked,
+    request: &RequestHead,
     body: Bytes,
     record: &mut Record,
 ) -> Result<(), ProxyError> {
     downstream.abandon_request();
-    let has_no_body = to.is_head || body.is_empty() || matches!(head.status, 204 | 304);
+    let has_no_body = request.method() == b"HEAD" || body.is_empty() || matches!(head.status, 204 | 304);
     let declared = match head.status {
         204 | 304 => Length::None,
         _ => Length::Known(body.len() as u64),

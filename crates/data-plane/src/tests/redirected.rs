@@ -226,7 +226,7 @@ fn policy_sees_the_port_that_was_meant() {
     let mut service = taking_over("service", &[VIRTUAL, "240.0.0.7:81"], ORIGIN);
     let Resource::Listener(listener) = &mut service[1] else { unreachable!() };
     let mut http = config::http_connection(None);
-    http.filters = vec![HttpFilter::Rbac(rbac)];
+    http.filters = HttpFilter::rules([rbac]);
     listener.chains[0].filter = NetworkFilter::Http(std::sync::Arc::new(http));
     let cluster = Resource::Cluster(config::cluster(&[ORIGIN]));
     play([passing(), service, vec![cluster]].concat(), async |world| {

@@ -121,6 +121,15 @@ impl WorkerCluster {
         self.pick(failed, random).ok_or_else(empty)
     }
 
+    /// Picks an endpoint for a request of the proxy's own, which was meant for no address.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn pick_own(self: &Rc<Self>, random: u64) -> Result<Picked, ProxyError> {
+        let picked = if self.config.borrow().passes_through() { None } else { self.pick(None, random) };
+        picked.ok_or_else(|| ProxyError::fatal(Kind::NoEndpoint(self.config().cluster.name.clone())))
+    }
+
     /// The address that a peer's connection was meant for. It has been looked at when the connection came.
     fn pass_through(self: &Rc<Self>, peer: &Peer) -> Result<Picked, ProxyError> {
         let config = self.config();

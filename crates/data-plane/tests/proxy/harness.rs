@@ -187,7 +187,7 @@ pub(crate) fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {
 }
 
 pub(crate) fn rbac(action: Action, permission: Permission, principal: Principal) -> HttpFilter {
-    HttpFilter::Rbac(Arc::new(rule(action, permission, principal)))
+    HttpFilter::rbac(HttpFilter::RBAC, Arc::new(rule(action, permission, principal)))
 }
 
 pub(crate) fn rule(action: Action, permission: Permission, principal: Principal) -> Rbac {

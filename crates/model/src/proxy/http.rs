@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Rbac, RouteTable};
+use super::{HttpFilter, RouteTable};
 
 /// What is done with the requests of an HTTP connection.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,13 +81,6 @@ pub enum RouteSource {
     Inline(Arc<RouteTable>),
     /// Named, and delivered on its own (RDS).
     Named(Arc<str>),
-}
-
-/// A filter before the router.
-#[derive(Clone, Debug, PartialEq)]
-pub enum HttpFilter {
-    /// Authorization by identity, method and path.
-    Rbac(Arc<Rbac>),
 }
 
 /// How paths are normalised. Source: RFC 3986 §6, Envoy `normalize_path`, `merge_slashes`,

@@ -195,7 +195,8 @@ fn network_filter(
     };
     let mut http = http::connection(&message, &typed, problems)?;
     // What a connection may not do, its requests may not do either.
-    http.filters.splice(0..0, rbac.into_iter().map(HttpFilter::Rbac));
+    let rules = |rbac| HttpFilter::rbac("envoy.filters.network.rbac", rbac);
+    http.filters.splice(0..0, rbac.into_iter().map(rules));
     Some(NetworkFilter::Http(Arc::new(http)))
 }
 

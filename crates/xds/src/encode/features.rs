@@ -53,7 +53,7 @@ fn inbound_http() -> Listener {
             matches: ChainMatch::default(),
             tls: Some(downstream(&["h2", "http/1.1"])),
             filter: NetworkFilter::Http(Arc::new(HttpConnection {
-                filters: vec![HttpFilter::Rbac(Arc::new(deny())), HttpFilter::Rbac(Arc::new(allow()))],
+                filters: HttpFilter::rules([Arc::new(deny()), Arc::new(allow())]),
                 routes: RouteSource::Inline(Arc::new(to_one_cluster("inbound|8080||"))),
                 access_logs: vec![AccessLog::File("/tmp/access.log".into()), AccessLog::Stdout],
                 idle_timeout: Some(Duration::from_mins(5)),

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use meshwork_model::proxy::{
-    AccessLog, ChainMatch, Codec, Direction, FilterChain, HttpConnection, HttpFilter, Listener,
-    NetworkFilter, Rbac, RouteSource, TcpProxy, Transport,
+    AccessLog, ChainMatch, Codec, Direction, FilterChain, HttpConnection, HttpFilter, HttpFilterKind,
+    Listener, NetworkFilter, Rbac, RouteSource, TcpProxy, Transport,
 };
 
 use super::{Writer, address, ads, boolean, duration, pack};
@@ -14,7 +14,6 @@ use crate::pb;
 const HTTP_CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
 const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
 const NETWORK_RBAC: &str = "envoy.filters.network.rbac";
-const HTTP_RBAC: &str = "envoy.filters.http.rbac";
 const ROUTER: &str = "envoy.filters.http.router";
 const TLS_INSPECTOR: &str = "envoy.filters.listener.tls_inspector";
 const FILE_ACCESS_LOG: &str = "envoy.access_loggers.file";
@@ -149,12 +148,12 @@ impl Writer<'_> {
 
     fn http_filters(&self, filters: &[HttpFilter]) -> Vec<pb::hcm::HttpFilter> {
         let mut messages = Vec::new();
-        for (index, filter) in filters.iter().enumerate() {
-            let HttpFilter::Rbac(rbac) = filter;
-            let config = pb::HttpRbac { rules: Some(self.rbac(rbac)), ..pb::HttpRbac::default() };
-            // gRPC demands that names differ.
-            let name = if index == 0 { HTTP_RBAC.to_owned() } else { format!("{HTTP_RBAC}.{index}") };
-            messages.push(http_filter(name, pack(&config)));
+        for filter in filters {
+            let HttpFilterKind::Rbac(rbac) = &filter.kind;
+            let rules = rbac.rules.as_ref().map(|rules| self.rbac(rules));
+            let config = pb::HttpRbac { rules, ..pb::HttpRbac::default() };
+            let message = http_filter(filter.name.to_string(), pack(&config));
+            messages.push(pb::hcm::HttpFilter { disabled: filter.disabled, ..message });
         }
         let router = pb::Router {
             // Our proxy adds no x-envoy fields.

@@ -152,7 +152,7 @@ impl Random {
             } else {
                 RouteSource::Inline(Arc::new(self.table()))
             },
-            filters: self.some(0, |random| HttpFilter::Rbac(Arc::new(random.rbac()))),
+            filters: self.some(0, Self::filter),
             paths: PathNormalization {
                 rfc3986: self.0.bool(),
                 merge_slashes: self.0.bool(),
@@ -168,6 +168,10 @@ impl Random {
                 if random.0.bool() { AccessLog::File(random.text()) } else { AccessLog::Stdout }
             }),
         }
+    }
+
+    fn filter(&mut self) -> HttpFilter {
+        HttpFilter { disabled: self.0.bool(), ..HttpFilter::rbac(self.text(), Arc::new(self.rbac())) }
     }
 
     fn table(&mut self) -> RouteTable {

@@ -63,7 +63,7 @@ fn chain(chain: &FilterChain) -> String {
                 RouteSource::Inline(table) => format!("routes inline\n{}", indent(&routes(table))),
             };
             let _ = writeln!(text, "    http {:?} {}", http.codec, source.trim_end());
-            for HttpFilter::Rbac(rbac) in &http.filters {
+            for rbac in http.filters.iter().filter_map(HttpFilter::policy) {
                 text.push_str(&policy(rbac));
             }
         }

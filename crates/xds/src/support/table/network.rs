@@ -1,6 +1,6 @@
 //! Network filters: the HTTP connection manager and those for bytes.
 
-use super::{Accepted, LABEL, STATISTICS, accept, harmless, no, only, yes};
+use super::{Accepted, STATISTICS, accept, harmless, no, only, yes};
 
 const SPANS: &str = "no span is exported";
 
@@ -12,7 +12,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             yes("stat_prefix"),
             yes("rds"),
             yes("route_config"),
-            only("http_filters", "any number of rbac, then router; unknown ones if they are optional"),
+            only("http_filters", "in one order, the router last; unknown ones if they are optional"),
             yes("common_http_protocol_options"),
             yes("server_name"),
             only("server_header_transformation", "OVERWRITE or PASS_THROUGH"),
@@ -57,7 +57,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     ),
     accept(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter",
-        &[harmless("name", LABEL), only("typed_config", "rbac or router"), yes("is_optional")],
+        &[yes("name"), yes("typed_config"), yes("is_optional"), yes("disabled")],
     ),
     accept("envoy.config.core.v3.HttpProtocolOptions", &[yes("idle_timeout")]),
     accept(

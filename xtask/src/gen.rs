@@ -86,6 +86,7 @@ const ROOTS: &[&str] = &[
     "envoy.config.cluster.v3.Cluster",
     "envoy.config.endpoint.v3.ClusterLoadAssignment",
     "envoy.config.listener.v3.Listener",
+    "envoy.config.route.v3.FilterConfig",
     "envoy.config.route.v3.RouteConfiguration",
     "envoy.extensions.access_loggers.file.v3.FileAccessLog",
     "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",

@@ -295,6 +295,14 @@ impl ClusterConfig {
         found.map_or(Reach::Nowhere, |(_, reach)| reach.clone())
     }
 
+    /// One of its endpoints in turn, and how it is reached.
+    pub(crate) fn nth(&self, turn: usize) -> Option<(SocketAddr, Reach)> {
+        let set = self.endpoints.load();
+        let at = turn.checked_rem(set.endpoints.len())?;
+        let endpoint = &set.endpoints[at];
+        Some((endpoint.address, self.reach(endpoint)))
+    }
+
     /// Whether connections opened under `self` serve `other`, too.
     pub(crate) fn is_same_upstream(&self, other: &Self) -> bool {
         self.cluster.protocol == other.cluster.protocol

@@ -13,6 +13,7 @@
 //! - `resolver`: keeps the addresses of hosts that clusters name; `hello`: what a TLS client asks for.
 //! - `upstream`: picks, connects and pools; `policy` makes the proof without which nothing is forwarded.
 //! - `error`: the one place that turns a failure into a `Reason`, a status and an answer; `limits`: every bound.
+//! - `dial`: connections of the proxy's own, to its control plane.
 //! - `admin`: readiness, config names and metrics; `drain`: how it all ends.
 //!
 //! It never parses config or protobufs, keeps no keys, and knows nothing of a control plane: whoever has an
@@ -23,6 +24,7 @@ mod config;
 mod connection;
 mod crew;
 mod destination;
+mod dial;
 mod drain;
 mod error;
 mod handshakes;
@@ -49,6 +51,7 @@ mod transport;
 mod upstream;
 mod worker;
 
+pub use dial::{Connection, Dialer};
 pub use overload::Memory;
 pub use proxy::{NodeLabels, Options, Proxy, StartError, default_workers};
 pub use upstream::{Workload as WorkloadNetwork, WorkloadSockets};

@@ -21,8 +21,9 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::admin;
-use crate::config::Builder;
+use crate::config::{Builder, ClusterConfig};
 use crate::crew::{Crew, Moved};
+use crate::dial::Dialer;
 use crate::drain::{Applied, Orders, Phase};
 use crate::limits::{APPLY_WAIT, FIRST_CONFIG};
 use crate::overload::{self, Memory, Overload};
@@ -221,6 +222,11 @@ impl Proxy {
         self.state.builder().names()
     }
 
+    /// What opens connections to its clusters, for whoever speaks with the control plane that one of them leads to.
+    pub fn dialer(&self) -> Dialer {
+        Dialer::new(Arc::clone(&self.state))
+    }
+
     /// Where the admin interface listens.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(admin::Server::address)
@@ -280,6 +286,11 @@ impl Warmth {
 impl State {
     fn builder(&self) -> MutexGuard<'_, Builder> {
         self.builder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A cluster that was accepted.
+    pub(crate) fn cluster(&self, name: &str) -> Option<Arc<ClusterConfig>> {
+        self.builder().cluster(name)
     }
 
     pub(crate) fn is_ready(&self) -> bool {

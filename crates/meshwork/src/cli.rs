@@ -11,6 +11,7 @@ mod diagram;
 mod edges;
 mod envoy_bootstrap;
 mod explain;
+mod foreign;
 mod grpc_bootstrap;
 mod identity;
 mod output;

@@ -1,7 +1,9 @@
-//! An Envoy v3 bootstrap file, YAML or JSON, as the model's resources.
+//! An Envoy v3 bootstrap file, YAML or JSON, as the model's resources, and where more of them come from.
 //!
 //! A file is just another source of resources: it is judged by the same table and decoded by the same code as what
 //! comes by wire. Source: Envoy `config.bootstrap.v3.Bootstrap`.
+
+mod dynamic;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -16,6 +18,8 @@ use crate::path::{Path, Problems};
 use crate::resource::name_of_kind;
 use crate::{decode, descriptors, pb, support, yaml};
 
+pub use dynamic::Ads;
+
 /// What a bootstrap file says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bootstrap {
@@ -25,6 +29,8 @@ pub struct Bootstrap {
     pub admin: Option<SocketAddr>,
     /// The static resources: clusters, then listeners.
     pub resources: Vec<Resource>,
+    /// The control plane that more resources come from.
+    pub ads: Option<Ads>,
 }
 
 const MESSAGE: &str = "envoy.config.bootstrap.v3.Bootstrap";
@@ -80,7 +86,10 @@ fn read(message: &pb::bootstrap::Bootstrap, list: &mut Vec<Problem>) -> Bootstra
         static_resources(statics, &at.field("static_resources"), &mut resources, list);
     }
     unique_names(&resources, list);
-    Bootstrap { node: Node::of(message.node.as_ref()), admin, resources }
+    let mut problems = Problems::of("");
+    let ads = dynamic::ads(message, &resources, &mut problems);
+    list.extend(problems.into_list());
+    Bootstrap { node: Node::of(message.node.as_ref()), admin, resources, ads }
 }
 
 /// The admin interface shows everything and has no authentication.

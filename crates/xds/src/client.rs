@@ -1,10 +1,14 @@
-//! The client's end of ADS (delta), as a state machine without I/O.
+//! The client's end of ADS, as a state machine without I/O: delta and state of the world from one core.
 //!
-//! It wants all listeners and clusters, and of endpoints and routes those that accepted clusters and listeners name.
-//! What is refused, by the decoder or by who applies it, is named in the NACK; the good ones beside it are applied,
-//! and of a bad one the last good version stays. Its state outlives streams: after a reconnect it says what it has.
+//! It wants all listeners and clusters, and of other kinds those that accepted resources name, or the static ones of a
+//! file. What is refused, by the decoder or by who applies it, is named in the NACK; the good ones beside it are
+//! applied, and of a bad one the last good version stays. Its state outlives streams: after a reconnect it says what it
+//! has.
 //!
-//! Source: xDS protocol, "Incremental xDS".
+//! The two protocols differ in how wishes are said (what changed, or all of them), in what a response leaves out (of
+//! listeners and clusters, with state of the world: what is gone), and in whose version counts.
+//!
+//! Source: xDS protocol, "Variants of the xDS transport protocol".
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,6 +23,8 @@ use crate::node::Node;
 use crate::resource::{Rejection, Update};
 use crate::server::{Names, Refusal, Request};
 
+pub use crate::server::Protocol;
+
 /// What a server sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
@@ -26,18 +32,20 @@ pub struct Response {
     pub kind: Kind,
     /// Names it in our answer.
     pub nonce: String,
-    /// New and changed resources.
+    /// The version of all of it; counts with state of the world.
+    pub version: String,
+    /// New and changed resources; with state of the world, of listeners and clusters all there are.
     pub resources: Vec<Carried>,
-    /// Resources that are gone, or that do not exist.
+    /// Resources that are gone, or that do not exist; always empty with state of the world.
     pub removed: Vec<String>,
 }
 
 /// A resource as it came by wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Carried {
-    /// Its name.
+    /// Its name; empty where it could not be read.
     pub name: String,
-    /// Its version.
+    /// Its version; with state of the world that of the response.
     pub version: String,
     /// The type of its bytes.
     pub type_url: String,
@@ -61,6 +69,7 @@ pub enum Health {
 pub struct Received {
     kind: Kind,
     nonce: String,
+    version: String,
     /// Resources that could not be read.
     unreadable: Vec<Rejection>,
     /// What is to be applied.
@@ -80,31 +89,74 @@ pub struct Finished {
 #[derive(Debug)]
 pub struct Session {
     node: Node,
+    protocol: Protocol,
+    /// The kinds of which everything is wanted.
+    everything: BTreeSet<Kind>,
+    /// Resources that a file fixed: none of these names is taken in.
+    fixed: BTreeSet<(Kind, String)>,
     /// The versions of what is applied.
     versions: BTreeMap<Kind, BTreeMap<String, String>>,
-    /// The endpoints that each cluster names.
-    endpoints_of: BTreeMap<String, BTreeSet<String>>,
-    /// The routes that each listener names.
-    routes_of: BTreeMap<String, BTreeSet<String>>,
+    /// The resources that each resource names.
+    named_by: BTreeMap<(Kind, String), BTreeSet<(Kind, String)>>,
     /// What is subscribed to by name.
     subscribed: BTreeMap<Kind, BTreeSet<String>>,
+    /// State of the world: the version of the last response that was accepted whole.
+    accepted: BTreeMap<Kind, String>,
+    /// State of the world: the nonce of the stream's last response.
+    nonces: BTreeMap<Kind, String>,
 }
 
 impl Session {
-    /// Starts with nothing: all listeners and clusters are wanted, and of endpoints and routes those that they name.
+    /// Starts with nothing: all listeners and clusters are wanted, and of other kinds those that they name.
     pub fn new(node: Node) -> Self {
         Self {
             node,
+            protocol: Protocol::Delta,
+            everything: [Kind::Cluster, Kind::Listener].into(),
+            fixed: BTreeSet::new(),
             versions: BTreeMap::new(),
-            endpoints_of: BTreeMap::new(),
-            routes_of: BTreeMap::new(),
+            named_by: BTreeMap::new(),
             subscribed: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            nonces: BTreeMap::new(),
         }
+    }
+
+    /// Speaks this protocol; delta where nobody says.
+    #[must_use]
+    pub fn speaking(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
+    }
+
+    /// Wants everything of these kinds alone, of clusters and listeners.
+    #[must_use]
+    pub fn wanting(self, everything: impl IntoIterator<Item = Kind>) -> Self {
+        Self { everything: everything.into_iter().collect(), ..self }
+    }
+
+    /// Goes on from resources that stand in a file: what they name is wanted, and no other of their names is taken in.
+    /// Source: Envoy never changes or removes static resources.
+    #[must_use]
+    pub fn beside(mut self, fixed: &[Resource]) -> Self {
+        for resource in fixed {
+            let key = (resource.kind(), resource.name().to_owned());
+            self.named_by.insert(key.clone(), names_of(resource));
+            self.fixed.insert(key);
+        }
+        for kind in Kind::ALL.into_iter().filter(|kind| is_by_name(*kind)) {
+            self.subscribed.insert(kind, self.needed(kind));
+        }
+        self
     }
 
     /// Who we are.
     pub fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// The protocol that it speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// The versions of what is applied, by name.
@@ -113,33 +165,48 @@ impl Session {
         versions.map(|(name, version)| (name.as_str(), version.as_str()))
     }
 
+    /// State of the world: the version of the last response that was accepted whole; empty before one was.
+    pub fn accepted(&self, kind: Kind) -> &str {
+        self.accepted.get(&kind).map_or("", String::as_str)
+    }
+
     /// The first messages of a new stream.
-    pub fn connect(&self) -> Vec<Request> {
-        let request = |kind| {
-            let names = self.subscribed.get(&kind).into_iter().flatten().cloned().collect::<Vec<_>>();
-            // Of these kinds, no names in the first request would mean all there are.
-            let by_name = is_by_name(kind);
-            (!by_name || !names.is_empty()).then(|| Request {
-                kind,
-                nonce: String::new(),
-                refusal: None,
-                names: Names::Change {
-                    subscribe: names,
-                    unsubscribe: Vec::new(),
-                    have: self.versions.get(&kind).cloned().unwrap_or_default(),
-                },
-            })
+    pub fn connect(&mut self) -> Vec<Request> {
+        self.nonces.clear();
+        // Who lost its state may number anew what it had numbered before.
+        self.accepted.clear();
+        Kind::ALL.into_iter().filter_map(|kind| self.first_request(kind)).collect()
+    }
+
+    fn first_request(&self, kind: Kind) -> Option<Request> {
+        let names: Vec<String> = self.subscribed.get(&kind).into_iter().flatten().cloned().collect();
+        let by_name = is_by_name(kind);
+        // Of kinds by name, no names in the first request would mean all there are.
+        let is_wanted = if by_name { !names.is_empty() } else { self.everything.contains(&kind) };
+        let names = match self.protocol {
+            Protocol::StateOfTheWorld => Names::All(names),
+            Protocol::Delta => Names::Change {
+                subscribe: names,
+                unsubscribe: Vec::new(),
+                have: self.versions.get(&kind).cloned().unwrap_or_default(),
+            },
         };
-        Kind::ALL.into_iter().filter_map(request).collect()
+        is_wanted.then_some(Request { kind, nonce: String::new(), refusal: None, names })
     }
 
     /// Reads a response. Apply its update, then call [`Session::finish`].
     pub fn receive(&self, response: Response) -> Received {
-        let Response { kind, nonce, resources, removed } = response;
-        let mut received = Received { kind, nonce, unreadable: Vec::new(), update: Update::default() };
+        let Response { kind, nonce, version, resources, removed } = response;
+        let mut received =
+            Received { kind, nonce, version, unreadable: Vec::new(), update: Update::default() };
+        let removed = if self.is_whole(kind) { self.left_out(kind, &resources) } else { removed };
         for carried in resources {
             if is_by_name(kind) && !self.is_subscribed(kind, &carried.name) {
-                // It crossed our unsubscription.
+                // It crossed our unsubscription, or nobody asked for it.
+                continue;
+            }
+            if self.fixed.contains(&(kind, carried.name.clone())) {
+                tracing::warn!(?kind, name = %carried.name, "left out: the bootstrap has a static one of this name");
                 continue;
             }
             match read(kind, &carried) {
@@ -155,9 +222,24 @@ impl Session {
         received
     }
 
+    /// Whether a response of this kind says all there is.
+    fn is_whole(&self, kind: Kind) -> bool {
+        self.protocol == Protocol::StateOfTheWorld && !is_by_name(kind)
+    }
+
+    /// What we have and a whole response has not. A resource whose name cannot be read may be any of them.
+    fn left_out(&self, kind: Kind, resources: &[Carried]) -> Vec<String> {
+        if resources.iter().any(|carried| carried.name.is_empty()) {
+            return Vec::new();
+        }
+        let there: BTreeSet<&str> = resources.iter().map(|carried| carried.name.as_str()).collect();
+        let known = self.versions.get(&kind).into_iter().flat_map(BTreeMap::keys);
+        known.filter(|name| !there.contains(name.as_str())).cloned().collect()
+    }
+
     /// Takes in which resources of an update could not be applied, and says what is to be sent.
     pub fn finish(&mut self, received: Received, refused: Vec<Rejection>) -> Finished {
-        let Received { kind, nonce, unreadable, update } = received;
+        let Received { kind, nonce, version, unreadable, update } = received;
         let mut rejections = unreadable;
         rejections.extend(refused);
         for (kind, name) in &update.removed {
@@ -172,16 +254,30 @@ impl Session {
         }
         let mut finished = Finished::default();
         // Before the answer: the server holds back what leads to a new cluster until it has answered for its endpoints.
-        for kind in [Kind::Endpoints, Kind::Routes] {
+        for kind in Kind::ALL.into_iter().filter(|kind| is_by_name(*kind)) {
             finished.requests.extend(self.subscribe(kind, &mut finished.cleanup));
         }
-        finished.requests.push(Request {
-            kind,
-            nonce,
-            refusal: (!rejections.is_empty()).then(|| refusal(rejections)),
-            names: Names::Change { subscribe: Vec::new(), unsubscribe: Vec::new(), have: BTreeMap::new() },
-        });
+        if self.protocol == Protocol::StateOfTheWorld {
+            self.nonces.insert(kind, nonce.clone());
+            if rejections.is_empty() {
+                self.accepted.insert(kind, version);
+            }
+            // The answer says the names anew; asked beside it, the server would answer twice.
+            finished.requests.retain(|request| request.kind != kind);
+        }
+        let names = match self.protocol {
+            Protocol::StateOfTheWorld => self.all_names(kind),
+            Protocol::Delta => {
+                Names::Change { subscribe: Vec::new(), unsubscribe: Vec::new(), have: BTreeMap::new() }
+            }
+        };
+        let refusal = (!rejections.is_empty()).then(|| refusal(rejections));
+        finished.requests.push(Request { kind, nonce, refusal, names });
         finished
+    }
+
+    fn all_names(&self, kind: Kind) -> Names {
+        Names::All(self.subscribed.get(&kind).into_iter().flatten().cloned().collect())
     }
 
     fn is_subscribed(&self, kind: Kind, name: &str) -> bool {
@@ -189,50 +285,46 @@ impl Session {
     }
 
     fn remember(&mut self, resource: &Resource, version: &str) {
-        let name = resource.name().to_owned();
-        match resource {
-            Resource::Cluster(cluster) => {
-                self.endpoints_of.insert(name.clone(), endpoints_of(cluster));
-            }
-            Resource::Listener(listener) => {
-                self.routes_of.insert(name.clone(), routes_of(listener));
-            }
-            Resource::Names(_) => drop(self.routes_of.remove(&name)),
-            Resource::Endpoints(_) | Resource::Routes(_) => {}
-        }
-        self.versions.entry(resource.kind()).or_default().insert(name, version.to_owned());
+        let (kind, name) = (resource.kind(), resource.name().to_owned());
+        self.named_by.insert((kind, name.clone()), names_of(resource));
+        self.versions.entry(kind).or_default().insert(name, version.to_owned());
     }
 
     fn forget(&mut self, kind: Kind, name: &str) {
         if let Some(versions) = self.versions.get_mut(&kind) {
             versions.remove(name);
         }
-        match kind {
-            Kind::Cluster => drop(self.endpoints_of.remove(name)),
-            Kind::Listener => drop(self.routes_of.remove(name)),
-            Kind::Endpoints | Kind::Routes => {}
-        }
+        self.named_by.remove(&(kind, name.to_owned()));
+    }
+
+    /// The names of a kind that some resource leads to.
+    fn needed(&self, kind: Kind) -> BTreeSet<String> {
+        let named = self.named_by.values().flatten().filter(|(named, _)| *named == kind);
+        named.filter(|key| !self.fixed.contains(key)).map(|(_, name)| name.clone()).collect()
     }
 
     /// Brings a subscription by name in line with what is named; what is no longer named goes.
     fn subscribe(&mut self, kind: Kind, cleanup: &mut Update) -> Option<Request> {
-        let named = if kind == Kind::Endpoints { &self.endpoints_of } else { &self.routes_of };
-        let needed: BTreeSet<String> = named.values().flatten().cloned().collect();
+        let needed = self.needed(kind);
         let before = self.subscribed.insert(kind, needed.clone()).unwrap_or_default();
         let subscribe: Vec<String> = needed.difference(&before).cloned().collect();
         let unsubscribe: Vec<String> = before.difference(&needed).cloned().collect();
         for name in &unsubscribe {
             if self.versions.get_mut(&kind).is_some_and(|versions| versions.remove(name).is_some()) {
+                self.named_by.remove(&(kind, name.clone()));
                 cleanup.removed.push((kind, name.clone()));
             }
         }
         let changed = !subscribe.is_empty() || !unsubscribe.is_empty();
-        changed.then(|| Request {
-            kind,
-            nonce: String::new(),
-            refusal: None,
-            names: Names::Change { subscribe, unsubscribe, have: BTreeMap::new() },
-        })
+        let (nonce, names) = match self.protocol {
+            Protocol::StateOfTheWorld => {
+                (self.nonces.get(&kind).cloned().unwrap_or_default(), self.all_names(kind))
+            }
+            Protocol::Delta => {
+                (String::new(), Names::Change { subscribe, unsubscribe, have: BTreeMap::new() })
+            }
+        };
+        changed.then_some(Request { kind, nonce, refusal: None, names })
     }
 }
 
@@ -258,14 +350,23 @@ fn read(kind: Kind, carried: &Carried) -> Result<Resource, String> {
     Ok(resource)
 }
 
-fn endpoints_of(cluster: &Cluster) -> BTreeSet<String> {
-    match &cluster.discovery {
-        Discovery::Eds(name) => [name.to_string()].into(),
-        Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDestination => BTreeSet::new(),
+/// The resources that a resource leads to.
+fn names_of(resource: &Resource) -> BTreeSet<(Kind, String)> {
+    match resource {
+        Resource::Cluster(cluster) => endpoints_of(cluster).into_iter().collect(),
+        Resource::Listener(listener) => routes_of(listener),
+        Resource::Names(_) | Resource::Endpoints(_) | Resource::Routes(_) => BTreeSet::new(),
     }
 }
 
-fn routes_of(listener: &Listener) -> BTreeSet<String> {
+fn endpoints_of(cluster: &Cluster) -> Option<(Kind, String)> {
+    match &cluster.discovery {
+        Discovery::Eds(name) => Some((Kind::Endpoints, name.to_string())),
+        Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDestination => None,
+    }
+}
+
+fn routes_of(listener: &Listener) -> BTreeSet<(Kind, String)> {
     let name = |chain: &FilterChain| match &chain.filter {
         NetworkFilter::Http(http) => match &http.routes {
             RouteSource::Named(name) => Some(Arc::clone(name)),
@@ -273,7 +374,7 @@ fn routes_of(listener: &Listener) -> BTreeSet<String> {
         },
         NetworkFilter::Tcp(_) => None,
     };
-    listener.chains.iter().filter_map(name).map(|name| name.to_string()).collect()
+    listener.chains.iter().filter_map(name).map(|name| (Kind::Routes, name.to_string())).collect()
 }
 
 /// The most resources that a NACK names, and the most bytes that it says of one: a megabyte together, a quarter of what

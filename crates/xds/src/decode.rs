@@ -86,7 +86,7 @@ fn of_kind(
 }
 
 /// A resource's name, which must not be empty.
-fn required<'t>(text: &'t str, at: &Path<'_>, problems: &mut Problems) -> Option<&'t str> {
+pub(crate) fn required<'t>(text: &'t str, at: &Path<'_>, problems: &mut Problems) -> Option<&'t str> {
     if text.is_empty() { problems.error(at, "this must not be empty", "") } else { Some(text) }
 }
 
@@ -164,7 +164,7 @@ fn is<M: Name>(any: &pb::Any) -> bool {
 }
 
 /// Only resources from the stream that the resource itself came by.
-fn only_ads(source: Option<&pb::core::ConfigSource>, at: &Path<'_>, problems: &mut Problems) -> Option<()> {
+pub(crate) fn only_ads(source: Option<&pb::core::ConfigSource>, at: &Path<'_>, problems: &mut Problems) -> Option<()> {
     use pb::core::config_source::ConfigSourceSpecifier::Ads;
     match source.and_then(|source| source.config_source_specifier.as_ref()) {
         Some(Ads(_)) => Some(()),

@@ -17,7 +17,7 @@ use crate::node::Node;
 use crate::resource::Snapshot;
 use crate::server::Event;
 
-pub use run_client::{Ended, run_client};
+pub use run_client::{Ended, Link, run_client};
 pub use serve::{AdsServer, server};
 
 /// The proven identity of a connection's other end: a request extension, inserted by who accepted the connection.

@@ -29,5 +29,5 @@ pub use decode::decode;
 pub use descriptors::unload as unload_descriptors;
 pub use dump::dump;
 pub use encode::{SdsSource, encode};
-pub use node::{Dialect, Node};
+pub use node::{Dialect, Node, USER_AGENT};
 pub use resource::{Encoded, Rejection, Snapshot, Update, kind_of_type_url, type_url};

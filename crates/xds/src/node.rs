@@ -28,12 +28,17 @@ pub struct Node {
     pub user_agent_version: String,
     /// What it says of itself, a JSON object. Informative: no right follows from it.
     pub metadata: Value,
+    /// Where it runs: region, zone and sub-zone; each may be empty.
+    pub locality: [String; 3],
 }
+
+/// How our own proxy introduces itself.
+pub const USER_AGENT: &str = "meshwork";
 
 impl Dialect {
     /// The dialect of the program with this user agent; unknown programs are taken for Envoy.
     pub fn of_user_agent(user_agent: &str) -> Self {
-        if user_agent == "meshwork" {
+        if user_agent == USER_AGENT {
             Self::Meshwork
         } else if user_agent.to_ascii_lowercase().starts_with("grpc") {
             Self::Grpc
@@ -65,6 +70,9 @@ impl Node {
             user_agent: message.user_agent_name.clone(),
             user_agent_version,
             metadata: message.metadata.as_ref().map_or(Value::Null, metadata::to_json),
+            locality: message.locality.as_ref().map_or_else(Default::default, |locality| {
+                [locality.region.clone(), locality.zone.clone(), locality.sub_zone.clone()]
+            }),
         }
     }
 
@@ -75,6 +83,10 @@ impl Node {
             id: self.id.clone(),
             cluster: self.cluster.clone(),
             metadata: self.metadata.is_object().then(|| metadata::from_json(&self.metadata)),
+            locality: self.locality.iter().any(|part| !part.is_empty()).then(|| {
+                let [region, zone, sub_zone] = self.locality.clone();
+                pb::core::Locality { region, zone, sub_zone }
+            }),
             user_agent_name: self.user_agent.clone(),
             user_agent_version_type: (!self.user_agent_version.is_empty())
                 .then(|| UserAgentVersion(self.user_agent_version.clone())),

@@ -134,6 +134,11 @@ impl Builder {
         Arc::clone(&self.names)
     }
 
+    /// A cluster that was accepted.
+    pub(crate) fn cluster(&self, name: &str) -> Option<Arc<ClusterConfig>> {
+        self.clusters.get(name).map(Arc::clone)
+    }
+
     /// Kind, name and version of every resource.
     pub(crate) fn resources(&self) -> impl Iterator<Item = (Kind, &str, &str)> {
         self.versions.iter().map(|((kind, name), version)| (*kind, name.as_str(), version.as_str()))

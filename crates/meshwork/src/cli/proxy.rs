@@ -9,15 +9,17 @@ use anyhow::{Context, bail};
 use meshwork_data_plane::{self as data_plane, NodeLabels};
 use meshwork_identity::FileIdentity;
 use meshwork_telemetry::Registry;
-use meshwork_xds::Update;
 use meshwork_xds::bootstrap::{self, Bootstrap};
+use meshwork_xds::{self as xds, Update};
+use tokio::sync::watch;
+use tracing::{Instrument as _, info_span};
 
 use super::identity::{self, Identity};
 use super::serving::Serving;
-use super::{problems, runtime};
+use super::{foreign, problems, runtime};
 use crate::{memory, signals};
 
-/// Run a proxy by an Envoy bootstrap file (v3, YAML or JSON, static resources)
+/// Run a proxy by an Envoy bootstrap file (v3, YAML or JSON; static resources, ADS)
 #[derive(clap::Args)]
 pub(crate) struct Proxy {
     /// The bootstrap file
@@ -55,12 +57,11 @@ async fn serve(bootstrap: Bootstrap, identity: Option<FileIdentity>, serving: Se
         NodeLabels { identity: source.as_ref().map(|source| source.id().clone()), ..NodeLabels::default() };
     let options = serving.options(node, bootstrap.admin, &registry)?;
     let proxy = data_plane::Proxy::start(options, source, registry)?;
-    let update = Update { upserts: bootstrap.resources, ..Update::default() };
+    let update = Update { upserts: bootstrap.resources.clone(), ..Update::default() };
     let refused: Vec<_> = proxy.apply(update).into_iter().map(|r| format!("{}: {}", r.name, r.why)).collect();
     if !refused.is_empty() {
         bail!("the config cannot be run: {}", refused.join("; "));
     }
-    // No more config comes.
     memory::give_back();
     let following = async {
         match identity {
@@ -70,7 +71,22 @@ async fn serve(bootstrap: Bootstrap, identity: Option<FileIdentity>, serving: Se
     };
     tokio::select! {
         () = following => {}
+        () = discover(&proxy, bootstrap) => {}
         () = signals.asked() => {}
     }
     signals.drain(&proxy, serving.drain_time()).await
+}
+
+/// Takes config from the control plane that the bootstrap names, for ever; where it names none, none comes.
+async fn discover(proxy: &data_plane::Proxy, bootstrap: Bootstrap) {
+    let Some(ads) = bootstrap.ads else { return std::future::pending().await };
+    let node = xds::Node { user_agent: xds::USER_AGENT.to_owned(), ..bootstrap.node };
+    let node = xds::Node { user_agent_version: env!("CARGO_PKG_VERSION").to_owned(), ..node };
+    let session = xds::client::Session::new(node).speaking(ads.protocol).wanting(ads.everything.clone());
+    let session = session.beside(&bootstrap.resources);
+    let link = foreign::link(proxy.dialer(), &ads);
+    let span = info_span!("control-plane", cluster = %ads.cluster);
+    let (_health, silent) = watch::channel(None);
+    let apply = |update| proxy.apply(update);
+    let _ = xds::grpc::run_client(link, session, silent, apply, memory::give_back).instrument(span).await;
 }

@@ -189,6 +189,7 @@ fn xds_node(node: &Node) -> xds::Node {
         user_agent: "meshwork".to_owned(),
         user_agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         metadata: node.metadata(),
+        ..xds::Node::default()
     }
 }
 

@@ -146,3 +146,55 @@ fn what_is_no_yaml_is_refused_with_its_line() {
     assert!(problems[0].place.is_some(), "{problems:?}");
     assert!(problems[0].message.starts_with("this is not YAML: "), "{problems:?}");
 }
+
+const ADS: &str = "node: { id: web-1, cluster: web, locality: { zone: z } }
+dynamic_resources:
+  ads_config:
+    api_type: GRPC
+    transport_api_version: V3
+    grpc_services:
+      - envoy_grpc: { cluster_name: app }
+        initial_metadata: [{ key: X-Token, value: secret }]
+    set_node_on_first_message_only: true
+  cds_config: { ads: {}, resource_api_version: V3, initial_fetch_timeout: 0s }
+  lds_config: { ads: {} }
+";
+
+#[test]
+fn a_control_plane_is_read() {
+    let bootstrap = parse("web.yaml", &format!("{ADS}{WEB}")).unwrap();
+    assert_eq!(bootstrap.node.locality, ["", "z", ""]);
+    let expected = Ads {
+        protocol: crate::client::Protocol::StateOfTheWorld,
+        cluster: "app".into(),
+        authority: "app".into(),
+        metadata: vec![("x-token".to_owned(), "secret".to_owned())],
+        everything: vec![Kind::Cluster, Kind::Listener],
+    };
+    assert_eq!(bootstrap.ads, Some(expected));
+}
+
+#[test]
+fn a_control_plane_that_cannot_be_reached_so_is_refused() {
+    let check = |from: &str, to: &str, expected: &str| {
+        let text = format!("{ADS}{WEB}");
+        assert!(text.contains(from), "{from}");
+        let found = problems(&text.replacen(from, to, 1));
+        assert!(found.len() == 1 && found[0].contains(expected), "{to}: {found:?}");
+    };
+    check("api_type: GRPC", "api_type: REST", "write GRPC or DELTA_GRPC");
+    check("transport_api_version: V3", "transport_api_version: V2", "write V3");
+    check("cluster_name: app", "cluster_name: apq", "there is no static cluster `apq`");
+    check("node: { id: web-1, cluster: web", "node: { id: web-1", "write `node:");
+    check("  cds_config: { ads: {}", "  cds_config: { path: /x", "`path` is not supported");
+    check("value: secret", "value: \"%HOSTNAME%\"", "only plain text");
+    check("    set_node", "    rate_limit_settings: {}\n    set_node", "`rate_limit_settings` is not supported");
+}
+
+#[test]
+fn what_comes_by_ads_needs_a_control_plane() {
+    let text = WEB.replace("name: app\n      connect", "name: app\n      type: EDS\n      eds_cluster_config: { eds_config: { ads: {} } }\n      connect");
+    let text = text[..text.find("      load_assignment").unwrap()].to_owned();
+    let found = problems(&text);
+    assert!(found.len() == 1 && found[0].contains("`ads_config`"), "{found:?}");
+}

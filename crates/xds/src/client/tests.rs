@@ -130,14 +130,14 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(seed: u64) -> Self {
-        let client = Session::new(Node::default());
+    fn new(seed: u64, protocol: Protocol) -> Self {
+        let mut client = Session::new(Node::default()).speaking(protocol);
         Self {
             rng: Rng::with_seed(seed),
             to_server: client.connect().into(),
             client,
             applied: Applied::default(),
-            server: server::Session::new(server::Protocol::Delta),
+            server: server::Session::new(protocol),
             snapshot: Snapshot::default(),
             world: Vec::new(),
             to_client: VecDeque::new(),
@@ -161,7 +161,7 @@ impl Simulation {
     fn reconnect(&mut self) {
         self.to_server = self.client.connect().into();
         self.to_client.clear();
-        self.server = server::Session::new(server::Protocol::Delta);
+        self.server = server::Session::new(self.client.protocol());
     }
 
     fn deliver_to_server(&mut self) {
@@ -173,15 +173,17 @@ impl Simulation {
 
     fn deliver_to_client(&mut self) {
         let Some(response) = self.to_client.pop_front() else { return };
+        let whole = (self.client.protocol() == Protocol::StateOfTheWorld).then_some(&response.version);
         let carried = |resource: &Arc<crate::Encoded>| Carried {
             name: resource.name.to_string(),
-            version: resource.version.to_string(),
+            version: whole.cloned().unwrap_or_else(|| resource.version.to_string()),
             type_url: resource.type_url().to_owned(),
             bytes: resource.bytes.clone(),
         };
         let received = self.client.receive(Response {
             kind: response.kind,
-            nonce: response.nonce,
+            nonce: response.nonce.clone(),
+            version: response.version.clone(),
             resources: response.resources.iter().map(carried).collect(),
             removed: response.removed,
         });
@@ -218,28 +220,27 @@ impl Simulation {
                 assert_eq!(applied, Some(resource));
             }
         }
+        let whole = self.client.protocol() == Protocol::StateOfTheWorld;
         for (kind, name) in self.applied.0.keys() {
-            assert!(self.snapshot.resource(*kind, name).is_some(), "{name} should be gone");
+            // State of the world never says that a resource by name is gone.
+            let may_stay = whole && is_by_name(*kind);
+            assert!(may_stay || self.snapshot.resource(*kind, name).is_some(), "{name} should be gone");
             assert!(self.client.versions[kind].contains_key(name));
         }
     }
 
     /// Whether something that is applied names it.
     fn leads_to(&self, resource: &Resource) -> bool {
-        let names = match resource.kind() {
-            Kind::Endpoints => &self.client.endpoints_of,
-            Kind::Routes => &self.client.routes_of,
-            Kind::Cluster | Kind::Listener => return true,
-        };
-        names.values().flatten().any(|name| name == resource.name())
+        let kind = resource.kind();
+        !is_by_name(kind) || self.client.needed(kind).contains(resource.name())
     }
 }
 
 #[test]
 fn whatever_happens_the_client_ends_with_the_servers_state() {
-    for seed in 0..200 {
-        println!("seed {seed}");
-        let mut simulation = Simulation::new(seed);
+    for (seed, protocol) in (0..200).flat_map(|seed| PROTOCOLS.map(|protocol| (seed, protocol))) {
+        println!("seed {seed}, {protocol:?}");
+        let mut simulation = Simulation::new(seed, protocol);
         for _ in 0..200 {
             simulation.step();
         }
@@ -247,6 +248,8 @@ fn whatever_happens_the_client_ends_with_the_servers_state() {
         simulation.check();
     }
 }
+
+const PROTOCOLS: [Protocol; 2] = [Protocol::Delta, Protocol::StateOfTheWorld];
 
 fn carried(resource: &Resource) -> Carried {
     let encoded = encode(resource, Dialect::Meshwork, &SdsSource::Named);
@@ -259,7 +262,8 @@ fn carried(resource: &Resource) -> Carried {
 }
 
 fn response(resources: Vec<Carried>) -> Response {
-    Response { kind: Kind::Cluster, nonce: "7".to_owned(), resources, removed: Vec::new() }
+    let (nonce, version) = ("7".to_owned(), "v7".to_owned());
+    Response { kind: Kind::Cluster, nonce, version, resources, removed: Vec::new() }
 }
 
 #[test]
@@ -326,4 +330,62 @@ fn a_new_stream_begins_with_what_the_client_has() {
     assert_eq!(kinds, [Kind::Cluster, Kind::Endpoints, Kind::Listener]);
     let Names::Change { have, .. } = &requests[0].names else { panic!("delta only") };
     assert_eq!(have.keys().collect::<Vec<_>>(), ["a"]);
+}
+
+fn whole() -> Session {
+    Session::new(Node::default()).speaking(Protocol::StateOfTheWorld)
+}
+
+fn take(session: &mut Session, response: Response) -> (Update, Finished) {
+    let received = session.receive(response);
+    let update = received.update.clone();
+    (update, session.finish(received, Vec::new()))
+}
+
+#[test]
+fn with_state_of_the_world_what_is_left_out_is_gone() {
+    let mut session = whole();
+    take(&mut session, response(vec![carried(&cluster("a", "a", 0)), carried(&cluster("b", "b", 0))]));
+    let (update, finished) = take(&mut session, response(vec![carried(&cluster("b", "b", 1))]));
+    assert_eq!(update.removed, [(Kind::Cluster, "a".to_owned())]);
+    let wanted = Names::All(vec!["b".to_owned()]);
+    assert!(finished.requests.iter().any(|r| r.kind == Kind::Endpoints && r.names == wanted), "{finished:?}");
+}
+
+#[test]
+fn with_state_of_the_world_a_bad_one_keeps_its_last_good_version_and_the_nack_the_last_good_response() {
+    let mut session = whole();
+    take(&mut session, response(vec![carried(&cluster("a", "a", 0)), carried(&cluster("b", "b", 0))]));
+    assert_eq!(session.accepted(Kind::Cluster), "v7");
+    let garbled = Carried { bytes: Bytes::from_static(b"\xff"), ..carried(&cluster("b", "b", 0)) };
+    let good = carried(&cluster("a", "a", 1));
+    let next = Response { version: "v8".to_owned(), ..response(vec![good, garbled]) };
+    let (update, finished) = take(&mut session, next);
+    assert_eq!((update.upserts, update.removed), (vec![cluster("a", "a", 1)], Vec::new()));
+    assert!(finished.requests.last().unwrap().refusal.is_some());
+    assert_eq!(session.accepted(Kind::Cluster), "v7");
+}
+
+#[test]
+fn with_state_of_the_world_a_resource_without_a_name_removes_nothing() {
+    let mut session = whole();
+    take(&mut session, response(vec![carried(&cluster("a", "a", 0))]));
+    let nameless = Carried { name: String::new(), ..carried(&cluster("a", "a", 0)) };
+    let (update, finished) = take(&mut session, response(vec![nameless]));
+    assert!(update.is_empty());
+    assert!(finished.requests.last().unwrap().refusal.is_some());
+}
+
+#[test]
+fn what_static_resources_name_is_wanted_and_they_stay() {
+    for protocol in PROTOCOLS {
+        let statics = [cluster("a", "eds-a", 0)];
+        let session = Session::new(Node::default()).speaking(protocol).wanting([Kind::Cluster]);
+        let mut session = session.beside(&statics);
+        let kinds: Vec<_> = session.connect().iter().map(|request| request.kind).collect();
+        assert_eq!(kinds, [Kind::Cluster, Kind::Endpoints]);
+        let (update, finished) = take(&mut session, response(vec![carried(&cluster("a", "other", 0))]));
+        assert!(update.is_empty() && finished.cleanup.is_empty());
+        assert_eq!(finished.requests.last().unwrap().refusal, None);
+    }
 }

@@ -225,7 +225,7 @@ async fn refusal(node: Node, identified: bool) -> tonic::Status {
     let (address, task) = serve(ControlPlane::new(&[]), identified).await;
     let mut client = Client::connect(address).await.unwrap();
     let first = Session::new(node.clone()).connect().remove(0);
-    let request = wire::request(first, Some(&node));
+    let request = wire::delta_request(first, Some(&node));
     let response = client.delta_aggregated_resources(tokio_stream::iter([request])).await;
     let status = match response {
         Err(status) => status,

@@ -47,20 +47,34 @@ pub(super) fn health(type_url: &str, error: Option<&pb::Status>) -> Option<clien
 }
 
 /// Writes a report of health.
-pub(super) fn health_report(
+pub(super) fn delta_health(
     health: &client::Health,
     node: Option<&Node>,
 ) -> pb::discovery::DeltaDiscoveryRequest {
-    let status = |code, message: &str| pb::Status { code, message: message.to_owned(), details: Vec::new() };
     pb::discovery::DeltaDiscoveryRequest {
         node: node.map(Node::to_message),
         type_url: HEALTH.to_owned(),
-        error_detail: match health {
-            client::Health::Ready => None,
-            client::Health::Unready(why) => Some(status(UNAVAILABLE, why)),
-            client::Health::Leaving => Some(status(CANCELLED, "it leaves")),
-        },
+        error_detail: from_health(health),
         ..pb::discovery::DeltaDiscoveryRequest::default()
+    }
+}
+
+/// Writes a report of health, with state of the world.
+pub(super) fn whole_health(health: &client::Health, node: Option<&Node>) -> pb::discovery::DiscoveryRequest {
+    pb::discovery::DiscoveryRequest {
+        node: node.map(Node::to_message),
+        type_url: HEALTH.to_owned(),
+        error_detail: from_health(health),
+        ..pb::discovery::DiscoveryRequest::default()
+    }
+}
+
+fn from_health(health: &client::Health) -> Option<pb::Status> {
+    let status = |code, message: &str| pb::Status { code, message: message.to_owned(), details: Vec::new() };
+    match health {
+        client::Health::Ready => None,
+        client::Health::Unready(why) => Some(status(UNAVAILABLE, why)),
+        client::Health::Leaving => Some(status(CANCELLED, "it leaves")),
     }
 }
 
@@ -145,7 +159,10 @@ fn any(encoded: &crate::Encoded) -> pb::Any {
 }
 
 /// Writes a client's request; the first one of a stream carries the node.
-pub(super) fn request(request: server::Request, node: Option<&Node>) -> pb::discovery::DeltaDiscoveryRequest {
+pub(super) fn delta_request(
+    request: server::Request,
+    node: Option<&Node>,
+) -> pb::discovery::DeltaDiscoveryRequest {
     let (subscribe, unsubscribe, have) = match request.names {
         server::Names::Change { subscribe, unsubscribe, have } => (subscribe, unsubscribe, have),
         server::Names::All(names) => (names, Vec::new(), BTreeMap::new()),
@@ -162,22 +179,76 @@ pub(super) fn request(request: server::Request, node: Option<&Node>) -> pb::disc
     }
 }
 
+/// Writes a client's state-of-the-world request; `accepted` is the version of its last response that was good.
+pub(super) fn whole_request(
+    request: server::Request,
+    accepted: &str,
+    node: Option<&Node>,
+) -> pb::discovery::DiscoveryRequest {
+    let resource_names = match request.names {
+        server::Names::All(names) => names,
+        server::Names::Change { subscribe, .. } => subscribe,
+    };
+    pb::discovery::DiscoveryRequest {
+        version_info: accepted.to_owned(),
+        node: node.map(Node::to_message),
+        type_url: type_url(request.kind).to_owned(),
+        resource_names,
+        response_nonce: request.nonce,
+        error_detail: request.refusal.map(to_status),
+        ..pb::discovery::DiscoveryRequest::default()
+    }
+}
+
 /// Reads a delta response; `None` for a type that we did not ask for.
-pub(super) fn response(message: pb::discovery::DeltaDiscoveryResponse) -> Option<client::Response> {
+pub(super) fn delta_response(message: pb::discovery::DeltaDiscoveryResponse) -> Option<client::Response> {
     let kind = kind_of_type_url(&message.type_url)?;
-    let carried = |resource: pb::discovery::Resource| {
-        let any = resource.resource.unwrap_or_default();
-        client::Carried {
-            name: resource.name,
-            version: resource.version,
-            type_url: any.type_url,
-            bytes: any.value.into(),
-        }
+    Some(client::Response {
+        kind,
+        nonce: message.nonce,
+        version: message.system_version_info,
+        resources: message.resources.into_iter().map(carried).collect(),
+        removed: message.removed_resources,
+    })
+}
+
+fn carried(resource: pb::discovery::Resource) -> client::Carried {
+    let any = resource.resource.unwrap_or_default();
+    client::Carried {
+        name: resource.name,
+        version: resource.version,
+        type_url: any.type_url,
+        bytes: any.value.into(),
+    }
+}
+
+/// The type of resources that carry their own name. Source: xDS protocol, "`Resource` wrapper".
+const WRAPPER: &str = "type.googleapis.com/envoy.service.discovery.v3.Resource";
+
+/// What every resource begins with, whatever its type.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Named {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+/// Reads a state-of-the-world response; `None` for a type that we did not ask for.
+pub(super) fn whole_response(message: pb::discovery::DiscoveryResponse) -> Option<client::Response> {
+    let kind = kind_of_type_url(&message.type_url)?;
+    let version = message.version_info;
+    let carried = |any: pb::Any| {
+        let any = match pb::discovery::Resource::decode(any.value.as_slice()) {
+            Ok(wrapped) if any.type_url == WRAPPER => wrapped.resource.unwrap_or_default(),
+            _ => any,
+        };
+        let name = Named::decode(any.value.as_slice()).map(|named| named.name).unwrap_or_default();
+        client::Carried { name, version: version.clone(), type_url: any.type_url, bytes: any.value.into() }
     };
     Some(client::Response {
         kind,
         nonce: message.nonce,
         resources: message.resources.into_iter().map(carried).collect(),
-        removed: message.removed_resources,
+        version: version.clone(),
+        removed: Vec::new(),
     })
 }

@@ -8,7 +8,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         &[
             yes("node"),
             yes("static_resources"),
-            no("dynamic_resources", "run `meshwork sidecar` to be driven by a control plane"),
+            yes("dynamic_resources"),
             yes("admin"),
             harmless("stats_flush_interval", "statistics are pulled, or pushed at a fixed pace"),
         ],
@@ -17,6 +17,31 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         "envoy.config.bootstrap.v3.Bootstrap.StaticResources",
         &[yes("listeners"), yes("clusters"), no("secrets", "certificates come with the workload's identity")],
     ),
+    accept(
+        "envoy.config.bootstrap.v3.Bootstrap.DynamicResources",
+        &[only("lds_config", "`ads`"), only("cds_config", "`ads`"), yes("ads_config")],
+    ),
+    accept(
+        "envoy.config.core.v3.ApiConfigSource",
+        &[
+            only("api_type", "GRPC and DELTA_GRPC"),
+            only("transport_api_version", "V3"),
+            only("grpc_services", "one"),
+            harmless("set_node_on_first_message_only", "the first message alone says the node, always"),
+        ],
+    ),
+    accept(
+        "envoy.config.core.v3.GrpcService",
+        &[
+            yes("envoy_grpc"),
+            no("google_grpc", "write `envoy_grpc`"),
+            harmless("timeout", "a stream of config has none"),
+            only("initial_metadata", "plain text"),
+        ],
+    ),
+    accept("envoy.config.core.v3.GrpcService.EnvoyGrpc", &[yes("cluster_name"), yes("authority")]),
+    accept("envoy.config.core.v3.HeaderValue", &[yes("key"), yes("value")]),
+    accept("envoy.config.core.v3.Locality", &[yes("region"), yes("zone"), yes("sub_zone")]),
     accept(
         "envoy.config.bootstrap.v3.Admin",
         &[
@@ -34,7 +59,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             yes("cluster"),
             yes("metadata"),
             harmless("dynamic_parameters", FOR_OTHERS),
-            harmless("locality", "balancing does not look at localities"),
+            yes("locality"),
             yes("user_agent_name"),
             yes("user_agent_version"),
             harmless("user_agent_build_version", FOR_OTHERS),

@@ -6,6 +6,7 @@
 //! - [`head`]: a message head as one buffer and offsets; the codecs fill it, everything else reads it.
 //! - [`route`], [`policy`], [`balance`]: `select`, `authorize` and `pick`, each a pure function of config,
 //!   worker state and randomness. The proxy, `explain` and the tests call the same ones.
+//! - [`regex`], [`fraction`]: tests and shares as Envoy writes them.
 //! - [`problem`]: what is wrong with a piece of config, and where.
 //! - [`cidr`]: ranges of IP addresses.
 //! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
@@ -18,11 +19,13 @@ pub mod balance;
 pub mod cidr;
 pub mod flag;
 pub mod format;
+pub mod fraction;
 pub mod head;
 pub mod mesh;
 pub mod policy;
 pub mod problem;
 pub mod proxy;
 pub mod reason;
+pub mod regex;
 pub mod route;
 pub mod spiffe;

@@ -20,7 +20,7 @@ const APART: &[(&str, &str)] = &[
 
 /// Crates that are pure, and all that they may depend on.
 const PURE: &[(&str, &[&str])] =
-    &[("meshwork-model", &[]), ("meshwork-http1", &["memchr"]), ("meshwork-diagram", &[])];
+    &[("meshwork-model", &["regex"]), ("meshwork-http1", &["memchr"]), ("meshwork-diagram", &[])];
 
 /// Libraries that only some crates may use directly.
 const KEPT_TO: &[(&str, &[&str])] = &[
@@ -32,6 +32,7 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("rusqlite", &["meshwork-control-plane"]),
     ("opentelemetry-proto", &["meshwork-telemetry", "meshwork-hub"]),
     ("rcgen", &["meshwork-identity"]),
+    ("regex", &["meshwork-model"]),
 ];
 
 /// Libraries that must not be in what is shipped: second TLS stacks.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meshwork_model::proxy::{
     DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,
-    RouteTable, VirtualHost, WeightedCluster,
+    RouteTable, StringMatch, VirtualHost, WeightedCluster,
 };
 
 use super::{duration, is, policy, required};
@@ -147,16 +147,41 @@ pub(super) fn header(
 ) -> Option<HeaderMatch> {
     use pb::route::header_matcher::HeaderMatchSpecifier;
     let name = required(&message.name, &at.field("name"), problems)?.to_ascii_lowercase();
-    let (test, absent) = match &message.header_match_specifier {
-        None | Some(HeaderMatchSpecifier::PresentMatch(true)) => (HeaderTest::Present, false),
-        Some(HeaderMatchSpecifier::PresentMatch(false)) => (HeaderTest::Present, true),
+    let absent = message.header_match_specifier == Some(HeaderMatchSpecifier::PresentMatch(false));
+    let text = match &message.header_match_specifier {
+        None | Some(HeaderMatchSpecifier::PresentMatch(_)) => None,
         Some(HeaderMatchSpecifier::StringMatch(matcher)) => {
-            (HeaderTest::Value(policy::string(matcher, &at.field("string_match"), problems)?), false)
+            Some(policy::string(matcher, &at.field("string_match"), problems)?)
         }
-        // The support table has named it.
-        Some(_) => return None,
+        Some(HeaderMatchSpecifier::SafeRegexMatch(matcher)) => {
+            Some(StringMatch::Regex(policy::regex(matcher, &at.field("safe_regex_match"), problems)?))
+        }
+        // Empty ones match anything.
+        Some(HeaderMatchSpecifier::ExactMatch(text)) if text.is_empty() => {
+            Some(StringMatch::Prefix("".into()))
+        }
+        Some(HeaderMatchSpecifier::ExactMatch(text)) => Some(StringMatch::Exact(text.as_str().into())),
+        Some(HeaderMatchSpecifier::PrefixMatch(text)) => Some(StringMatch::Prefix(text.as_str().into())),
+        Some(HeaderMatchSpecifier::SuffixMatch(text)) => Some(StringMatch::Suffix(text.as_str().into())),
+        Some(HeaderMatchSpecifier::ContainsMatch(text)) => Some(StringMatch::Contains(text.as_str().into())),
+        Some(HeaderMatchSpecifier::RangeMatch(range)) => {
+            let test = HeaderTest::Range { start: range.start, end: range.end };
+            return Some(header_match(message, &name, test, message.invert_match));
+        }
     };
-    Some(HeaderMatch { name: name.into(), test, invert: message.invert_match != absent })
+    let test = text.map_or(HeaderTest::Present, HeaderTest::Value);
+    Some(header_match(message, &name, test, message.invert_match != absent))
+}
+
+fn header_match(
+    message: &pb::route::HeaderMatcher,
+    name: &str,
+    test: HeaderTest,
+    invert: bool,
+) -> HeaderMatch {
+    let or_missing = message.treat_missing_header_as_empty;
+    let test = if or_missing { HeaderTest::OrMissing(Box::new(test)) } else { test };
+    HeaderMatch { name: name.into(), test, invert }
 }
 
 fn forward(message: &pb::route::RouteAction, at: &Path<'_>, problems: &mut Problems) -> Option<Forward> {

@@ -14,6 +14,7 @@ use meshwork_model::proxy::{
     ServiceName, StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, UpstreamTls,
     VirtualHost, WeightedCluster, Workload,
 };
+use meshwork_model::regex::Regex;
 use meshwork_model::spiffe::SpiffeId;
 
 /// How deeply tests of tests are nested.
@@ -234,16 +235,23 @@ impl Random {
     }
 
     fn header(&mut self) -> HeaderMatch {
-        let test = if self.0.bool() { HeaderTest::Present } else { HeaderTest::Value(self.string()) };
+        let test = match self.0.u8(0..4) {
+            0 => HeaderTest::Present,
+            1 => HeaderTest::Range { start: self.0.i64(..), end: self.0.i64(..) },
+            2 => HeaderTest::OrMissing(Box::new(HeaderTest::Value(self.string()))),
+            _ => HeaderTest::Value(self.string()),
+        };
         HeaderMatch { name: self.text(), test, invert: self.0.bool() }
     }
 
     fn string(&mut self) -> StringMatch {
-        match self.0.u8(0..4) {
+        match self.0.u8(0..6) {
             0 => StringMatch::Exact(self.text()),
             1 => StringMatch::Prefix(self.text()),
             2 => StringMatch::Suffix(self.text()),
-            _ => StringMatch::Contains(self.text()),
+            3 => StringMatch::Contains(self.text()),
+            4 => StringMatch::Regex(Regex::new(self.pick(&["a|b", "/[0-9]+", ".*"])).unwrap()),
+            _ => StringMatch::AnyCase(Box::new(StringMatch::Exact(self.text()))),
         }
     }
 

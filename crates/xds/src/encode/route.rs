@@ -126,14 +126,22 @@ fn route_match(matches: &RouteMatch, path: &PathMatch) -> pb::route::RouteMatch 
 
 pub(super) fn header(matcher: &HeaderMatch) -> pb::route::HeaderMatcher {
     use pb::route::header_matcher::HeaderMatchSpecifier;
-    let test = match &matcher.test {
-        HeaderTest::Present => HeaderMatchSpecifier::PresentMatch(true),
+    let (or_missing, test) = match &matcher.test {
+        HeaderTest::OrMissing(test) => (true, &**test),
+        test => (false, test),
+    };
+    let test = match test {
+        HeaderTest::Present | HeaderTest::OrMissing(_) => HeaderMatchSpecifier::PresentMatch(true),
         HeaderTest::Value(test) => HeaderMatchSpecifier::StringMatch(string(test)),
+        HeaderTest::Range { start, end } => {
+            HeaderMatchSpecifier::RangeMatch(pb::Int64Range { start: *start, end: *end })
+        }
     };
     pb::route::HeaderMatcher {
         name: matcher.name.to_string(),
         invert_match: matcher.invert,
         header_match_specifier: Some(test),
+        treat_missing_header_as_empty: or_missing,
         ..pb::route::HeaderMatcher::default()
     }
 }

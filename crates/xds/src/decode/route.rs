@@ -1,5 +1,7 @@
 //! Route tables.
 
+#![expect(deprecated, reason = "files that people have use the older forms, too")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -7,6 +7,7 @@
 //! - [`route`], [`policy`], [`balance`]: `select`, `authorize` and `pick`, each a pure function of config,
 //!   worker state and randomness. The proxy, `explain` and the tests call the same ones.
 //! - [`regex`], [`fraction`]: tests and shares as Envoy writes them.
+//! - [`retry`], [`times`], [`outlier`]: what is tried again, what time an exchange has, which endpoints are left out.
 //! - [`problem`]: what is wrong with a piece of config, and where.
 //! - [`cidr`]: ranges of IP addresses.
 //! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
@@ -22,10 +23,13 @@ pub mod format;
 pub mod fraction;
 pub mod head;
 pub mod mesh;
+pub mod outlier;
 pub mod policy;
 pub mod problem;
 pub mod proxy;
 pub mod reason;
 pub mod regex;
+pub mod retry;
 pub mod route;
 pub mod spiffe;
+pub mod times;

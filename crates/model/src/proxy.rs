@@ -6,10 +6,12 @@
 mod cluster;
 mod endpoint;
 mod filter;
+mod health;
 mod http;
 mod listener;
 mod names;
 mod policy;
+mod resilience;
 mod route;
 
 pub use cluster::{
@@ -18,12 +20,20 @@ pub use cluster::{
 };
 pub use endpoint::{Endpoint, Endpoints, Workload};
 pub use filter::{HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind};
+pub use health::{
+    CheckHeader, CheckIntervals, Enforced, FailurePercentage, GrpcCheck, HealthCheck, HealthCheckKind,
+    HttpCheck, OutlierDetection, SuccessRate, TcpCheck,
+};
 pub use http::{AccessLog, Codec, HttpConnection, PathNormalization, RouteSource};
 pub use listener::{
     ChainMatch, Direction, DownstreamTls, FilterChain, Listener, NetworkFilter, TcpProxy, Transport,
 };
 pub use names::{Answer, NameTable, ZONE};
 pub use policy::{Action, Permission, Principal, Rbac, Rule, StringMatch};
+pub use resilience::{
+    AvoidedHosts, BackOff, GrpcTimeout, RateLimitedBackOff, ResetFormat, ResetHeader, Resilience, RetryOn,
+    RetryPolicy, StreamDuration,
+};
 pub use route::{
     DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,
     RouteTable, VirtualHost, WeightedCluster,

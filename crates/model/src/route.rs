@@ -87,6 +87,14 @@ pub fn matches_header(test: &HeaderMatch, head: &RequestHead) -> bool {
     matches_value(test, value.as_deref())
 }
 
+/// Whether a response passes the test of one header field, or of its `:status`.
+pub fn matches_response(test: &HeaderMatch, status: u16, fields: &Fields) -> bool {
+    match &*test.name {
+        ":status" => matches_value(test, Some(status.to_string().as_bytes())),
+        _ => matches_field(test, fields),
+    }
+}
+
 /// Whether a header section passes the test of one of its fields.
 pub fn matches_field(test: &HeaderMatch, fields: &Fields) -> bool {
     matches_value(test, field(fields, test.name.as_bytes()).as_deref())

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::StringMatch;
+use super::{Resilience, StringMatch};
 
 /// Virtual hosts with their routes.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,8 +117,8 @@ pub struct Forward {
     pub clusters: Vec<WeightedCluster>,
     /// From the request's end to the response's end; `None` waits for ever.
     pub timeout: Option<Duration>,
-    /// How often a request that never reached the application is tried on another endpoint.
-    pub connect_retries: u32,
+    /// What else limits it, and what is tried again.
+    pub resilience: Resilience,
 }
 
 /// A cluster and its share.

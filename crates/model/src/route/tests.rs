@@ -101,7 +101,7 @@ fn clusters_are_taken_by_weight() {
     let forward = Forward {
         clusters: vec![cluster("v1", 90), cluster("none", 0), cluster("v2", 10)],
         timeout: None,
-        connect_retries: 0,
+        resilience: crate::proxy::Resilience::default(),
     };
     let mut counts = [0; 3];
     for random in 0..1000 {

@@ -10,9 +10,9 @@ use meshwork_model::proxy::{
     AccessLog, Action, Balancing, ChainMatch, Cluster, Codec, DirectResponse, Direction, Discovery, DnsHost,
     Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest,
     HttpConnection, HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization,
-    Permission, Principal, Rbac, Resource, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule,
-    ServiceName, StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, UpstreamTls,
-    VirtualHost, WeightedCluster, Workload,
+    Permission, Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch,
+    RouteSource, RouteTable, Rule, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch,
+    UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
 };
 use meshwork_model::regex::Regex;
 use meshwork_model::spiffe::SpiffeId;
@@ -230,8 +230,13 @@ impl Random {
         Forward {
             clusters: self.some(1, cluster),
             timeout: self.maybe(Self::time),
-            connect_retries: self.0.u32(0..5),
+            resilience: Resilience { retry: self.maybe(Self::retry).map(Arc::new), ..Resilience::default() },
         }
+    }
+
+    /// As the control plane makes them.
+    fn retry(&mut self) -> RetryPolicy {
+        RetryPolicy::unreached(self.0.u32(0..5))
     }
 
     fn header(&mut self) -> HeaderMatch {

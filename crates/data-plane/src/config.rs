@@ -98,6 +98,19 @@ pub(crate) struct Chain {
     pub(crate) filter: Filter,
     /// The service that a workload's inbound side stands for.
     pub(crate) service: Option<ServiceName>,
+    /// Access logs of its own.
+    pub(crate) logs: Vec<ChainLog>,
+    /// What they ask for.
+    pub(crate) asks: Asks,
+}
+
+/// What access logs ask for, and is not looked up otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asks {
+    /// When the parts of a request were done.
+    pub(crate) times: bool,
+    /// The response's trailers.
+    pub(crate) trailers: bool,
 }
 
 /// What consumes a connection.
@@ -116,8 +129,6 @@ pub(crate) struct HttpChain {
     pub(crate) routes: Arc<RouteTable>,
     /// Filters, and what each route makes of them.
     pub(crate) filters: Filters,
-    /// Access logs of its own.
-    pub(crate) logs: Vec<ChainLog>,
 }
 
 /// An access log that the config asks for.
@@ -127,6 +138,8 @@ pub(crate) struct ChainLog {
     pub(crate) number: usize,
     /// The log.
     pub(crate) log: AccessLog,
+    /// What config says of it.
+    pub(crate) config: proxy::AccessLog,
 }
 
 /// The server side of mTLS.
@@ -247,10 +260,7 @@ impl Asked<'_> {
 impl Chain {
     /// Access logs of its own.
     pub(crate) fn logs(&self) -> &[ChainLog] {
-        match &self.filter {
-            Filter::Http(http) => &http.logs,
-            Filter::Tcp(_) => &[],
-        }
+        &self.logs
     }
 
     /// Whether a connection that took `self` may live on under `other`: same place, same proof asked for.

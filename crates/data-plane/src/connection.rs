@@ -111,6 +111,7 @@ pub(crate) async fn serve(
         is_tls: accepted.transport.is_tls(),
         server_name: accepted.server_name,
         tls: accepted.tls,
+        number: worker.next_number(),
         edges: Edges::default(),
     });
     let protocol = match &accepted.chain.filter {

@@ -27,6 +27,7 @@ mod destination;
 mod dial;
 mod drain;
 mod error;
+mod facts;
 mod handshakes;
 mod hello;
 mod http;
@@ -34,7 +35,6 @@ mod limits;
 mod listener;
 mod occasion;
 mod overload;
-#[expect(dead_code, reason = "what logs and rules do not read yet")]
 mod peer;
 mod places;
 mod policy;

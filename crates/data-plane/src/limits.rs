@@ -8,7 +8,8 @@ use std::time::Duration;
 pub(crate) const HEAD_BYTES: usize = 60 * 1024;
 /// Field lines of a head. Source: Envoy `max_headers_count`, 100.
 pub(crate) const FIELDS: usize = 100;
-/// From the first byte of a request head to its last, so that slow heads hold no connection for long.
+/// From the first byte of a TCP, TLS or HTTP/2 client to the end of HTTP/2's preface and settings, so that slow ones
+/// hold no connection for long. HTTP/1 heads have the time that config gives them.
 pub(crate) const HEAD_READ: Duration = Duration::from_secs(10);
 /// How often an exchange is looked at: whether its bytes move, and if not, whose fault that is. A request body that
 /// stalls for one window is answered with 408, a response that its client does not take is broken off. Source: nginx

@@ -166,7 +166,7 @@ impl Relay<'_> {
 impl Drop for Relay<'_> {
     fn drop(&mut self) {
         let edge = self.edge.unwrap_or_else(|| self.open());
-        self.record.write_connection(&self.seat.worker, self.peer, edge);
+        self.record.write_connection(&self.seat.worker, self.peer, &self.seat.chain, edge);
     }
 }
 

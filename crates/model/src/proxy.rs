@@ -9,6 +9,7 @@ mod filter;
 mod health;
 mod http;
 mod listener;
+mod log;
 mod names;
 mod policy;
 mod resilience;
@@ -24,9 +25,17 @@ pub use health::{
     CheckHeader, CheckIntervals, Enforced, FailurePercentage, GrpcCheck, HealthCheck, HealthCheckKind,
     HttpCheck, OutlierDetection, SuccessRate, TcpCheck,
 };
-pub use http::{AccessLog, Codec, HttpConnection, PathNormalization, RouteSource};
+pub use http::{
+    ClientCert, Clients, Codec, EscapedSlashes, ForwardClientCert, HostNormalization, Http1, Http2,
+    HttpConnection, HttpLimits, PathNormalization, RouteSource, Scheme, ServerHeader, StrippedPort,
+    Underscores,
+};
 pub use listener::{
     ChainMatch, Direction, DownstreamTls, FilterChain, Listener, NetworkFilter, TcpProxy, Transport,
+};
+pub use log::{
+    AccessLog, AppendAction, Comparison, Format, FormatBody, LocalReplies, LogFilter, LogSink, ReplyHeader,
+    ReplyMapper,
 };
 pub use names::{Answer, NameTable, ZONE};
 pub use policy::{Action, Permission, Principal, Rbac, Rule, StringMatch};

@@ -9,6 +9,7 @@ mod endpoint;
 mod filter;
 mod http;
 mod listener;
+mod local_reply;
 mod names;
 mod policy;
 mod retry;

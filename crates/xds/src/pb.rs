@@ -8,9 +8,14 @@ pub(crate) use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 pub(crate) use envoy_types::pb::envoy::config::listener::v3 as listener;
 pub(crate) use envoy_types::pb::envoy::config::rbac::v3 as rbac;
 pub(crate) use envoy_types::pb::envoy::config::route::v3 as route;
+pub(crate) use envoy_types::pb::envoy::data::accesslog::v3 as accesslog_data;
 pub(crate) use envoy_types::pb::envoy::data::dns::v3 as dns;
-pub(crate) use envoy_types::pb::envoy::extensions::access_loggers::file::v3::FileAccessLog;
-pub(crate) use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::StdoutAccessLog;
+pub(crate) use envoy_types::pb::envoy::extensions::access_loggers::file::v3::{
+    FileAccessLog, file_access_log,
+};
+pub(crate) use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::{
+    StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log,
+};
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::{
     Rbac as HttpRbac, RbacPerRoute as HttpRbacPerRoute,
 };
@@ -23,6 +28,8 @@ pub(crate) use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::
 pub(crate) use envoy_types::pb::envoy::extensions::filters::udp::dns_filter::v3 as dns_filter;
 pub(crate) use envoy_types::pb::envoy::extensions::retry::host::omit_canary_hosts::v3::OmitCanaryHostsPredicate;
 pub(crate) use envoy_types::pb::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
+pub(crate) use envoy_types::pb::envoy::extensions::formatter::req_without_query::v3::ReqWithoutQuery;
+pub(crate) use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig as UuidRequestId;
 pub(crate) use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 pub(crate) use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 pub(crate) use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
@@ -30,7 +37,7 @@ pub(crate) use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as
 pub(crate) use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;
 pub(crate) use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 pub(crate) use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
-pub(crate) use envoy_types::pb::envoy::r#type::v3::Int64Range;
+pub(crate) use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, Int64Range, fractional_percent};
 pub(crate) use envoy_types::pb::google::protobuf::{
     Any, BoolValue, Duration, Struct, UInt32Value, Value, value,
 };

@@ -9,8 +9,8 @@ use meshwork_model::mesh::{
     Capture, EntryPort, EntryProtocol, Inbound, MtlsMode, OutsidePolicy, Protocol, Workload,
 };
 use meshwork_model::proxy::{
-    ChainMatch, Direction, DownstreamTls, FilterChain, HttpConnection, HttpFilter, Listener, NetworkFilter,
-    PathNormalization, RouteSource, TcpProxy, Transport,
+    ChainMatch, ClientCert, Direction, DownstreamTls, EscapedSlashes, FilterChain, ForwardClientCert, Http1,
+    HttpConnection, HttpFilter, Listener, NetworkFilter, PathNormalization, RouteSource, TcpProxy, Transport,
 };
 
 use super::captured::Direct;
@@ -18,7 +18,10 @@ use super::{Called, Mesh, clusters, policy, protocol, routes};
 
 /// What every HTTP listener does to paths before they are judged: policy and the application then read the same.
 const SAFE_PATHS: PathNormalization =
-    PathNormalization { rfc3986: true, merge_slashes: true, reject_escaped_slashes: true };
+    PathNormalization { rfc3986: true, merge_slashes: true, escaped_slashes: EscapedSlashes::Reject };
+
+/// From the first byte of a request's head to its last, so that slow heads hold no connection for long.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A port that the node's application calls.
 pub(super) fn outbound(called: &Called<'_>, bind: SocketAddr) -> Listener {
@@ -80,7 +83,7 @@ pub(super) fn outside(
             let table = routes::outside(host, port.number, Arc::clone(&cluster), protocol);
             let http = HttpConnection {
                 stream_idle_timeout: Some(Duration::ZERO),
-                ..HttpConnection::new(cluster, RouteSource::Inline(Arc::new(table)))
+                ..carrying(cluster, RouteSource::Inline(Arc::new(table)))
             };
             chain("outside", None, NetworkFilter::Http(Arc::new(http)))
         }
@@ -129,7 +132,10 @@ pub(super) fn inbound(mesh: &Mesh, node: &Workload, inbound: &Inbound) -> Listen
     let filter = if protocol.is_http() {
         let filters = HttpFilter::rules(rbac);
         let routes = RouteSource::Inline(Arc::new(routes::inbound(Arc::clone(&cluster))));
-        http(Arc::clone(&cluster), routes, filters)
+        // The application learns who called, and callers cannot claim to be others.
+        let client_cert = ClientCert { forward: ForwardClientCert::Set, uri: true, ..ClientCert::default() };
+        let http = connection(Arc::clone(&cluster), routes, filters);
+        NetworkFilter::Http(Arc::new(HttpConnection { client_cert, ..http }))
     } else {
         tcp(Arc::clone(&cluster), cluster, rbac)
     };
@@ -158,14 +164,28 @@ fn mtls(protocol: Protocol) -> DownstreamTls {
 }
 
 fn http(stat_prefix: Arc<str>, routes: RouteSource, filters: Vec<HttpFilter>) -> NetworkFilter {
-    NetworkFilter::Http(Arc::new(HttpConnection {
+    NetworkFilter::Http(Arc::new(connection(stat_prefix, routes, filters)))
+}
+
+fn connection(stat_prefix: Arc<str>, routes: RouteSource, filters: Vec<HttpFilter>) -> HttpConnection {
+    HttpConnection {
         filters,
         paths: SAFE_PATHS,
         generate_request_id: true,
         // A stream of messages may be quiet for as long as it likes.
         stream_idle_timeout: Some(Duration::ZERO),
+        ..carrying(stat_prefix, routes)
+    }
+}
+
+/// What every HTTP connection in the mesh carries: WebSockets, trailers, old clients; and no head that never ends.
+fn carrying(stat_prefix: Arc<str>, routes: RouteSource) -> HttpConnection {
+    HttpConnection {
+        upgrades: vec!["websocket".into()],
+        http1: Http1 { accept_http_10: true, default_host: None, trailers: true },
+        request_headers_timeout: Some(HEAD_TIMEOUT),
         ..HttpConnection::new(stat_prefix, routes)
-    }))
+    }
 }
 
 fn tcp(

@@ -7,22 +7,24 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use meshwork_identity::{ClientCertificate, IdentitySource};
+use meshwork_model::format::Template;
 use meshwork_model::proxy::{
     AccessLog, Cluster, Discovery, DnsHost, DownstreamTls, Endpoints, FilterChain, HttpConnection, Kind,
-    Listener, NameTable, Network, NetworkFilter, Resource, RouteAction, RouteSource, RouteTable, ServiceName,
-    Transport, UpstreamTls,
+    Listener, LogSink, NameTable, Network, NetworkFilter, Resource, RouteAction, RouteSource, RouteTable,
+    ServiceName, Transport, UpstreamTls,
 };
 use meshwork_telemetry::{self as telemetry, Registry, Sink};
 use meshwork_xds::{Rejection, Update};
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{
-    Bound, Chain, ChainLog, ClientTls, ClusterConfig, EndpointSet, Filter, HttpChain, ListenerConfig,
+    Asks, Bound, Chain, ChainLog, ClientTls, ClusterConfig, EndpointSet, Filter, HttpChain, ListenerConfig,
     RuntimeConfig, ServerTls, Takeover,
 };
 use crate::http::filters::Filters;
 use crate::limits::{ACCESS_LOGS, DNS_HOSTS, LISTENER_ADDRESSES};
 use crate::listener::Sockets;
+use crate::record::NOTED;
 use crate::resolver::{Followed, Resolver};
 use crate::upstream::{Reach, Workload};
 
@@ -49,7 +51,7 @@ pub(crate) struct Builder {
     /// Sockets bound ahead of their listeners.
     reserved: HashMap<SocketAddr, Arc<Sockets>>,
     /// Access logs that listeners ask for, by sink; once opened they stay.
-    logs: Vec<(AccessLog, telemetry::AccessLog)>,
+    logs: Vec<(LogSink, telemetry::AccessLog)>,
     registry: Arc<Registry>,
     versions: BTreeMap<(Kind, String), String>,
     version: u64,
@@ -356,20 +358,22 @@ impl Builder {
     }
 
     fn open_log(&mut self, wanted: &AccessLog) -> Result<ChainLog, String> {
-        if let Some(number) = self.logs.iter().position(|(sink, _)| sink == wanted) {
-            return Ok(ChainLog { number, log: self.logs[number].1.clone() });
+        let config = wanted.clone();
+        if let Some(number) = self.logs.iter().position(|(sink, _)| *sink == wanted.sink) {
+            return Ok(ChainLog { number, log: self.logs[number].1.clone(), config });
         }
         if self.logs.len() >= ACCESS_LOGS {
             return Err(format!("there are {ACCESS_LOGS} different ones already"));
         }
-        let sink = match wanted {
-            AccessLog::File(path) => Sink::File(PathBuf::from(&**path)),
-            AccessLog::Stdout => Sink::Stdout,
+        let sink = match &wanted.sink {
+            LogSink::File(path) => Sink::File(PathBuf::from(&**path)),
+            LogSink::Stdout => Sink::Stdout,
+            LogSink::Stderr => Sink::Stderr,
         };
         let opened = telemetry::AccessLog::open(&sink, &self.registry);
-        let log = opened.map_err(|error| format!("cannot open {wanted:?}: {error}"))?;
-        self.logs.push((wanted.clone(), log.clone()));
-        Ok(ChainLog { number: self.logs.len() - 1, log })
+        let log = opened.map_err(|error| format!("cannot open {:?}: {error}", wanted.sink))?;
+        self.logs.push((wanted.sink.clone(), log.clone()));
+        Ok(ChainLog { number: self.logs.len() - 1, log, config })
     }
 
     fn server_tls(&self, tls: &DownstreamTls) -> Result<Arc<tokio_rustls::rustls::ServerConfig>, String> {
@@ -510,7 +514,7 @@ impl Accepted {
         let made = self.tls.iter().zip(&self.logs);
         for (index, (chain, (tls, logs))) in self.listener.chains.iter().zip(made).enumerate() {
             let filter = match &chain.filter {
-                NetworkFilter::Http(http) => Filter::Http(http_chain(http, tables, logs)?),
+                NetworkFilter::Http(http) => Filter::Http(http_chain(http, tables)?),
                 NetworkFilter::Tcp(tcp) => Filter::Tcp(Arc::clone(tcp)),
             };
             chains.push(Arc::new(Chain {
@@ -524,6 +528,8 @@ impl Accepted {
                     .map(|(source, config)| ServerTls { source: source.clone(), config: Arc::clone(config) }),
                 service: service(&filter, clusters),
                 filter,
+                asks: asks(logs),
+                logs: logs.clone(),
             }));
         }
         Some(ListenerConfig {
@@ -535,17 +541,24 @@ impl Accepted {
     }
 }
 
-fn http_chain(
-    http: &Arc<HttpConnection>,
-    tables: &BTreeMap<Arc<str>, Arc<RouteTable>>,
-    logs: &[ChainLog],
-) -> Option<HttpChain> {
+fn http_chain(http: &Arc<HttpConnection>, tables: &BTreeMap<Arc<str>, Arc<RouteTable>>) -> Option<HttpChain> {
     let routes = match &http.routes {
         RouteSource::Inline(table) => Arc::clone(table),
         RouteSource::Named(name) => Arc::clone(tables.get(name)?),
     };
     let filters = Filters::new(&http.filters);
-    Some(HttpChain { config: Arc::clone(http), routes, filters, logs: logs.to_vec() })
+    Some(HttpChain { config: Arc::clone(http), routes, filters })
+}
+
+/// What logs ask for.
+fn asks(logs: &[ChainLog]) -> Asks {
+    let mut asks = Asks::default();
+    for log in logs {
+        let any = |test: &dyn Fn(&Template) -> bool| log.config.format.any(test);
+        asks.times |= any(&|template| template.asks_when(&NOTED));
+        asks.trailers |= any(&Template::reads_trailers);
+    }
+    asks
 }
 
 /// The service of the first cluster behind a filter that has one.

@@ -4,12 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits::HEAD_READ;
 use meshwork_identity::{CertificateAuthority, IdentitySource};
 use meshwork_model::proxy::{
-    BackOff, Balancing, ChainMatch, Cluster, Direction, Discovery, Domain, DownstreamTls, Endpoint,
-    Endpoints, FilterChain, Forward, HttpConnection, Listener, NetworkFilter, PathMatch, Resilience,
-    Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy,
-    UpstreamProtocol, VirtualHost, WeightedCluster,
+    BackOff, Balancing, ChainMatch, Cluster, Direction, Discovery, Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, Http1, HttpConnection, Listener, NetworkFilter, PathMatch, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy, UpstreamProtocol, VirtualHost, WeightedCluster,
 };
 use meshwork_model::spiffe::SpiffeId;
 
@@ -82,7 +80,12 @@ pub(crate) fn http_connection(timeout: Option<Duration>) -> HttpConnection {
     };
     let host = VirtualHost { name: "all".into(), domains: vec![Domain::Any], routes: vec![route] };
     let table = RouteTable { name: "table".into(), hosts: vec![host] };
-    HttpConnection::new("test", RouteSource::Inline(Arc::new(table)))
+    HttpConnection {
+        upgrades: vec!["websocket".into()],
+        http1: Http1 { accept_http_10: true, default_host: Some("old".into()), trailers: true },
+        request_headers_timeout: Some(HEAD_READ),
+        ..HttpConnection::new("test", RouteSource::Inline(Arc::new(table)))
+    }
 }
 
 /// What never reached the application is tried again, at once.

@@ -137,7 +137,13 @@ pub(crate) fn http(routes: Vec<Route>, filters: Vec<HttpFilter>) -> NetworkFilte
 pub(crate) fn http_connection(routes: RouteSource, filters: Vec<HttpFilter>) -> HttpConnection {
     HttpConnection {
         filters,
-        paths: PathNormalization { rfc3986: true, merge_slashes: true, reject_escaped_slashes: true },
+        paths: PathNormalization {
+            rfc3986: true,
+            merge_slashes: true,
+            escaped_slashes: EscapedSlashes::Reject,
+        },
+        upgrades: vec!["websocket".into()],
+        http1: Http1 { accept_http_10: true, default_host: Some("old".into()), trailers: true },
         ..HttpConnection::new("test", routes)
     }
 }

@@ -5,12 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    AccessLog, Action, Balancing, ChainMatch, Cluster, DirectResponse, Direction, Discovery, DnsHost, Domain,
-    DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest, HttpConnection,
-    HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission,
-    Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource,
-    RouteTable, Rule, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol,
-    UpstreamTls, VirtualHost, WeightedCluster, Workload,
+    Action, Balancing, ChainMatch, ClientCert, Cluster, DirectResponse, Direction, Discovery, DnsHost, Domain, DownstreamTls, Endpoint, Endpoints, EscapedSlashes, FilterChain, Forward, ForwardClientCert, HeaderMatch, HeaderTest, Http1, HttpConnection, HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServerHeader, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
 };
 use meshwork_model::spiffe::SpiffeId;
 
@@ -55,11 +50,18 @@ fn inbound_http() -> Listener {
             filter: NetworkFilter::Http(Arc::new(HttpConnection {
                 filters: HttpFilter::rules([Arc::new(deny()), Arc::new(allow())]),
                 routes: RouteSource::Inline(Arc::new(to_one_cluster("inbound|8080||"))),
-                access_logs: vec![AccessLog::File("/tmp/access.log".into()), AccessLog::Stdout],
                 idle_timeout: Some(Duration::from_mins(5)),
                 stream_idle_timeout: Some(Duration::ZERO),
                 tracing: true,
-                connect: true,
+                upgrades: vec!["websocket".into(), "connect".into()],
+                server: ServerHeader::IfAbsent("shop".into()),
+                client_cert: ClientCert {
+                    forward: ForwardClientCert::Set,
+                    uri: true,
+                    ..ClientCert::default()
+                },
+                http1: Http1 { accept_http_10: true, default_host: None, trailers: true },
+                request_headers_timeout: Some(Duration::from_secs(10)),
                 ..http()
             })),
         }],
@@ -229,7 +231,11 @@ fn permissive() -> Listener {
 fn http() -> HttpConnection {
     let routes = RouteSource::Named("outbound|80||catalog.shop.svc.cluster.local".into());
     HttpConnection {
-        paths: PathNormalization { rfc3986: true, merge_slashes: true, reject_escaped_slashes: true },
+        paths: PathNormalization {
+            rfc3986: true,
+            merge_slashes: true,
+            escaped_slashes: EscapedSlashes::Reject,
+        },
         generate_request_id: true,
         ..HttpConnection::new("http", routes)
     }

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use meshwork_model::proxy::{
-    AccessLog, ChainMatch, Codec, Direction, FilterChain, HttpConnection, HttpFilter, HttpFilterKind,
-    Listener, NetworkFilter, Rbac, RouteSource, TcpProxy, Transport,
+    ChainMatch, ClientCert, Codec, Direction, EscapedSlashes, FilterChain, ForwardClientCert, Http1,
+    HttpConnection, HttpFilter, HttpFilterKind, Listener, NetworkFilter, Rbac, RouteSource, ServerHeader,
+    TcpProxy, Transport,
 };
 
 use super::{Writer, address, ads, boolean, duration, pack};
@@ -16,8 +17,6 @@ const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
 const NETWORK_RBAC: &str = "envoy.filters.network.rbac";
 const ROUTER: &str = "envoy.filters.http.router";
 const TLS_INSPECTOR: &str = "envoy.filters.listener.tls_inspector";
-const FILE_ACCESS_LOG: &str = "envoy.access_loggers.file";
-const STDOUT_ACCESS_LOG: &str = "envoy.access_loggers.stdout";
 
 impl Writer<'_> {
     pub(super) fn listener(&self, listener: &Listener) -> pb::listener::Listener {
@@ -31,8 +30,7 @@ impl Writer<'_> {
             return message;
         };
         message.address = Some(address(bind));
-        message.filter_chains =
-            listener.chains.iter().map(|chain| self.chain(chain, listener.direction)).collect();
+        message.filter_chains = listener.chains.iter().map(|chain| self.chain(chain)).collect();
         if !self.is_grpc() {
             message.enable_reuse_port = Some(boolean(true));
             message.listener_filters = listener_filters(&listener.chains);
@@ -49,17 +47,17 @@ impl Writer<'_> {
     fn api_listener(&self, listener: &Listener) -> Option<pb::listener::ApiListener> {
         listener.chains.iter().find_map(|chain| match &chain.filter {
             NetworkFilter::Http(http) => {
-                let config = self.http(http, listener.direction);
+                let config = self.http(http);
                 Some(pb::listener::ApiListener { api_listener: Some(pack(&config)) })
             }
             NetworkFilter::Tcp(_) => None,
         })
     }
 
-    fn chain(&self, chain: &FilterChain, direction: Direction) -> pb::listener::FilterChain {
+    fn chain(&self, chain: &FilterChain) -> pb::listener::FilterChain {
         let filters = match &chain.filter {
             NetworkFilter::Http(http) => {
-                vec![filter(HTTP_CONNECTION_MANAGER, pack(&self.http(http, direction)))]
+                vec![filter(HTTP_CONNECTION_MANAGER, pack(&self.http(http)))]
             }
             NetworkFilter::Tcp(tcp) => self.tcp(tcp),
         };
@@ -96,7 +94,7 @@ impl Writer<'_> {
         filter(NETWORK_RBAC, pack(&config))
     }
 
-    fn http(&self, http: &HttpConnection, direction: Direction) -> pb::hcm::HttpConnectionManager {
+    fn http(&self, http: &HttpConnection) -> pb::hcm::HttpConnectionManager {
         use pb::hcm::http_connection_manager::RouteSpecifier;
         let mut message = pb::hcm::HttpConnectionManager {
             stat_prefix: http.stat_prefix.to_string(),
@@ -113,9 +111,6 @@ impl Writer<'_> {
         if !self.is_grpc() {
             self.connection(http, &mut message);
         }
-        if self.dialect == Dialect::Envoy {
-            as_we_do(direction, &mut message);
-        }
         message
     }
 
@@ -128,13 +123,23 @@ impl Writer<'_> {
         message.generate_request_id = Some(boolean(http.generate_request_id));
         message.normalize_path = Some(boolean(http.paths.rfc3986));
         message.merge_slashes = http.paths.merge_slashes;
-        message.path_with_escaped_slashes_action =
-            if http.paths.reject_escaped_slashes { Slashes::RejectRequest } else { Slashes::KeepUnchanged }
-                as i32;
-        match &http.server_name {
-            Some(name) => message.server_name = name.to_string(),
-            None => message.server_header_transformation = Server::PassThrough as i32,
-        }
+        message.path_with_escaped_slashes_action = match http.paths.escaped_slashes {
+            EscapedSlashes::Keep => Slashes::KeepUnchanged,
+            EscapedSlashes::Reject => Slashes::RejectRequest,
+            EscapedSlashes::Redirect => Slashes::UnescapeAndRedirect,
+            EscapedSlashes::Decode => Slashes::UnescapeAndForward,
+        } as i32;
+        let (name, transformation) = match &http.server {
+            ServerHeader::Set(name) => (Some(name), Server::Overwrite),
+            ServerHeader::IfAbsent(name) => (Some(name), Server::AppendIfAbsent),
+            ServerHeader::Keep => (None, Server::PassThrough),
+        };
+        message.server_name = name.map(ToString::to_string).unwrap_or_default();
+        message.server_header_transformation = transformation as i32;
+        client_cert(http.client_cert, message);
+        message.http_protocol_options = (http.http1 != Http1::default()).then(|| http1(&http.http1));
+        message.request_timeout = http.request_timeout.map(duration);
+        message.request_headers_timeout = http.request_headers_timeout.map(duration);
         message.common_http_protocol_options =
             http.idle_timeout.map(|timeout| pb::core::HttpProtocolOptions {
                 idle_timeout: Some(duration(timeout)),
@@ -142,8 +147,7 @@ impl Writer<'_> {
             });
         message.stream_idle_timeout = http.stream_idle_timeout.map(duration);
         message.tracing = http.tracing.then(pb::hcm::http_connection_manager::Tracing::default);
-        message.upgrade_configs = http.connect.then(connect).into_iter().collect();
-        message.access_log = http.access_logs.iter().map(|log| self.access_log(log)).collect();
+        message.upgrade_configs = http.upgrades.iter().map(|name| upgrade(name)).collect();
     }
 
     fn http_filters(&self, filters: &[HttpFilter]) -> Vec<pb::hcm::HttpFilter> {
@@ -162,65 +166,6 @@ impl Writer<'_> {
         };
         messages.push(http_filter(ROUTER.to_owned(), pack(&router)));
         messages
-    }
-
-    fn access_log(&self, log: &AccessLog) -> pb::accesslog::AccessLog {
-        let format = (self.dialect == Dialect::Envoy).then(json_lines);
-        let (name, config) = match log {
-            AccessLog::File(path) => {
-                use envoy_types::pb::envoy::extensions::access_loggers::file::v3::file_access_log::AccessLogFormat;
-                let log = pb::FileAccessLog {
-                    path: path.to_string(),
-                    access_log_format: format.map(AccessLogFormat::LogFormat),
-                };
-                (FILE_ACCESS_LOG, pack(&log))
-            }
-            AccessLog::Stdout => {
-                use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::stdout_access_log::AccessLogFormat;
-                let log = pb::StdoutAccessLog { access_log_format: format.map(AccessLogFormat::LogFormat) };
-                (STDOUT_ACCESS_LOG, pack(&log))
-            }
-        };
-        pb::accesslog::AccessLog {
-            name: name.to_owned(),
-            config_type: Some(pb::accesslog::access_log::ConfigType::TypedConfig(config)),
-            ..pb::accesslog::AccessLog::default()
-        }
-    }
-}
-
-/// The keys of Envoy's log lines, as far as they say what ours say.
-const LOG_KEYS: [(&str, &str); 10] = [
-    ("start_time", "%START_TIME%"),
-    ("method", "%REQUEST_HEADER(:METHOD)%"),
-    ("authority", "%REQUEST_HEADER(:AUTHORITY)%"),
-    ("path", "%REQUEST_HEADER(:PATH)%"),
-    ("protocol", "%PROTOCOL%"),
-    ("response_code", "%RESPONSE_CODE%"),
-    ("response_flags", "%RESPONSE_FLAGS%"),
-    ("duration", "%DURATION%"),
-    ("upstream_host", "%UPSTREAM_HOST%"),
-    ("downstream_peer_uri_san", "%DOWNSTREAM_PEER_URI_SAN%"),
-];
-
-fn json_lines() -> pb::core::SubstitutionFormatString {
-    use pb::core::substitution_format_string::Format;
-    let text = |text: &str| pb::Value { kind: Some(pb::value::Kind::StringValue(text.to_owned())) };
-    let fields = LOG_KEYS.iter().map(|(key, format)| ((*key).to_owned(), text(format))).collect();
-    pb::core::SubstitutionFormatString {
-        format: Some(Format::JsonFormat(pb::Struct { fields })),
-        ..pb::core::SubstitutionFormatString::default()
-    }
-}
-
-/// Makes Envoy behave as our proxy does where its defaults differ.
-fn as_we_do(direction: Direction, message: &mut pb::hcm::HttpConnectionManager) {
-    use pb::hcm::http_connection_manager::{ForwardClientCertDetails, SetCurrentClientCertDetails};
-    if direction == Direction::Inbound {
-        // The application learns who called, and callers cannot claim to be others.
-        message.forward_client_cert_details = ForwardClientCertDetails::SanitizeSet as i32;
-        message.set_current_client_cert_details =
-            Some(SetCurrentClientCertDetails { uri: true, ..SetCurrentClientCertDetails::default() });
     }
 }
 
@@ -266,11 +211,41 @@ fn chain_match(matches: &ChainMatch) -> Option<pb::listener::FilterChainMatch> {
     })
 }
 
-/// CONNECT is carried.
-fn connect() -> pb::hcm::http_connection_manager::UpgradeConfig {
+fn upgrade(name: &str) -> pb::hcm::http_connection_manager::UpgradeConfig {
     pb::hcm::http_connection_manager::UpgradeConfig {
-        upgrade_type: "CONNECT".to_owned(),
+        upgrade_type: if name == "connect" { "CONNECT".to_owned() } else { name.to_owned() },
         ..pb::hcm::http_connection_manager::UpgradeConfig::default()
+    }
+}
+
+fn client_cert(said: ClientCert, message: &mut pb::hcm::HttpConnectionManager) {
+    use pb::hcm::http_connection_manager::{
+        ForwardClientCertDetails as Details, SetCurrentClientCertDetails,
+    };
+    message.forward_client_cert_details = match said.forward {
+        ForwardClientCert::Sanitize => Details::Sanitize,
+        ForwardClientCert::ForwardOnly => Details::ForwardOnly,
+        ForwardClientCert::Append => Details::AppendForward,
+        ForwardClientCert::Set => Details::SanitizeSet,
+        ForwardClientCert::AlwaysForwardOnly => Details::AlwaysForwardOnly,
+    } as i32;
+    let says_nothing = said == ClientCert { forward: said.forward, ..ClientCert::default() };
+    message.set_current_client_cert_details = (!says_nothing).then(|| SetCurrentClientCertDetails {
+        subject: said.subject.then(|| boolean(true)),
+        cert: said.certificate,
+        chain: said.chain,
+        dns: said.dns,
+        uri: said.uri,
+        ..SetCurrentClientCertDetails::default()
+    });
+}
+
+fn http1(options: &Http1) -> pb::core::Http1ProtocolOptions {
+    pb::core::Http1ProtocolOptions {
+        accept_http_10: options.accept_http_10,
+        default_host_for_http_10: options.default_host.as_deref().unwrap_or_default().to_owned(),
+        enable_trailers: options.trailers,
+        ..pb::core::Http1ProtocolOptions::default()
     }
 }
 

@@ -7,12 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use meshwork_model::proxy::{
-    AccessLog, Action, Balancing, ChainMatch, Cluster, Codec, DirectResponse, Direction, Discovery, DnsHost,
-    Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest,
-    HttpConnection, HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization,
-    Permission, Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch,
-    RouteSource, RouteTable, Rule, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch,
-    UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
+    Action, Balancing, ChainMatch, ClientCert, Clients, Cluster, Codec, DirectResponse, Direction, Discovery, DnsHost, Domain, DownstreamTls, Endpoint, Endpoints, EscapedSlashes, FilterChain, Forward, ForwardClientCert, HeaderMatch, HeaderTest, HostNormalization, Http1, Http2, HttpConnection, HttpFilter, HttpLimits, Listener, LocalReplies, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServerHeader, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
 };
 use meshwork_model::regex::Regex;
 use meshwork_model::spiffe::SpiffeId;
@@ -157,17 +152,59 @@ impl Random {
             paths: PathNormalization {
                 rfc3986: self.0.bool(),
                 merge_slashes: self.0.bool(),
-                reject_escaped_slashes: self.0.bool(),
+                escaped_slashes: self.pick(&[
+                    EscapedSlashes::Keep,
+                    EscapedSlashes::Reject,
+                    EscapedSlashes::Redirect,
+                    EscapedSlashes::Decode,
+                ]),
             },
+            hosts: HostNormalization::default(),
             generate_request_id: self.0.bool(),
+            keep_request_id: false,
+            answer_request_id: false,
             tracing: self.0.bool(),
-            connect: self.0.bool(),
-            server_name: self.maybe(Self::text),
+            upgrades: self.some(0, |random| random.pick(&["websocket", "connect", "other"]).into()),
+            server: match self.0.u8(0..3) {
+                0 => ServerHeader::Set(self.text()),
+                1 => ServerHeader::IfAbsent(self.text()),
+                _ => ServerHeader::Keep,
+            },
+            via: "".into(),
+            clients: Clients::default(),
+            client_cert: self.client_cert(),
+            scheme: None,
+            http1: Http1 {
+                accept_http_10: self.0.bool(),
+                default_host: self.maybe(Self::host_name),
+                trailers: self.0.bool(),
+            },
+            http2: Http2::default(),
+            limits: HttpLimits::default(),
             idle_timeout: self.maybe(Self::time),
             stream_idle_timeout: self.maybe(Self::time),
-            access_logs: self.some(0, |random| {
-                if random.0.bool() { AccessLog::File(random.text()) } else { AccessLog::Stdout }
-            }),
+            request_timeout: self.maybe(Self::time),
+            request_headers_timeout: self.maybe(Self::time),
+            delayed_close_timeout: None,
+            local_replies: LocalReplies::default(),
+            access_logs: Vec::new(),
+        }
+    }
+
+    fn client_cert(&mut self) -> ClientCert {
+        ClientCert {
+            forward: self.pick(&[
+                ForwardClientCert::Sanitize,
+                ForwardClientCert::ForwardOnly,
+                ForwardClientCert::Append,
+                ForwardClientCert::Set,
+                ForwardClientCert::AlwaysForwardOnly,
+            ]),
+            subject: self.0.bool(),
+            certificate: self.0.bool(),
+            chain: self.0.bool(),
+            dns: self.0.bool(),
+            uri: self.0.bool(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use meshwork_model::proxy::EscapedSlashes;
 use meshwork_model::proxy::{
     ChainMatch, Cluster, Discovery, Domain, Endpoints, FilterChain, HeaderTest, HttpFilter, Network,
     NetworkFilter, PathMatch, PathNormalization, Rbac, Resource, Route, RouteAction, RouteSource, RouteTable,
@@ -55,7 +56,8 @@ fn chain(chain: &FilterChain) -> String {
     match &chain.filter {
         NetworkFilter::Http(http) => {
             let paths = http.paths;
-            let is_safe = paths.rfc3986 && paths.merge_slashes && paths.reject_escaped_slashes;
+            let is_safe =
+                paths.rfc3986 && paths.merge_slashes && paths.escaped_slashes == EscapedSlashes::Reject;
             let is_untouched = paths == PathNormalization::default() && !http.generate_request_id;
             assert!(is_untouched && chain.name.as_ref() == "outside" || is_safe && http.generate_request_id);
             let source = match &http.routes {

@@ -30,6 +30,7 @@ mod error;
 mod handshakes;
 mod hello;
 mod http;
+mod inspect;
 mod limits;
 mod listener;
 mod occasion;

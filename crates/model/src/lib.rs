@@ -7,6 +7,7 @@
 //! - [`route`], [`policy`], [`balance`]: `select`, `authorize` and `pick`, each a pure function of config,
 //!   worker state and randomness. The proxy, `explain` and the tests call the same ones.
 //! - [`problem`]: what is wrong with a piece of config, and where.
+//! - [`chain`]: which filter chain takes a connection.
 //! - [`cidr`]: ranges of IP addresses.
 //! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
 //! - [`reason`]: the one list of reasons for which the mesh answers in a service's place.
@@ -15,6 +16,7 @@
 
 pub mod address;
 pub mod balance;
+pub mod chain;
 pub mod cidr;
 pub mod flag;
 pub mod format;

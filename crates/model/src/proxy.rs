@@ -20,7 +20,9 @@ pub use endpoint::{Endpoint, Endpoints, Workload};
 pub use filter::{HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind};
 pub use http::{AccessLog, Codec, HttpConnection, PathNormalization, RouteSource};
 pub use listener::{
-    ChainMatch, Direction, DownstreamTls, FilterChain, Listener, NetworkFilter, TcpProxy, Transport,
+    ChainMatch, ConnectionLimit, Direction, DownstreamTls, FilterChain, Gate, Listener, ListenerFilter,
+    ListenerFilterKind, NetworkFilter, PortTest, ProxyProtocol, SocketOptions, SourceType, TcpCluster,
+    TcpProxy, TlsInspector, Transport,
 };
 pub use names::{Answer, NameTable, ZONE};
 pub use policy::{Action, Permission, Principal, Rbac, Rule, StringMatch};

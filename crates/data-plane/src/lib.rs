@@ -31,6 +31,7 @@ mod facts;
 mod handshakes;
 mod hello;
 mod http;
+mod inspect;
 mod limits;
 mod listener;
 mod occasion;

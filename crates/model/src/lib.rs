@@ -9,6 +9,7 @@
 //! - [`regex`], [`fraction`]: tests and shares as Envoy writes them.
 //! - [`retry`], [`times`], [`outlier`]: what is tried again, what time an exchange has, which endpoints are left out.
 //! - [`problem`]: what is wrong with a piece of config, and where.
+//! - [`chain`]: which filter chain takes a connection.
 //! - [`cidr`]: ranges of IP addresses.
 //! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
 //! - [`reason`]: the one list of reasons for which the mesh answers in a service's place.
@@ -17,6 +18,7 @@
 
 pub mod address;
 pub mod balance;
+pub mod chain;
 pub mod cidr;
 pub mod flag;
 pub mod format;

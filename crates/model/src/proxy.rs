@@ -31,7 +31,9 @@ pub use http::{
     Underscores,
 };
 pub use listener::{
-    ChainMatch, Direction, DownstreamTls, FilterChain, Listener, NetworkFilter, TcpProxy, Transport,
+    ChainMatch, ConnectionLimit, Direction, DownstreamTls, FilterChain, Gate, Listener, ListenerFilter,
+    ListenerFilterKind, NetworkFilter, PortTest, ProxyProtocol, SocketOptions, SourceType, TcpCluster,
+    TcpProxy, TlsInspector, Transport,
 };
 pub use log::{
     AccessLog, AppendAction, Comparison, Format, FormatBody, LocalReplies, LogFilter, LogSink, ReplyHeader,

@@ -20,8 +20,11 @@ pub(crate) use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::{
     Rbac as HttpRbac, RbacPerRoute as HttpRbacPerRoute,
 };
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::network::rbac::v3::Rbac as NetworkRbac;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
@@ -38,7 +41,8 @@ pub(crate) use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstre
 pub(crate) use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 pub(crate) use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 pub(crate) use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, Int64Range, fractional_percent};
+pub(crate) use envoy_types::pb::envoy::r#type::v3::{HashPolicy, hash_policy};
 pub(crate) use envoy_types::pb::google::protobuf::{
-    Any, BoolValue, Duration, Struct, UInt32Value, Value, value,
+    Any, BoolValue, Duration, Struct, UInt32Value, UInt64Value, Value, value,
 };
 pub(crate) use envoy_types::pb::google::rpc::Status;

@@ -9,8 +9,7 @@ use meshwork_model::mesh::{
     Capture, EntryPort, EntryProtocol, Inbound, MtlsMode, OutsidePolicy, Protocol, Workload,
 };
 use meshwork_model::proxy::{
-    ChainMatch, ClientCert, Direction, DownstreamTls, EscapedSlashes, FilterChain, ForwardClientCert, Http1,
-    HttpConnection, HttpFilter, Listener, NetworkFilter, PathNormalization, RouteSource, TcpProxy, Transport,
+    ChainMatch, ClientCert, Direction, DownstreamTls, EscapedSlashes, FilterChain, ForwardClientCert, Gate, Http1, HttpConnection, HttpFilter, Listener, NetworkFilter, PathNormalization, RouteSource, TcpProxy, Transport,
 };
 
 use super::captured::Direct;
@@ -42,7 +41,7 @@ pub(super) fn virtual_outbound(capture: &Capture, policy: OutsidePolicy) -> List
         OutsidePolicy::Deny => ("black-hole", clusters::BLACK_HOLE),
     };
     let cluster: Arc<str> = cluster.into();
-    let chains = vec![chain(name, None, tcp(Arc::clone(&cluster), cluster, Vec::new()))];
+    let chains = vec![chain(name, None, tcp(Arc::clone(&cluster), cluster))];
     let mut addresses = capture.outbound.iter().copied();
     Listener {
         use_original_dst: true,
@@ -65,7 +64,7 @@ pub(super) fn direct(direct: &Direct<'_>, address: VirtualAddress) -> Listener {
         let table = routes::direct(Arc::clone(&cluster), direct.called.port.protocol);
         http(Arc::clone(&cluster), RouteSource::Inline(Arc::new(table)), Vec::new())
     } else {
-        tcp(Arc::clone(&cluster), cluster, Vec::new())
+        tcp(Arc::clone(&cluster), cluster)
     };
     taken(name, address, port, vec![chain("outbound", None, filter)])
 }
@@ -87,14 +86,14 @@ pub(super) fn outside(
             };
             chain("outside", None, NetworkFilter::Http(Arc::new(http)))
         }
-        EntryProtocol::Plain(_) => chain("outside", None, tcp(Arc::clone(&cluster), cluster, Vec::new())),
+        EntryProtocol::Plain(_) => chain("outside", None, tcp(Arc::clone(&cluster), cluster)),
         EntryProtocol::Tls => FilterChain {
             matches: ChainMatch {
                 transport: Some(Transport::Tls),
                 server_names: vec![Arc::clone(host)],
                 ..ChainMatch::default()
             },
-            ..chain("outside", None, tcp(Arc::clone(&cluster), cluster, Vec::new()))
+            ..chain("outside", None, tcp(Arc::clone(&cluster), cluster))
         },
     };
     taken(format!("captured|{}|{host}", port.number), address, port.number, vec![chain])
@@ -105,7 +104,7 @@ fn to_service(called: &Called<'_>) -> NetworkFilter {
     if called.port.protocol.is_http() {
         http(Arc::clone(&cluster), RouteSource::Named(cluster), Vec::new())
     } else {
-        tcp(Arc::clone(&cluster), cluster, Vec::new())
+        tcp(Arc::clone(&cluster), cluster)
     }
 }
 
@@ -129,6 +128,7 @@ pub(super) fn inbound(mesh: &Mesh, node: &Workload, inbound: &Inbound) -> Listen
     let cluster = clusters::name_of_inbound(inbound);
     let protocol = protocol(mesh, node, inbound);
     let rbac = policy::of(mesh, node, inbound.port, protocol);
+    let mut gates = Vec::new();
     let filter = if protocol.is_http() {
         let filters = HttpFilter::rules(rbac);
         let routes = RouteSource::Inline(Arc::new(routes::inbound(Arc::clone(&cluster))));
@@ -137,18 +137,20 @@ pub(super) fn inbound(mesh: &Mesh, node: &Workload, inbound: &Inbound) -> Listen
         let http = connection(Arc::clone(&cluster), routes, filters);
         NetworkFilter::Http(Arc::new(HttpConnection { client_cert, ..http }))
     } else {
-        tcp(Arc::clone(&cluster), cluster, rbac)
+        gates.extend(rbac.into_iter().map(Gate::Rbac));
+        tcp(Arc::clone(&cluster), cluster)
     };
     let chain = match policy::mtls(mesh, node) {
         MtlsMode::Strict => chain("mtls", Some(mtls(protocol)), filter),
         MtlsMode::Disable => chain("plaintext", None, filter),
     };
+    let chain = FilterChain { gates, ..chain };
     let name = format!("inbound|{}", inbound.port);
     Listener::new(name, Some(inbound.bind), Direction::Inbound, vec![chain])
 }
 
 fn chain(name: &str, tls: Option<DownstreamTls>, filter: NetworkFilter) -> FilterChain {
-    FilterChain { name: name.into(), matches: ChainMatch::default(), tls, filter }
+    FilterChain { tls, ..FilterChain::new(name, filter) }
 }
 
 fn mtls(protocol: Protocol) -> DownstreamTls {
@@ -188,10 +190,7 @@ fn carrying(stat_prefix: Arc<str>, routes: RouteSource) -> HttpConnection {
     }
 }
 
-fn tcp(
-    stat_prefix: Arc<str>,
-    cluster: Arc<str>,
-    rbac: Vec<Arc<meshwork_model::proxy::Rbac>>,
-) -> NetworkFilter {
-    NetworkFilter::Tcp(Arc::new(TcpProxy { stat_prefix, cluster, rbac, idle_timeout: None }))
+/// Bytes, whose connection is tried on three endpoints: none of them has got a byte yet.
+fn tcp(stat_prefix: Arc<str>, cluster: Arc<str>) -> NetworkFilter {
+    NetworkFilter::Tcp(Arc::new(TcpProxy { stat_prefix, connect_attempts: 3, ..TcpProxy::to(cluster) }))
 }

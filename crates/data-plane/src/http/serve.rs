@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use meshwork_model::head::RequestHead;
 use meshwork_model::proxy::{Codec, HttpConnection};
 use tokio::task::{JoinSet, spawn_local};
@@ -28,7 +29,8 @@ use crate::transport::{Rewound, Transport};
 /// What an HTTP/2 client sends first. Source: RFC 9113 §3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves an HTTP connection to its end; `alpn` is the protocol that the handshake agreed on.
+/// Serves an HTTP connection to its end; `ahead` is what was read of it already, `alpn` the protocol
+/// that the handshake agreed on.
 ///
 /// # Errors
 /// The connection broke, or the client does not speak HTTP.
@@ -36,9 +38,10 @@ pub(crate) async fn serve(
     mut seat: Seat,
     peer: Rc<Peer>,
     transport: Transport,
+    ahead: BytesMut,
     alpn: Option<&[u8]>,
 ) -> Result<(), ProxyError> {
-    let mut connection = h1::ServerConnection::new(transport);
+    let mut connection = h1::ServerConnection::resumed(ahead, transport);
     let config = &http(&seat.chain).config;
     connection.allow(head_limits(config), config.http1.trailers);
     let is_h2 = match (http(&seat.chain).config.codec, alpn) {
@@ -138,7 +141,7 @@ async fn serve_h1(
         let (mut heads, asked) = match next {
             Ok(None) => break,
             // The config that the connection was accepted under is gone: nothing is judged by it any more.
-            Ok(Some(_)) if !seat.move_along() => break,
+            Ok(Some(_)) if seat.move_along().is_err() => break,
             Ok(Some((heads, length))) => (heads, Ok(length)),
             // Nothing can be said to one who is not there.
             Err(ProxyError { kind: Kind::DownstreamGone | Kind::DownstreamBroken(_), .. }) => return Ok(()),
@@ -231,7 +234,7 @@ async fn serve_h2(mut seat: Seat, peer: Rc<Peer>, transport: Rewound) -> Result<
             Some(request) => request?,
         };
         // What the client sent before it knew that the connection ends is served, but only under the config of now.
-        if streams.len() >= most_streams as usize || !seat.move_along() {
+        if streams.len() >= most_streams as usize || seat.move_along().is_err() {
             stream.refuse();
             continue;
         }

@@ -33,34 +33,30 @@ pub(crate) fn web(endpoints: &[SocketAddr]) -> Vec<Resource> {
 
 /// A TCP proxy in the same form.
 pub(crate) fn tcp(endpoints: &[SocketAddr], idle_timeout: Option<Duration>) -> Vec<Resource> {
-    let proxy = TcpProxy { stat_prefix: "tcp".into(), cluster: "a".into(), rbac: vec![], idle_timeout };
-    let filter = NetworkFilter::Tcp(Arc::new(proxy));
+    let filter = NetworkFilter::Tcp(Arc::new(TcpProxy { idle_timeout, ..proxy("a") }));
     vec![Resource::Cluster(cluster(endpoints)), listener(filter, None)]
 }
 
 /// Bytes to a cluster.
 pub(crate) fn tcp_filter(cluster: &str) -> NetworkFilter {
-    NetworkFilter::Tcp(Arc::new(TcpProxy {
-        stat_prefix: "tcp".into(),
-        cluster: cluster.into(),
-        rbac: vec![],
-        idle_timeout: None,
-    }))
+    NetworkFilter::Tcp(Arc::new(proxy(cluster)))
+}
+
+/// Bytes to a cluster, tried as our own control plane has it.
+pub(crate) fn proxy(cluster: &str) -> TcpProxy {
+    TcpProxy { connect_attempts: 3, ..TcpProxy::to(cluster) }
 }
 
 /// The listener `web`.
 pub(crate) fn listener(filter: NetworkFilter, tls: Option<DownstreamTls>) -> Resource {
-    let chain = FilterChain { name: "chain".into(), matches: ChainMatch::default(), tls, filter };
-    Resource::Listener(Listener {
-        name: "web".into(),
-        // The kernel's port is bound and never used: connections begin in memory.
-        address: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Unspecified,
-        chains: vec![chain],
-    })
+    listener_of(vec![FilterChain { tls, ..FilterChain::new("chain", filter) }])
+}
+
+/// The listener `web` with these chains.
+pub(crate) fn listener_of(chains: Vec<FilterChain>) -> Resource {
+    // The kernel's port is bound and never used: connections begin in memory.
+    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    Resource::Listener(Listener::new("web", Some(address), Direction::Unspecified, chains))
 }
 
 /// All requests go to the cluster `a`.

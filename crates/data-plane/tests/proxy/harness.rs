@@ -107,19 +107,11 @@ impl Sut {
 // === config ===
 
 pub(crate) fn listener(name: &str, direction: Direction, chain: FilterChain) -> Resource {
-    Resource::Listener(Listener {
-        name: name.into(),
-        address: Some(LOOPBACK),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction,
-        chains: vec![chain],
-    })
+    Resource::Listener(Listener::new(name, Some(LOOPBACK), direction, vec![chain]))
 }
 
 pub(crate) fn chain(filter: NetworkFilter, tls: impl Into<Option<DownstreamTls>>) -> FilterChain {
-    FilterChain { name: "chain".into(), matches: ChainMatch::default(), tls: tls.into(), filter }
+    FilterChain { tls: tls.into(), ..FilterChain::new("chain", filter) }
 }
 
 /// A plain HTTP listener `web` with these routes.

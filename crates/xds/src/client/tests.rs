@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use fastrand::Rng;
-use meshwork_model::proxy::{
-    Balancing, ChainMatch, Direction, Endpoints, HttpConnection, RouteTable, UpstreamProtocol,
-};
+use meshwork_model::proxy::{Balancing, Direction, Endpoints, HttpConnection, RouteTable, UpstreamProtocol};
 
 use super::*;
 use crate::node::Dialect;
@@ -39,20 +37,9 @@ fn endpoints(name: &str, content: u64) -> Resource {
 fn listener(name: &str, routes: &str, content: u64) -> Resource {
     let http = HttpConnection::new(content.to_string(), RouteSource::Named(routes.into()));
     let http = HttpConnection { generate_request_id: true, ..http };
-    Resource::Listener(Listener {
-        name: name.into(),
-        address: Some(([127, 0, 0, 1], 0).into()),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Outbound,
-        chains: vec![FilterChain {
-            name: "".into(),
-            matches: ChainMatch::default(),
-            tls: None,
-            filter: NetworkFilter::Http(Arc::new(http)),
-        }],
-    })
+    let chains = vec![FilterChain::new("", NetworkFilter::Http(Arc::new(http)))];
+    let address = Some(([127, 0, 0, 1], 0).into());
+    Resource::Listener(Listener::new(name, address, Direction::Outbound, chains))
 }
 
 fn routes(name: &str, content: u64) -> Resource {

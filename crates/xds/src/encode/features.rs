@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    Action, Balancing, ChainMatch, ClientCert, Cluster, DirectResponse, Direction, Discovery, DnsHost, Domain, DownstreamTls, Endpoint, Endpoints, EscapedSlashes, FilterChain, Forward, ForwardClientCert, HeaderMatch, HeaderTest, Http1, HttpConnection, HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServerHeader, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
+    AccessLog, Action, Balancing, ChainMatch, ClientCert, Cluster, DirectResponse, Direction, Discovery, DnsHost, Domain, DownstreamTls, Endpoint, Endpoints, EscapedSlashes, FilterChain, Forward, ForwardClientCert, Gate, HeaderMatch, HeaderTest, Http1, HttpConnection, HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServerHeader, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
 };
 use meshwork_model::spiffe::SpiffeId;
 
@@ -36,18 +36,12 @@ pub(super) fn features() -> Vec<(&'static str, Resource)> {
 }
 
 fn inbound_http() -> Listener {
-    Listener {
-        name: "inbound|8080".into(),
-        address: Some("127.0.0.1:41000".parse().unwrap()),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Inbound,
-        chains: vec![FilterChain {
-            name: "strict".into(),
-            matches: ChainMatch::default(),
-            tls: Some(downstream(&["h2", "http/1.1"])),
-            filter: NetworkFilter::Http(Arc::new(HttpConnection {
+    let address = Some("127.0.0.1:41000".parse().unwrap());
+    let chains = vec![FilterChain {
+        tls: Some(downstream(&["h2", "http/1.1"])),
+        ..FilterChain::new(
+            "strict",
+            NetworkFilter::Http(Arc::new(HttpConnection {
                 filters: HttpFilter::rules([Arc::new(deny()), Arc::new(allow())]),
                 routes: RouteSource::Inline(Arc::new(to_one_cluster("inbound|8080||"))),
                 idle_timeout: Some(Duration::from_mins(5)),
@@ -64,8 +58,9 @@ fn inbound_http() -> Listener {
                 request_headers_timeout: Some(Duration::from_secs(10)),
                 ..http()
             })),
-        }],
-    }
+        )
+    }];
+    Listener::new("inbound|8080", address, Direction::Inbound, chains)
 }
 
 fn inbound_tcp() -> Listener {
@@ -79,58 +74,39 @@ fn inbound_tcp() -> Listener {
             )))],
         }],
     };
-    Listener {
-        name: "inbound|5432".into(),
-        address: Some("[::1]:41001".parse().unwrap()),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Inbound,
-        chains: vec![FilterChain {
-            name: "strict".into(),
-            matches: ChainMatch::default(),
-            tls: Some(DownstreamTls { allowed: vec![identity("payments")], ..downstream(&[]) }),
-            filter: NetworkFilter::Tcp(Arc::new(TcpProxy {
+    let address = Some("[::1]:41001".parse().unwrap());
+    let chains = vec![FilterChain {
+        tls: Some(DownstreamTls { allowed: vec![identity("payments")], ..downstream(&[]) }),
+        gates: vec![Gate::Rbac(Arc::new(network))],
+        ..FilterChain::new(
+            "strict",
+            NetworkFilter::Tcp(Arc::new(TcpProxy {
                 stat_prefix: "inbound_5432".into(),
-                cluster: "inbound|5432||".into(),
-                rbac: vec![Arc::new(network)],
                 idle_timeout: Some(Duration::from_hours(1)),
+                ..TcpProxy::to("inbound|5432||")
             })),
-        }],
-    }
+        )
+    }];
+    Listener::new("inbound|5432", address, Direction::Inbound, chains)
 }
 
 fn outbound_http() -> Listener {
-    Listener {
-        name: "outbound|80|catalog.shop.svc.cluster.local".into(),
-        address: Some("127.0.0.1:42000".parse().unwrap()),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Outbound,
-        chains: vec![FilterChain {
-            name: "all".into(),
-            matches: ChainMatch::default(),
-            tls: None,
-            filter: NetworkFilter::Http(Arc::new(http())),
-        }],
-    }
+    Listener::new(
+        "outbound|80|catalog.shop.svc.cluster.local",
+        Some("127.0.0.1:42000".parse().unwrap()),
+        Direction::Outbound,
+        vec![FilterChain::new("all", NetworkFilter::Http(Arc::new(http())))],
+    )
 }
 
 fn tcp_chain(name: &str, server_names: &[&str], cluster: &str) -> FilterChain {
+    let proxy = TcpProxy { stat_prefix: name.into(), ..TcpProxy::to(cluster) };
     FilterChain {
-        name: name.into(),
         matches: ChainMatch {
             server_names: server_names.iter().map(|&name| name.into()).collect(),
             ..ChainMatch::default()
         },
-        tls: None,
-        filter: NetworkFilter::Tcp(Arc::new(TcpProxy {
-            stat_prefix: name.into(),
-            cluster: cluster.into(),
-            rbac: Vec::new(),
-            idle_timeout: None,
-        })),
+        ..FilterChain::new(name, NetworkFilter::Tcp(Arc::new(proxy)))
     }
 }
 
@@ -186,46 +162,31 @@ fn captured() -> Cluster {
 }
 
 fn api_listener() -> Listener {
-    Listener {
-        name: "catalog.shop:80".into(),
-        address: None,
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Outbound,
-        chains: vec![FilterChain {
-            name: "".into(),
-            matches: ChainMatch::default(),
-            tls: None,
-            filter: NetworkFilter::Http(Arc::new(http())),
-        }],
-    }
+    Listener::new(
+        "catalog.shop:80",
+        None,
+        Direction::Outbound,
+        vec![FilterChain::new("", NetworkFilter::Http(Arc::new(http())))],
+    )
 }
 
 fn permissive() -> Listener {
     let chain = |name: &str, transport, alpn: &[&str], tls| FilterChain {
-        name: name.into(),
         matches: ChainMatch {
             transport,
             alpn: alpn.iter().map(|&p| p.into()).collect(),
-            server_names: vec![],
+            ..ChainMatch::default()
         },
         tls,
-        filter: NetworkFilter::Http(Arc::new(http())),
+        ..FilterChain::new(name, NetworkFilter::Http(Arc::new(http())))
     };
-    Listener {
-        name: "inbound|8081".into(),
-        address: Some("127.0.0.1:41002".parse().unwrap()),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Unspecified,
-        chains: vec![
-            chain("mtls", Some(Transport::Tls), &["istio", "h2"], Some(downstream(&["h2"]))),
-            chain("plaintext", Some(Transport::Plaintext), &[], None),
-            chain("rest", None, &[], None),
-        ],
-    }
+    let address = Some("127.0.0.1:41002".parse().unwrap());
+    let chains = vec![
+        chain("mtls", Some(Transport::Tls), &["istio", "h2"], Some(downstream(&["h2"]))),
+        chain("plaintext", Some(Transport::Plaintext), &[], None),
+        chain("rest", None, &[], None),
+    ];
+    Listener::new("inbound|8081", address, Direction::Unspecified, chains)
 }
 
 fn http() -> HttpConnection {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use meshwork_model::proxy::EscapedSlashes;
 use meshwork_model::proxy::{
-    ChainMatch, Cluster, Discovery, Domain, Endpoints, FilterChain, HeaderTest, HttpFilter, Network,
+    ChainMatch, Cluster, Discovery, Domain, Endpoints, FilterChain, Gate, HeaderTest, HttpFilter, Network,
     NetworkFilter, PathMatch, PathNormalization, Rbac, Resource, Route, RouteAction, RouteSource, RouteTable,
     StringMatch,
 };
@@ -70,9 +70,13 @@ fn chain(chain: &FilterChain) -> String {
             }
         }
         NetworkFilter::Tcp(tcp) => {
-            let _ = writeln!(text, "    tcp {}", tcp.cluster);
-            tcp.rbac.iter().for_each(|rbac| text.push_str(&policy(rbac)));
+            let names: Vec<_> = tcp.clusters.iter().map(|cluster| &*cluster.name).collect();
+            let _ = writeln!(text, "    tcp {}", names.join(" "));
         }
+    }
+    for gate in &chain.gates {
+        let Gate::Rbac(rbac) = gate else { panic!("{gate:?}") };
+        text.push_str(&policy(rbac));
     }
     text
 }

@@ -164,10 +164,40 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     ),
     accept(
         "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-        &[yes("stat_prefix"), yes("cluster"), yes("idle_timeout")],
+        &[
+            yes("stat_prefix"),
+            yes("cluster"),
+            yes("weighted_clusters"),
+            yes("idle_timeout"),
+            only("max_connect_attempts", "32 are made at most"),
+            only("hash_policy", "`source_ip`"),
+            yes("max_downstream_connection_duration"),
+            no("tunneling_config", "bytes are not carried in HTTP"),
+            no("on_demand", "write clusters that are there"),
+        ],
     ),
+    accept("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster", &[yes("clusters")]),
+    accept(
+        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight",
+        &[yes("name"), yes("weight")],
+    ),
+    accept("envoy.type.v3.HashPolicy", &[yes("source_ip"), no("filter_state", "write `source_ip`")]),
+    accept("envoy.type.v3.HashPolicy.SourceIp", &[]),
     accept(
         "envoy.extensions.filters.network.rbac.v3.RBAC",
-        &[yes("rules"), harmless("stat_prefix", STATISTICS)],
+        &[
+            yes("rules"),
+            harmless("stat_prefix", STATISTICS),
+            harmless("enforcement_type", "what is known of a connection stays the same while it lives"),
+        ],
+    ),
+    accept(
+        "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
+        &[
+            harmless("stat_prefix", STATISTICS),
+            yes("max_connections"),
+            yes("delay"),
+            only("runtime_enabled", "its default value"),
+        ],
     ),
 ];

@@ -54,9 +54,10 @@ enum State {
 }
 
 impl ServerConnection {
-    pub(crate) fn new(transport: Transport) -> Self {
+    /// Begins with what was read of the connection already.
+    pub(crate) fn resumed(inbox: BytesMut, transport: Transport) -> Self {
         Self {
-            wire: Wire::new(transport),
+            wire: Wire::resumed(inbox, transport),
             incoming: Incoming::none(),
             outgoing: Outgoing::none(),
             version: Version::Http11,

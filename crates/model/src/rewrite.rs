@@ -36,6 +36,7 @@ pub fn location(redirect: &Redirect, matched: &PathMatch, head: &RequestHead) ->
     let forwarded = head.fields.find(b"x-forwarded-proto").unwrap_or(asked);
     let host = match &redirect.host {
         Some(host) => host.as_bytes(),
+        None if redirect.keeps_port => head.authority(),
         None => host_of(head.authority(), !port.is_empty(), scheme, forwarded),
     };
     let whole = head.path_and_query();

@@ -71,17 +71,14 @@ pub(crate) fn http(timeout: Option<Duration>) -> NetworkFilter {
 }
 
 pub(crate) fn http_connection(timeout: Option<Duration>) -> HttpConnection {
-    let route = Route {
-        name: "route".into(),
-        matches: RouteMatch { path: PathMatch::Prefix("/".into()), headers: vec![] },
-        action: RouteAction::Forward(Forward {
-            clusters: vec![WeightedCluster { name: "a".into(), weight: 1 }],
-            timeout,
-            resilience: resilience(),
-        }),
-    };
-    let host = VirtualHost { name: "all".into(), domains: vec![Domain::Any], routes: vec![route] };
-    let table = RouteTable { name: "table".into(), hosts: vec![host] };
+    let action = RouteAction::Forward(Forward {
+        clusters: vec![WeightedCluster { name: "a".into(), weight: 1 }],
+        timeout,
+        resilience: resilience(),
+    });
+    let route = Route::new("route", RouteMatch::new(PathMatch::Prefix("/".into()), vec![]), action);
+    let host = VirtualHost::new("all", vec![Domain::Any], vec![route]);
+    let table = RouteTable::new("table", vec![host]);
     HttpConnection::new("test", RouteSource::Inline(Arc::new(table)))
 }
 

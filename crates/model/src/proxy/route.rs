@@ -71,7 +71,7 @@ impl VirtualHost {
 }
 
 /// A pattern for a request's authority, compared without case. Source: Envoy `VirtualHost.domains`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Domain {
     /// `www.example.com`
     Exact(Arc<str>),
@@ -109,8 +109,8 @@ pub struct RouteTerms {
     pub appends_forwarded_host: bool,
     /// The header field whose number selects among weighted clusters, in place of a random one.
     pub random_header: Option<Arc<str>>,
-    /// Whether an unknown cluster is answered with 404, not 503.
-    pub unknown_cluster_is_404: bool,
+    /// The status for a cluster that is not there, in place of 503.
+    pub unknown_cluster_status: Option<u16>,
     /// What endpoints are picked by, where a cluster balances by hash.
     pub hash: Vec<HashPolicy>,
     /// Who else gets a copy of the request.
@@ -343,6 +343,8 @@ pub struct Redirect {
     pub path: RedirectPath,
     /// Whether the query is left out.
     pub strip_query: bool,
+    /// Whether the port that was asked for stays in any case.
+    pub keeps_port: bool,
     /// 301, 302, 303, 307 or 308.
     pub status: u16,
 }
@@ -361,6 +363,14 @@ pub enum RedirectPath {
 impl Default for Redirect {
     fn default() -> Self {
         let path = RedirectPath::Same;
-        Self { scheme: None, host: None, port: None, path, strip_query: false, status: 301 }
+        Self {
+            scheme: None,
+            host: None,
+            port: None,
+            path,
+            strip_query: false,
+            keeps_port: false,
+            status: 301,
+        }
     }
 }

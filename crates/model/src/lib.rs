@@ -8,6 +8,7 @@
 //!   worker state and randomness. The proxy, `explain` and the tests call the same ones.
 //! - [`regex`], [`fraction`]: tests and shares as Envoy writes them.
 //! - [`retry`], [`times`], [`outlier`]: what is tried again, what time an exchange has, which endpoints are left out.
+//! - [`mutation`], [`rewrite`], [`hash`]: what a route makes of heads, and of them a hash ([`xxhash`]).
 //! - [`problem`]: what is wrong with a piece of config, and where.
 //! - [`chain`]: which filter chain takes a connection.
 //! - [`cidr`]: ranges of IP addresses.
@@ -23,8 +24,10 @@ pub mod cidr;
 pub mod flag;
 pub mod format;
 pub mod fraction;
+pub mod hash;
 pub mod head;
 pub mod mesh;
+pub mod mutation;
 pub mod outlier;
 pub mod policy;
 pub mod problem;
@@ -32,6 +35,8 @@ pub mod proxy;
 pub mod reason;
 pub mod regex;
 pub mod retry;
+pub mod rewrite;
 pub mod route;
 pub mod spiffe;
 pub mod times;
+pub mod xxhash;

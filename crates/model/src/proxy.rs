@@ -4,6 +4,7 @@
 //! them. Names of other resources are kept as texts; the data plane resolves them when it builds its runtime.
 
 mod cluster;
+mod domain;
 mod endpoint;
 mod filter;
 mod health;
@@ -19,6 +20,7 @@ pub use cluster::{
     Balancing, Cluster, Discovery, DnsHost, Network, ServiceName, TransportMatch, UpstreamProtocol,
     UpstreamTls, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
 };
+use domain::{DomainIndex, without_port};
 pub use endpoint::{Endpoint, Endpoints, Workload};
 pub use filter::{HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind};
 pub use health::{
@@ -46,8 +48,9 @@ pub use resilience::{
     RetryPolicy, StreamDuration,
 };
 pub use route::{
-    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,
-    RouteTable, VirtualHost, WeightedCluster,
+    ClusterTerms, DirectResponse, Domain, Forward, HeadChanges, HeaderMatch, HeaderTest, HostRewrite, Mirror,
+    MirrorTo, PathMatch, PathRewrite, QueryMatch, Redirect, RedirectPath, Route, RouteAction, RouteMatch,
+    RouteTable, RouteTerms, Secure, VirtualHost, WeightedCluster,
 };
 
 /// One resource of the data plane.

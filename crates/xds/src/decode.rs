@@ -14,6 +14,7 @@ mod names;
 mod policy;
 mod retry;
 mod route;
+mod terms;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};

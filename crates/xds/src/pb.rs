@@ -40,6 +40,8 @@ pub(crate) use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as
 pub(crate) use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;
 pub(crate) use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 pub(crate) use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
+pub(crate) use envoy_types::pb::envoy::r#type::v3 as fraction;
+pub(crate) use envoy_types::pb::envoy::r#type::v3::Int64Range;
 pub(crate) use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, Int64Range, fractional_percent};
 pub(crate) use envoy_types::pb::envoy::r#type::v3::{HashPolicy, hash_policy};
 pub(crate) use envoy_types::pb::google::protobuf::{

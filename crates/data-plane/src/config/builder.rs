@@ -628,9 +628,9 @@ fn service(filter: &Filter, clusters: &BTreeMap<Arc<str>, Arc<ClusterConfig>>) -
     match filter {
         Filter::Tcp(tcp) => tcp.clusters.iter().find_map(|cluster| of(&cluster.name)),
         Filter::Http(http) => {
-            http.routes.hosts.iter().flat_map(|host| &host.routes).find_map(|route| match &route.action {
+            http.routes.hosts().iter().flat_map(|host| &host.routes).find_map(|route| match &route.action {
                 RouteAction::Forward(forward) => forward.clusters.iter().find_map(|c| of(&c.name)),
-                RouteAction::Direct(_) | RouteAction::Local => None,
+                RouteAction::Direct(_) | RouteAction::Redirect(_) | RouteAction::Local => None,
             })
         }
     }
@@ -659,7 +659,7 @@ fn check_secrets(certificate: Option<&str>, validation: Option<&str>) -> Result<
 }
 
 fn check_routes(table: &RouteTable) -> Result<(), String> {
-    for host in &table.hosts {
+    for host in table.hosts() {
         for (at, route) in host.routes.iter().enumerate() {
             let field = || format!("virtual_hosts[{}].routes[{at}]", host.name);
             match &route.action {
@@ -672,7 +672,7 @@ fn check_routes(table: &RouteTable) -> Result<(), String> {
                 RouteAction::Forward(forward) if forward.clusters.iter().all(|c| c.weight == 0) => {
                     return Err(format!("{}: no cluster has a weight above 0", field()));
                 }
-                RouteAction::Forward(_) | RouteAction::Direct(_) => {}
+                RouteAction::Forward(_) | RouteAction::Direct(_) | RouteAction::Redirect(_) => {}
             }
         }
     }

@@ -65,6 +65,7 @@ pub(crate) fn http(timeout: Option<Duration>) -> NetworkFilter {
 }
 
 pub(crate) fn http_connection(timeout: Option<Duration>) -> HttpConnection {
+<<<<<<< HEAD
     let route = Route {
         name: "route".into(),
         matches: RouteMatch { path: PathMatch::Prefix("/".into()), headers: vec![] },
@@ -82,6 +83,17 @@ pub(crate) fn http_connection(timeout: Option<Duration>) -> HttpConnection {
         request_headers_timeout: Some(HEAD_READ),
         ..HttpConnection::new("test", RouteSource::Inline(Arc::new(table)))
     }
+=======
+    let action = RouteAction::Forward(Forward {
+        clusters: vec![WeightedCluster { name: "a".into(), weight: 1 }],
+        timeout,
+        resilience: resilience(),
+    });
+    let route = Route::new("route", RouteMatch::new(PathMatch::Prefix("/".into()), vec![]), action);
+    let host = VirtualHost::new("all", vec![Domain::Any], vec![route]);
+    let table = RouteTable::new("table", vec![host]);
+    HttpConnection::new("test", RouteSource::Inline(Arc::new(table)))
+>>>>>>> route
 }
 
 /// What never reached the application is tried again, at once.

@@ -141,22 +141,18 @@ pub(crate) fn http_connection(routes: RouteSource, filters: Vec<HttpFilter>) -> 
 }
 
 pub(crate) fn table(name: &str, routes: Vec<Route>) -> RouteTable {
-    let host = VirtualHost { name: "all".into(), domains: vec![Domain::Any], routes };
-    RouteTable { name: name.into(), hosts: vec![host] }
+    RouteTable::new(name, vec![VirtualHost::new("all", vec![Domain::Any], routes)])
 }
 
 pub(crate) fn route(prefix: &str, clusters: &[(&str, u32)]) -> Route {
     let clusters =
         clusters.iter().map(|(name, weight)| WeightedCluster { name: (*name).into(), weight: *weight });
-    Route {
-        name: "route".into(),
-        matches: RouteMatch { path: PathMatch::Prefix(prefix.into()), headers: vec![] },
-        action: RouteAction::Forward(Forward {
-            clusters: clusters.collect(),
-            timeout: Some(SOON),
-            resilience: resilience(),
-        }),
-    }
+    let action = RouteAction::Forward(Forward {
+        clusters: clusters.collect(),
+        timeout: Some(SOON),
+        resilience: resilience(),
+    });
+    Route::new("route", RouteMatch::new(PathMatch::Prefix(prefix.into()), vec![]), action)
 }
 
 /// What never reached the application is tried again, at once.

@@ -43,12 +43,9 @@ fn listener(name: &str, routes: &str, content: u64) -> Resource {
 }
 
 fn routes(name: &str, content: u64) -> Resource {
-    let host = meshwork_model::proxy::VirtualHost {
-        name: content.to_string().into(),
-        domains: vec![meshwork_model::proxy::Domain::Any],
-        routes: Vec::new(),
-    };
-    Resource::Routes(RouteTable { name: name.into(), hosts: vec![host] })
+    let domains = vec![meshwork_model::proxy::Domain::Any];
+    let host = meshwork_model::proxy::VirtualHost::new(content.to_string(), domains, Vec::new());
+    Resource::Routes(RouteTable::new(name, vec![host]))
 }
 
 fn snapshot(resources: &[Resource]) -> Snapshot {
@@ -82,7 +79,7 @@ struct Applied(BTreeMap<(Kind, String), Resource>);
 fn is_bad(resource: &Resource) -> bool {
     match resource {
         Resource::Cluster(cluster) => cluster.connect_timeout == Duration::from_secs(3),
-        Resource::Routes(table) => &*table.hosts[0].name == "2",
+        Resource::Routes(table) => &*table.hosts()[0].name == "2",
         _ => false,
     }
 }

@@ -270,26 +270,13 @@ fn to_one_cluster(cluster: &str) -> RouteTable {
         timeout: None,
         resilience: Resilience::default(),
     };
-    RouteTable {
-        name: "inbound".into(),
-        hosts: vec![VirtualHost {
-            name: "all".into(),
-            domains: vec![Domain::Any],
-            routes: vec![Route {
-                name: "all".into(),
-                matches: RouteMatch { path: PathMatch::Prefix("/".into()), headers: Vec::new() },
-                action: RouteAction::Forward(forward),
-            }],
-        }],
-    }
+    let matches = RouteMatch::new(PathMatch::Prefix("/".into()), Vec::new());
+    let route = Route::new("all", matches, RouteAction::Forward(forward));
+    RouteTable::new("inbound", vec![VirtualHost::new("all", vec![Domain::Any], vec![route])])
 }
 
 fn routes() -> RouteTable {
-    let route = |name: &str, path, headers, action| Route {
-        name: name.into(),
-        matches: RouteMatch { path, headers },
-        action,
-    };
+    let route = |name: &str, path, headers, action| Route::new(name, RouteMatch::new(path, headers), action);
     let canary = RouteAction::Forward(Forward {
         clusters: vec![
             WeightedCluster { name: "outbound|80||catalog-v1.shop.svc.cluster.local".into(), weight: 90 },
@@ -305,32 +292,28 @@ fn routes() -> RouteTable {
         test: HeaderTest::Value(StringMatch::Prefix("beta".into())),
         invert: false,
     };
-    RouteTable {
-        name: "outbound|80||catalog.shop.svc.cluster.local".into(),
-        hosts: vec![
-            VirtualHost {
-                name: "named".into(),
-                domains: vec![
-                    Domain::Exact("catalog".into()),
-                    Domain::Suffix(".example.com".into()),
-                    Domain::Prefix("catalog.".into()),
-                ],
-                routes: vec![
-                    route("canary", PathMatch::SegmentPrefix("/items".into()), vec![beta], canary),
-                    route("exact", PathMatch::Exact("/gone".into()), vec![method("GET")], direct),
-                ],
-            },
-            VirtualHost {
-                name: "all".into(),
-                domains: vec![Domain::Any],
-                routes: vec![
-                    route("empty", PathMatch::Exact("/busy".into()), Vec::new(), empty),
-                    route("connect", PathMatch::Connect, Vec::new(), RouteAction::Local),
-                    route("local", PathMatch::Prefix("/".into()), Vec::new(), RouteAction::Local),
-                ],
-            },
+    let named = VirtualHost::new(
+        "named",
+        vec![
+            Domain::Exact("catalog".into()),
+            Domain::Suffix(".example.com".into()),
+            Domain::Prefix("catalog.".into()),
         ],
-    }
+        vec![
+            route("canary", PathMatch::SegmentPrefix("/items".into()), vec![beta], canary),
+            route("exact", PathMatch::Exact("/gone".into()), vec![method("GET")], direct),
+        ],
+    );
+    let all = VirtualHost::new(
+        "all",
+        vec![Domain::Any],
+        vec![
+            route("empty", PathMatch::Exact("/busy".into()), Vec::new(), empty),
+            route("connect", PathMatch::Connect, Vec::new(), RouteAction::Local),
+            route("local", PathMatch::Prefix("/".into()), Vec::new(), RouteAction::Local),
+        ],
+    );
+    RouteTable::new("outbound|80||catalog.shop.svc.cluster.local", vec![named, all])
 }
 
 fn cluster(plaintext: bool) -> Cluster {

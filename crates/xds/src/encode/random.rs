@@ -260,7 +260,7 @@ impl Random {
             seen.extend(host.domains.clone());
         }
         hosts.retain(|host| !host.domains.is_empty());
-        RouteTable { name: self.text(), hosts }
+        RouteTable::new(self.text(), hosts)
     }
 
     fn host(&mut self) -> VirtualHost {
@@ -276,11 +276,12 @@ impl Random {
                 domains.push(domain);
             }
         }
-        VirtualHost { name: self.text(), domains, routes: self.some(0, Self::route) }
+        VirtualHost::new(self.text(), domains, self.some(0, Self::route))
     }
 
     fn route(&mut self) -> Route {
-        let path = match self.0.u8(0..4) {
+        let path = match self.0.u8(0..5) {
+            4 => PathMatch::Regex(Regex::new(self.pick(&["/[0-9]+", "/.*"])).unwrap()),
             0 => PathMatch::Exact(self.text()),
             1 => PathMatch::Prefix(self.text()),
             2 => PathMatch::Connect,
@@ -297,7 +298,7 @@ impl Random {
             }
             _ => RouteAction::Local,
         };
-        Route { name: self.text(), matches: RouteMatch { path, headers: self.some(0, Self::header) }, action }
+        Route::new(self.text(), RouteMatch::new(path, self.some(0, Self::header)), action)
     }
 
     fn forward(&mut self) -> Forward {

@@ -97,7 +97,7 @@ fn policy(rbac: &Rbac) -> String {
 
 fn routes(table: &RouteTable) -> String {
     let mut text = String::new();
-    for host in &table.hosts {
+    for host in table.hosts() {
         if host.domains != [Domain::Any] {
             let _ = writeln!(text, "  for {:?}", host.domains);
         }
@@ -113,6 +113,7 @@ fn route(route: &Route) -> String {
         PathMatch::Exact(path) => format!("exactly {path}"),
         PathMatch::Prefix(path) => format!("{path}*"),
         PathMatch::SegmentPrefix(path) => format!("{path} or below"),
+        PathMatch::Regex(regex) => format!("{regex:?}"),
         PathMatch::Connect => "CONNECT".to_owned(),
     };
     for header in &route.matches.headers {
@@ -137,6 +138,9 @@ fn route(route: &Route) -> String {
         }
         RouteAction::Direct(direct) => {
             let _ = write!(text, " [{}] > {} {:?}", route.name, direct.status, direct.body);
+        }
+        RouteAction::Redirect(redirect) => {
+            let _ = write!(text, " [{}] > {redirect:?}", route.name);
         }
         RouteAction::Local => text.push_str(" > local"),
     }

@@ -11,6 +11,7 @@
 //! - [`problem`]: what is wrong with a piece of config, and where.
 //! - [`cidr`]: ranges of IP addresses.
 //! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
+//! - [`xxhash`]: the hash of consistent hashing.
 //! - [`reason`]: the one list of reasons for which the mesh answers in a service's place.
 //!
 //! This crate does no I/O and has no async, no clock, no protobuf and no serde.
@@ -33,3 +34,4 @@ pub mod retry;
 pub mod route;
 pub mod spiffe;
 pub mod times;
+pub mod xxhash;

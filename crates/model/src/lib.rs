@@ -13,6 +13,7 @@
 //! - [`chain`]: which filter chain takes a connection.
 //! - [`cidr`]: ranges of IP addresses.
 //! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
+//! - [`xxhash`]: the hash of consistent hashing.
 //! - [`reason`]: the one list of reasons for which the mesh answers in a service's place.
 //!
 //! This crate does no I/O and has no async, no clock, no protobuf and no serde.

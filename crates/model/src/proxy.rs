@@ -11,17 +11,21 @@ mod health;
 mod http;
 mod listener;
 mod log;
+mod metadata;
 mod names;
 mod policy;
 mod resilience;
 mod route;
 
 pub use cluster::{
-    Balancing, Cluster, Discovery, DnsHost, Network, ServiceName, TransportMatch, UpstreamProtocol,
+    Balancing, Breakers, Cluster, Connections, Discovery, Dns, DnsFamily, DnsHost, Fallback, HashFunction,
+    HashKeys, Keepalive, LeastRequest, Maglev, NamedEndpoint, Network, Priority, RetryBudget, RingHash,
+    Selector, ServiceName, SlowStart, Spread, Subsets, Thresholds, TransportMatch, UpstreamProtocol,
     UpstreamTls, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
 };
-use domain::{DomainIndex, without_port};
+pub use endpoint::{CheckTarget, Endpoint, Endpoints, Health, LoadPolicy, Locality, Place, Workload};
 pub use endpoint::{Endpoint, Endpoints, Workload};
+use domain::{DomainIndex, without_port};
 pub use filter::{HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind};
 pub use health::{
     CheckHeader, CheckIntervals, Enforced, FailurePercentage, GrpcCheck, HealthCheck, HealthCheckKind,
@@ -41,6 +45,7 @@ pub use log::{
     AccessLog, AppendAction, Comparison, Format, FormatBody, LocalReplies, LogFilter, LogSink, ReplyHeader,
     ReplyMapper,
 };
+pub use metadata::{BALANCING, Criterion, Metadata, MetadataStruct, MetadataValue, TRANSPORT_MATCH};
 pub use names::{Answer, NameTable, ZONE};
 pub use policy::{Action, Permission, Principal, Rbac, Rule, StringMatch};
 pub use resilience::{

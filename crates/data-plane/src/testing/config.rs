@@ -65,25 +65,6 @@ pub(crate) fn http(timeout: Option<Duration>) -> NetworkFilter {
 }
 
 pub(crate) fn http_connection(timeout: Option<Duration>) -> HttpConnection {
-<<<<<<< HEAD
-    let route = Route {
-        name: "route".into(),
-        matches: RouteMatch { path: PathMatch::Prefix("/".into()), headers: vec![] },
-        action: RouteAction::Forward(Forward {
-            clusters: vec![WeightedCluster { name: "a".into(), weight: 1 }],
-            timeout,
-            resilience: resilience(),
-        }),
-    };
-    let host = VirtualHost { name: "all".into(), domains: vec![Domain::Any], routes: vec![route] };
-    let table = RouteTable { name: "table".into(), hosts: vec![host] };
-    HttpConnection {
-        upgrades: vec!["websocket".into()],
-        http1: Http1 { accept_http_10: true, default_host: Some("old".into()), trailers: true },
-        request_headers_timeout: Some(HEAD_READ),
-        ..HttpConnection::new("test", RouteSource::Inline(Arc::new(table)))
-    }
-=======
     let action = RouteAction::Forward(Forward {
         clusters: vec![WeightedCluster { name: "a".into(), weight: 1 }],
         timeout,
@@ -92,8 +73,12 @@ pub(crate) fn http_connection(timeout: Option<Duration>) -> HttpConnection {
     let route = Route::new("route", RouteMatch::new(PathMatch::Prefix("/".into()), vec![]), action);
     let host = VirtualHost::new("all", vec![Domain::Any], vec![route]);
     let table = RouteTable::new("table", vec![host]);
-    HttpConnection::new("test", RouteSource::Inline(Arc::new(table)))
->>>>>>> route
+    HttpConnection {
+        upgrades: vec!["websocket".into()],
+        http1: Http1 { accept_http_10: true, default_host: Some("old".into()), trailers: true },
+        request_headers_timeout: Some(HEAD_READ),
+        ..HttpConnection::new("test", RouteSource::Inline(Arc::new(table)))
+    }
 }
 
 /// What never reached the application is tried again, at once.
@@ -105,18 +90,9 @@ fn resilience() -> Resilience {
 
 /// The cluster `a`.
 pub(crate) fn cluster(addresses: &[SocketAddr]) -> Cluster {
-    let endpoint = |address: &SocketAddr| Endpoint { address: *address, transport: None, workload: None };
-    let endpoints = Endpoints { cluster: "a".into(), endpoints: addresses.iter().map(endpoint).collect() };
-    Cluster {
-        name: "a".into(),
-        service: None,
-        discovery: Discovery::Static(endpoints),
-        network: meshwork_model::proxy::Network::Proxy,
-        balancing: Balancing::RoundRobin,
-        connect_timeout: CONNECT_TIMEOUT,
-        protocol: UpstreamProtocol::Http1,
-        transports: vec![],
-    }
+    let endpoints = addresses.iter().copied().map(Endpoint::new).collect();
+    let discovery = Discovery::Static(Endpoints::new("a", endpoints));
+    Cluster { connect_timeout: CONNECT_TIMEOUT, ..Cluster::new("a", discovery) }
 }
 
 /// An identity of a mesh of its own, and the mTLS that ends with it.

@@ -1,5 +1,6 @@
 //! An accepted connection: which filter chain takes it, who is at its other end, and then that chain.
 
+use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -112,6 +113,7 @@ pub(crate) async fn serve(
         server_name: accepted.server_name,
         tls: accepted.tls,
         edges: Edges::default(),
+        tokens: OnceCell::new(),
     });
     let protocol = match &accepted.chain.filter {
         Filter::Tcp(_) => Protocol::Tcp,

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use meshwork_model::flag::Flags;
 use meshwork_model::head::RequestHead;
+use meshwork_model::metadata::Metadata;
 use meshwork_model::proxy::{Direction, ServiceName, Workload};
 use meshwork_model::reason::Reason;
 use meshwork_model::spiffe::SpiffeId;
@@ -27,6 +29,10 @@ pub(crate) struct Record {
     pub(crate) grpc_status: Option<u8>,
     /// Why the mesh decided it.
     pub(crate) reason: Option<Reason>,
+    /// What else happened to it.
+    pub(crate) flags: Flags,
+    /// What filters found out about it.
+    pub(crate) metadata: Option<Box<Metadata>>,
     /// Bytes of the request's body.
     pub(crate) bytes_in: u64,
     /// Bytes of the response's body.
@@ -51,6 +57,8 @@ impl Record {
             status: 0,
             grpc_status: None,
             reason: None,
+            flags: Flags::default(),
+            metadata: None,
             bytes_in: 0,
             bytes_out: 0,
             route: None,
@@ -59,6 +67,11 @@ impl Record {
             ended: None,
             clock: (worker.lane.enabled() || !chain.logs().is_empty()).then(SystemTime::now),
         }
+    }
+
+    /// What filters found out about the request, to be added to.
+    pub(crate) fn metadata(&mut self) -> &mut Metadata {
+        self.metadata.get_or_insert_default()
     }
 
     /// The route that takes the request, for the log.

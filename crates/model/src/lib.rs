@@ -7,6 +7,8 @@
 //! - [`route`], [`policy`], [`balance`]: `select`, `authorize` and `pick`, each a pure function of config,
 //!   worker state and randomness. The proxy, `explain` and the tests call the same ones.
 //! - [`problem`]: what is wrong with a piece of config, and where.
+//! - [`fault`], [`limit`]: which fault a request gets, and whether there is a token for it.
+//! - [`metadata`]: what filters found out about a request.
 //! - [`cidr`]: ranges of IP addresses.
 //! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
 //! - [`reason`]: the one list of reasons for which the mesh answers in a service's place.
@@ -16,10 +18,14 @@
 pub mod address;
 pub mod balance;
 pub mod cidr;
+pub mod fault;
 pub mod flag;
 pub mod format;
+pub mod fraction;
 pub mod head;
+pub mod limit;
 pub mod mesh;
+pub mod metadata;
 pub mod policy;
 pub mod problem;
 pub mod proxy;

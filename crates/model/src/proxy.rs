@@ -17,13 +17,16 @@ pub use cluster::{
     UpstreamTls, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
 };
 pub use endpoint::{Endpoint, Endpoints, Workload};
-pub use filter::{HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind};
+pub use filter::{
+    AbortBy, DelayBy, Fault, FaultAbort, FaultDelay, HealthCheckFilter, HttpFilter, HttpFilterKind, HttpRbac,
+    LocalDescriptor, LocalRateLimit, RouteFilter, RouteFilterKind, TokenBucket,
+};
 pub use http::{AccessLog, Codec, HttpConnection, PathNormalization, RouteSource};
 pub use listener::{
     ChainMatch, Direction, DownstreamTls, FilterChain, Listener, NetworkFilter, TcpProxy, Transport,
 };
 pub use names::{Answer, NameTable, ZONE};
-pub use policy::{Action, Permission, Principal, Rbac, Rule, StringMatch};
+pub use policy::{Action, MetadataMatch, Permission, Principal, Rbac, Rule, StringMatch, ValueMatch};
 pub use route::{
     DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,
     RouteTable, VirtualHost, WeightedCluster,

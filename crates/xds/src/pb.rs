@@ -11,6 +11,12 @@ pub(crate) use envoy_types::pb::envoy::config::route::v3 as route;
 pub(crate) use envoy_types::pb::envoy::data::dns::v3 as dns;
 pub(crate) use envoy_types::pb::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 pub(crate) use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::StdoutAccessLog;
+pub(crate) use envoy_types::pb::envoy::extensions::common::ratelimit::v3 as ratelimit;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common_fault;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::buffer::v3 as buffer;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::health_check::v3 as health_check;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3 as local_ratelimit;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::{
     Rbac as HttpRbac, RbacPerRoute as HttpRbacPerRoute,
 };
@@ -27,6 +33,9 @@ pub(crate) use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as
 pub(crate) use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;
 pub(crate) use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 pub(crate) use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
+pub(crate) use envoy_types::pb::envoy::r#type::v3::{
+    DoubleRange, FractionalPercent, HttpStatus, Int32Range, TokenBucket, fractional_percent,
+};
 pub(crate) use envoy_types::pb::google::protobuf::{
     Any, BoolValue, Duration, Struct, UInt32Value, Value, value,
 };

@@ -20,7 +20,7 @@ use super::{
     Bound, Chain, ChainLog, ClientTls, ClusterConfig, EndpointSet, Filter, HttpChain, ListenerConfig,
     RuntimeConfig, ServerTls, Takeover,
 };
-use crate::http::filters::Filters;
+use crate::http::filters::{Filters, Kept};
 use crate::limits::{ACCESS_LOGS, DNS_HOSTS, LISTENER_ADDRESSES};
 use crate::listener::Sockets;
 use crate::resolver::{Followed, Resolver};
@@ -51,6 +51,8 @@ pub(crate) struct Builder {
     /// Access logs that listeners ask for, by sink; once opened they stay.
     logs: Vec<(AccessLog, telemetry::AccessLog)>,
     registry: Arc<Registry>,
+    /// What filters count.
+    kept: Kept,
     versions: BTreeMap<(Kind, String), String>,
     version: u64,
 }
@@ -99,6 +101,7 @@ impl Builder {
             reserved: HashMap::new(),
             logs: Vec::new(),
             registry,
+            kept: Kept::default(),
             versions: BTreeMap::new(),
             version: 0,
         }
@@ -471,10 +474,11 @@ impl Builder {
             Group::Cluster(name) => self.clusters.contains_key(name),
             Group::Eds(name) => used.contains(name) || !set.load().endpoints.is_empty(),
         });
-        let (tables, clusters) = (&self.tables, &self.clusters);
+        self.kept.sweep();
+        let (tables, clusters, kept) = (&self.tables, &self.clusters, &mut self.kept);
         let (mut listeners, mut destinations) = (HashMap::new(), HashMap::new());
         for accepted in self.listeners.values_mut() {
-            if let Some(config) = accepted.build(tables, clusters) {
+            if let Some(config) = accepted.build(tables, clusters, kept) {
                 accepted.running = Some(Arc::new(config));
             }
             if !accepted.listener.bind_to_port {
@@ -505,12 +509,13 @@ impl Accepted {
         &self,
         tables: &BTreeMap<Arc<str>, Arc<RouteTable>>,
         clusters: &BTreeMap<Arc<str>, Arc<ClusterConfig>>,
+        kept: &mut Kept,
     ) -> Option<ListenerConfig> {
         let mut chains = Vec::new();
         let made = self.tls.iter().zip(&self.logs);
         for (index, (chain, (tls, logs))) in self.listener.chains.iter().zip(made).enumerate() {
             let filter = match &chain.filter {
-                NetworkFilter::Http(http) => Filter::Http(http_chain(http, tables, logs)?),
+                NetworkFilter::Http(http) => Filter::Http(http_chain(http, tables, logs, kept)?),
                 NetworkFilter::Tcp(tcp) => Filter::Tcp(Arc::clone(tcp)),
             };
             chains.push(Arc::new(Chain {
@@ -539,12 +544,13 @@ fn http_chain(
     http: &Arc<HttpConnection>,
     tables: &BTreeMap<Arc<str>, Arc<RouteTable>>,
     logs: &[ChainLog],
+    kept: &mut Kept,
 ) -> Option<HttpChain> {
     let routes = match &http.routes {
         RouteSource::Inline(table) => Arc::clone(table),
         RouteSource::Named(name) => Arc::clone(tables.get(name)?),
     };
-    let filters = Filters::new(&http.filters);
+    let filters = Filters::new(&http.filters, &routes, kept);
     Some(HttpChain { config: Arc::clone(http), routes, filters, logs: logs.to_vec() })
 }
 

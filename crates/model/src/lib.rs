@@ -8,6 +8,7 @@
 //!   worker state and randomness. The proxy, `explain` and the tests call the same ones.
 //! - [`problem`]: what is wrong with a piece of config, and where.
 //! - [`fault`], [`limit`]: which fault a request gets, and whether there is a token for it.
+//! - [`jwt`]: whether a token's claims are good.
 //! - [`metadata`]: what filters found out about a request.
 //! - [`cidr`]: ranges of IP addresses.
 //! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
@@ -23,6 +24,7 @@ pub mod flag;
 pub mod format;
 pub mod fraction;
 pub mod head;
+pub mod jwt;
 pub mod limit;
 pub mod mesh;
 pub mod metadata;

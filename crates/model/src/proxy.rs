@@ -7,6 +7,7 @@ mod cluster;
 mod endpoint;
 mod filter;
 mod http;
+mod jwt;
 mod listener;
 mod names;
 mod policy;
@@ -22,6 +23,9 @@ pub use filter::{
     LocalDescriptor, LocalRateLimit, RouteFilter, RouteFilterKind, TokenBucket,
 };
 pub use http::{AccessLog, Codec, HttpConnection, PathNormalization, RouteSource};
+pub use jwt::{
+    JwtAuthentication, JwtKeys, JwtProvider, JwtRequirement, JwtRule, RemoteKeys, RouteJwt, TokenPlace,
+};
 pub use listener::{
     ChainMatch, Direction, DownstreamTls, FilterChain, Listener, NetworkFilter, TcpProxy, Transport,
 };

@@ -164,7 +164,11 @@ fn is<M: Name>(any: &pb::Any) -> bool {
 }
 
 /// Only resources from the stream that the resource itself came by.
-pub(crate) fn only_ads(source: Option<&pb::core::ConfigSource>, at: &Path<'_>, problems: &mut Problems) -> Option<()> {
+pub(crate) fn only_ads(
+    source: Option<&pb::core::ConfigSource>,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<()> {
     use pb::core::config_source::ConfigSourceSpecifier::Ads;
     match source.and_then(|source| source.config_source_specifier.as_ref()) {
         Some(Ads(_)) => Some(()),

@@ -16,6 +16,7 @@ pub(crate) use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::buffer::v3 as buffer;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::health_check::v3 as health_check;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3 as local_ratelimit;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::{
     Rbac as HttpRbac, RbacPerRoute as HttpRbacPerRoute,

@@ -7,6 +7,7 @@
 mod body;
 mod fault;
 mod health;
+mod jwt;
 mod kept;
 mod limit;
 
@@ -55,6 +56,8 @@ pub(crate) struct Plan {
 enum Step {
     /// A fault on purpose.
     Fault(fault::Fault),
+    /// Tokens that the request needs.
+    Jwt(jwt::Authentication),
     /// The next of the plan's rules judge.
     Judge,
     /// A rate limit that is counted here.
@@ -172,6 +175,10 @@ impl Plan {
         self.steps.push(match (filter, word) {
             (Of::Fault(own), Some(To::Fault(other))) => Step::Fault(fault::Fault::new(own, other, kept)),
             (Of::Fault(own), _) => Step::Fault(fault::Fault::new(own, own, kept)),
+            (Of::Jwt(config), word) => {
+                let word = if let Some(To::Jwt(word)) = word { Some(word) } else { None };
+                Step::Jwt(jwt::Authentication::new(config, word, kept))
+            }
             (Of::Rbac(_), Some(To::Rbac(rules))) | (Of::Rbac(rules), _) => {
                 self.rules.push(rules.clone());
                 Step::Judge
@@ -208,6 +215,7 @@ pub(crate) async fn ask<'h>(
     for step in &plan.steps {
         match step {
             Step::Fault(fault) => fault.ask(&mut scene, request).await?,
+            Step::Jwt(tokens) => tokens.ask(&mut scene, request).await?,
             Step::Judge => judge.next(&scene.facts, scene.record, request)?,
             Step::LocalLimit(limit) => limit.ask(&mut scene)?,
             Step::Health(health) => health.ask(&mut scene, request)?,
@@ -276,7 +284,7 @@ impl Passed {
                         told.tell(response);
                     }
                 }
-                Step::Fault(_) | Step::Judge | Step::Health(_) | Step::Buffer(_) => {}
+                Step::Fault(_) | Step::Jwt(_) | Step::Judge | Step::Health(_) | Step::Buffer(_) => {}
             }
         }
     }

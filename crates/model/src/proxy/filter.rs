@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{HeaderMatch, Rbac};
+use super::{HeaderMatch, JwtAuthentication, Rbac, RouteJwt};
 use crate::fraction::Fraction;
 
 /// A filter before the router.
@@ -20,6 +20,8 @@ pub struct HttpFilter {
 pub enum HttpFilterKind {
     /// Delays and statuses on purpose.
     Fault(Arc<Fault>),
+    /// Tokens that requests need.
+    Jwt(Arc<JwtAuthentication>),
     /// Authorization by who asks, and for what.
     Rbac(HttpRbac),
     /// So many requests in a time, counted here.
@@ -46,6 +48,8 @@ pub struct RouteFilter {
 pub enum RouteFilterKind {
     /// Other faults.
     Fault(Arc<Fault>),
+    /// Other tokens.
+    Jwt(RouteJwt),
     /// Other rules.
     Rbac(HttpRbac),
     /// Another limit, which counts on its own.
@@ -214,6 +218,7 @@ impl HttpFilterKind {
     pub fn place(&self) -> usize {
         match self {
             Self::Fault(_) => 0,
+            Self::Jwt(_) => 2,
             Self::Rbac(_) => 3,
             Self::LocalRateLimit(_) => 5,
             Self::HealthCheck(_) => 8,

@@ -188,12 +188,19 @@ fn a_control_plane_that_cannot_be_reached_so_is_refused() {
     check("node: { id: web-1, cluster: web", "node: { id: web-1", "write `node:");
     check("  cds_config: { ads: {}", "  cds_config: { path: /x", "only ADS is supported");
     check("value: secret", "value: \"%HOSTNAME%\"", "only plain text");
-    check("    set_node", "    rate_limit_settings: {}\n    set_node", "`rate_limit_settings` is not supported");
+    check(
+        "    set_node",
+        "    rate_limit_settings: {}\n    set_node",
+        "`rate_limit_settings` is not supported",
+    );
 }
 
 #[test]
 fn what_comes_by_ads_needs_a_control_plane() {
-    let text = WEB.replace("name: app\n      connect", "name: app\n      type: EDS\n      eds_cluster_config: { eds_config: { ads: {} } }\n      connect");
+    let text = WEB.replace(
+        "name: app\n      connect",
+        "name: app\n      type: EDS\n      eds_cluster_config: { eds_config: { ads: {} } }\n      connect",
+    );
     let text = text[..text.find("      load_assignment").unwrap()].to_owned();
     let found = problems(&text);
     assert!(found.len() == 1 && found[0].contains("`ads_config`"), "{found:?}");

@@ -1,13 +1,16 @@
 //! HTTP filters, which stand in one order, and what routes say of them.
 
 mod fault;
+mod jwt;
 mod limit;
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use meshwork_model::fraction::Fraction;
 use meshwork_model::proxy::{
-    HealthCheckFilter, HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind,
+    HealthCheckFilter, HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind, RouteJwt,
 };
 
 use super::{duration, is, policy, required, route, unpack};
@@ -73,6 +76,10 @@ fn kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Option<Http
     if let Some(message) = unpack::<pb::fault::HttpFault>(config) {
         return fault::fault(&message, at, problems).map(HttpFilterKind::Fault);
     }
+    if let Some(message) = unpack::<pb::jwt::JwtAuthentication>(config) {
+        let filter = jwt::authentication(&message, at, problems)?;
+        return Some(HttpFilterKind::Jwt(filter.into()));
+    }
     if let Some(message) = unpack::<pb::HttpRbac>(config) {
         return rbac(&message, at, problems).map(HttpFilterKind::Rbac);
     }
@@ -120,7 +127,7 @@ fn health_check(
     let clusters = message.cluster_min_healthy_percentages.iter();
     let mut least_healthy: Vec<_> =
         clusters.map(|(name, least)| (name.as_str().into(), least.value)).collect();
-    least_healthy.sort_by(|a: &(std::sync::Arc<str>, f64), b| a.0.cmp(&b.0));
+    least_healthy.sort_by(|a: &(Arc<str>, f64), b| a.0.cmp(&b.0));
     Some(HealthCheckFilter {
         pass_through: pass_through.value,
         cache: cache.filter(|time| !time.is_zero()),
@@ -134,6 +141,26 @@ fn buffer(message: &pb::buffer::Buffer, at: &Path<'_>, problems: &mut Problems) 
         Some(most) if most.value > 0 => Some(most.value),
         _ => problems.error(&at.field("max_request_bytes"), "this must be more than 0", ""),
     }
+}
+
+/// A cluster and what is asked for there: cluster, authority, path and time-out.
+fn http_uri(
+    message: &pb::core::HttpUri,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<(Arc<str>, Arc<str>, Arc<str>, Duration)> {
+    use pb::core::http_uri::HttpUpstreamType::Cluster;
+    let Some(Cluster(cluster)) = &message.http_upstream_type else {
+        return problems.error(&at.field("cluster"), "this is missing", "");
+    };
+    let Some(timeout) = message.timeout else {
+        return problems.error(&at.field("timeout"), "this is missing", "");
+    };
+    let rest = message.uri.split_once("://").map_or(&*message.uri, |(_, rest)| rest);
+    let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
+    required(authority, &at.field("uri"), problems)?;
+    let timeout = duration(timeout, &at.field("timeout"), problems)?;
+    Some((cluster.as_str().into(), authority.into(), path.into(), timeout))
 }
 
 /// A share of requests; Envoy takes none where nothing is said.
@@ -207,6 +234,15 @@ fn route_kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Optio
     use pb::buffer::buffer_per_route::Override as Buffered;
     let kind = if let Some(message) = unpack::<pb::fault::HttpFault>(config) {
         RouteFilterKind::Fault(fault::fault(&message, at, problems)?)
+    } else if let Some(message) = unpack::<pb::jwt::PerRouteConfig>(config) {
+        use pb::jwt::per_route_config::RequirementSpecifier as Specifier;
+        match &message.requirement_specifier {
+            Some(Specifier::RequirementName(name)) => {
+                RouteFilterKind::Jwt(RouteJwt::Named(name.as_str().into()))
+            }
+            Some(Specifier::Disabled(_)) => return Some(Word::Off),
+            None => return problems.error(at, "this says nothing", "write `requirement_name` or `disabled`"),
+        }
     } else if let Some(message) = unpack::<pb::HttpRbacPerRoute>(config) {
         match &message.rbac {
             Some(message) => RouteFilterKind::Rbac(rbac(message, &at.field("rbac"), problems)?),

@@ -105,7 +105,8 @@ fn route(message: &pb::route::Route, at: &Path<'_>, problems: &mut Problems) -> 
     Some(Route { name: message.name.as_str().into(), matches: matches?, action: action? })
 }
 
-fn route_match(
+/// Which requests.
+pub(super) fn route_match(
     message: Option<&pb::route::RouteMatch>,
     at: &Path<'_>,
     problems: &mut Problems,

@@ -12,6 +12,7 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows what the programs beside it said")]
 
 pub mod captured;
+pub mod differential;
 pub mod http;
 pub mod inside;
 pub mod leftovers;

@@ -6,6 +6,8 @@
 //! - [`head`]: a message head as one buffer and offsets; the codecs fill it, everything else reads it.
 //! - [`route`], [`policy`], [`balance`]: `select`, `authorize` and `pick`, each a pure function of config,
 //!   worker state and randomness. The proxy, `explain` and the tests call the same ones.
+//! - [`regex`], [`fraction`]: tests and shares as Envoy writes them.
+//! - [`retry`], [`times`], [`outlier`]: what is tried again, what time an exchange has, which endpoints are left out.
 //! - [`problem`]: what is wrong with a piece of config, and where.
 //! - [`fault`], [`limit`]: which fault a request gets, and whether there is a token for it.
 //! - [`jwt`]: whether a token's claims are good.
@@ -28,9 +30,13 @@ pub mod jwt;
 pub mod limit;
 pub mod mesh;
 pub mod metadata;
+pub mod outlier;
 pub mod policy;
 pub mod problem;
 pub mod proxy;
 pub mod reason;
+pub mod regex;
+pub mod retry;
 pub mod route;
 pub mod spiffe;
+pub mod times;

@@ -6,11 +6,13 @@
 mod cluster;
 mod endpoint;
 mod filter;
+mod health;
 mod http;
 mod jwt;
 mod listener;
 mod names;
 mod policy;
+mod resilience;
 mod route;
 
 pub use cluster::{
@@ -22,6 +24,10 @@ pub use filter::{
     AbortBy, DelayBy, Fault, FaultAbort, FaultDelay, HealthCheckFilter, HttpFilter, HttpFilterKind, HttpRbac,
     LocalDescriptor, LocalRateLimit, RouteFilter, RouteFilterKind, TokenBucket,
 };
+pub use health::{
+    CheckHeader, CheckIntervals, Enforced, FailurePercentage, GrpcCheck, HealthCheck, HealthCheckKind,
+    HttpCheck, OutlierDetection, SuccessRate, TcpCheck,
+};
 pub use http::{AccessLog, Codec, HttpConnection, PathNormalization, RouteSource};
 pub use jwt::{
     JwtAuthentication, JwtKeys, JwtProvider, JwtRequirement, JwtRule, RemoteKeys, RouteJwt, TokenPlace,
@@ -31,6 +37,10 @@ pub use listener::{
 };
 pub use names::{Answer, NameTable, ZONE};
 pub use policy::{Action, MetadataMatch, Permission, Principal, Rbac, Rule, StringMatch, ValueMatch};
+pub use resilience::{
+    AvoidedHosts, BackOff, GrpcTimeout, RateLimitedBackOff, ResetFormat, ResetHeader, Resilience, RetryOn,
+    RetryPolicy, StreamDuration,
+};
 pub use route::{
     DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,
     RouteTable, VirtualHost, WeightedCluster,

@@ -1,6 +1,8 @@
 //! `select`: which route a request takes, and to which cluster.
 
-use crate::head::RequestHead;
+use std::borrow::Cow;
+
+use crate::head::{Fields, RequestHead};
 use crate::proxy::{
     Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteMatch, RouteTable, StringMatch,
     VirtualHost, WeightedCluster,
@@ -72,24 +74,49 @@ fn matches_path(test: &PathMatch, head: &RequestHead) -> bool {
     }
 }
 
-/// Whether a request passes the test of one header field.
+/// Whether a request passes the test of one header field. Source: Envoy `HeaderMatcher`.
 pub fn matches_header(test: &HeaderMatch, head: &RequestHead) -> bool {
-    let held = match &*test.name {
-        ":method" => holds(&test.test, head.method()),
-        ":path" => holds(&test.test, head.path_and_query()),
-        ":authority" => holds(&test.test, head.authority()),
-        name => matches_field(&test.test, name.as_bytes(), head),
+    let some = |text| Some(Cow::Borrowed(text));
+    let value = match &*test.name {
+        ":method" => some(head.method()),
+        ":path" => Some(head.path_and_query()).filter(|path| !path.is_empty()).map(Cow::Borrowed),
+        ":authority" | "host" => some(head.authority()),
+        ":scheme" => some(if head.https { b"https" } else { b"http" }),
+        name => field(&head.fields, name.as_bytes()),
     };
-    held != test.invert
+    matches_value(test, value.as_deref())
 }
 
-fn matches_field(test: &HeaderTest, name: &[u8], head: &RequestHead) -> bool {
-    let mut values = head.fields.all(name);
-    let Some(first) = values.next() else { return false };
+/// Whether a response passes the test of one header field, or of its `:status`.
+pub fn matches_response(test: &HeaderMatch, status: u16, fields: &Fields) -> bool {
+    match &*test.name {
+        ":status" => matches_value(test, Some(status.to_string().as_bytes())),
+        _ => matches_field(test, fields),
+    }
+}
+
+/// Whether a header section passes the test of one of its fields.
+pub fn matches_field(test: &HeaderMatch, fields: &Fields) -> bool {
+    matches_value(test, field(fields, test.name.as_bytes()).as_deref())
+}
+
+/// A field's value; several are one list. Source: RFC 9110 §5.3.
+fn field<'f>(fields: &'f Fields, name: &[u8]) -> Option<Cow<'f, [u8]>> {
+    let mut values = fields.all(name);
+    let first = values.next()?;
     match values.next() {
-        None => holds(test, first),
-        // Several values are one list. Source: RFC 9110 §5.3. Rare, so it may allocate.
-        Some(_) => holds(test, &head.fields.all(name).collect::<Vec<_>>().join(&b","[..])),
+        None => Some(Cow::Borrowed(first)),
+        // Rare, so it may allocate.
+        Some(_) => Some(Cow::Owned(fields.all(name).collect::<Vec<_>>().join(&b","[..]))),
+    }
+}
+
+fn matches_value(test: &HeaderMatch, value: Option<&[u8]>) -> bool {
+    match (&test.test, value) {
+        (HeaderTest::Present, value) => value.is_some() != test.invert,
+        (HeaderTest::OrMissing(within), value) => holds(within, value.unwrap_or_default()) != test.invert,
+        (_, None) => false,
+        (within, Some(value)) => holds(within, value) != test.invert,
     }
 }
 
@@ -97,6 +124,11 @@ fn holds(test: &HeaderTest, value: &[u8]) -> bool {
     match test {
         HeaderTest::Present => true,
         HeaderTest::Value(text) => matches_text(text, value),
+        HeaderTest::Range { start, end } => {
+            let number = std::str::from_utf8(value).ok().and_then(|text| text.trim_ascii().parse().ok());
+            number.is_some_and(|number| (*start..*end).contains(&number))
+        }
+        HeaderTest::OrMissing(within) => holds(within, value),
     }
 }
 
@@ -109,6 +141,22 @@ pub fn matches_text(test: &StringMatch, value: &[u8]) -> bool {
         StringMatch::Contains(text) => {
             text.is_empty() || value.windows(text.len()).any(|window| window == text.as_bytes())
         }
+        StringMatch::Regex(regex) => regex.matches(value),
+        StringMatch::AnyCase(test) => matches_any_case(test, value),
+    }
+}
+
+fn matches_any_case(test: &StringMatch, value: &[u8]) -> bool {
+    let same =
+        |part: Option<&[u8]>, text: &str| part.is_some_and(|part| part.eq_ignore_ascii_case(text.as_bytes()));
+    match test {
+        StringMatch::Exact(text) => same(Some(value), text),
+        StringMatch::Prefix(text) => same(value.get(..text.len()), text),
+        StringMatch::Suffix(text) => same(value.len().checked_sub(text.len()).map(|at| &value[at..]), text),
+        StringMatch::Contains(text) => {
+            text.is_empty() || value.windows(text.len()).any(|window| same(Some(window), text))
+        }
+        StringMatch::Regex(_) | StringMatch::AnyCase(_) => matches_text(test, value),
     }
 }
 

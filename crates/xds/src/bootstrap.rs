@@ -5,7 +5,7 @@
 
 mod dynamic;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 
 use meshwork_model::problem::Problem;
@@ -59,6 +59,22 @@ pub fn parse(file: &str, text: &str) -> Result<Bootstrap, Vec<Problem>> {
         Some(bootstrap) if list.is_empty() => Ok(bootstrap),
         _ => Err(located(list, &reader, file)),
     }
+}
+
+/// The rows of the support table that a bootstrap file uses: `message.field` of everything that is set in it, the
+/// content of every `Any` included. For tests, which show by it that every honoured row is exercised.
+///
+/// # Errors
+/// The file is no bootstrap.
+pub fn rows_used(file: &str, text: &str) -> Result<BTreeSet<String>, Vec<Problem>> {
+    let tree = yaml::parse(file, text).map_err(|problem| vec![*problem])?;
+    let Some(descriptor) = descriptors::message(MESSAGE) else { return Err(Vec::new()) };
+    let mut reader = Reader::new(file);
+    let message = reader.message(&descriptor, &tree, &Path::Root);
+    if reader.failed() {
+        return Err(reader.into_problems());
+    }
+    Ok(support::rows_used(&message))
 }
 
 /// Gives every problem its place in the file, in the order of the file.

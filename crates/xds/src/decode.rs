@@ -11,6 +11,7 @@ mod http;
 mod listener;
 mod names;
 mod policy;
+mod retry;
 mod route;
 mod tls;
 

@@ -6,7 +6,7 @@
 
 mod table;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::LazyLock;
 
 #[cfg(test)]
@@ -175,6 +175,41 @@ impl Judge<'_> {
                 self.problems.error::<()>(at, format!("this is not a `{type_url}`: {error}"), "");
             }
         }
+    }
+}
+
+/// `message.field` of everything that is set in a message, in those in it, and in what their `Any`s hold.
+pub(crate) fn rows_used(message: &DynamicMessage) -> BTreeSet<String> {
+    let mut rows = BTreeSet::new();
+    note_rows(message, &mut rows);
+    rows
+}
+
+fn note_rows(message: &DynamicMessage, rows: &mut BTreeSet<String>) {
+    let descriptor = message.descriptor();
+    if descriptor.full_name() == "google.protobuf.Any" {
+        let Some((type_url, bytes)) = any_parts(message) else { return };
+        let known = descriptors::message(&type_url);
+        if let Some(Ok(held)) = known.map(|known| DynamicMessage::decode(known, bytes)) {
+            note_rows(&held, rows);
+        }
+        return;
+    }
+    if descriptor.full_name().starts_with("google.protobuf.") {
+        return;
+    }
+    for (field, value) in message.fields() {
+        rows.insert(format!("{}.{}", descriptor.full_name(), field.name()));
+        note_rows_of(value, rows);
+    }
+}
+
+fn note_rows_of(value: &Value, rows: &mut BTreeSet<String>) {
+    match value {
+        Value::Message(message) => note_rows(message, rows),
+        Value::List(items) => items.iter().for_each(|item| note_rows_of(item, rows)),
+        Value::Map(entries) => entries.values().for_each(|item| note_rows_of(item, rows)),
+        _ => {}
     }
 }
 

@@ -20,18 +20,19 @@ const APART: &[(&str, &str)] = &[
 
 /// Crates that are pure, and all that they may depend on.
 const PURE: &[(&str, &[&str])] =
-    &[("meshwork-model", &[]), ("meshwork-http1", &["memchr"]), ("meshwork-diagram", &[])];
+    &[("meshwork-model", &["regex"]), ("meshwork-http1", &["memchr"]), ("meshwork-diagram", &[])];
 
 /// Libraries that only some crates may use directly.
 const KEPT_TO: &[(&str, &[&str])] = &[
     ("envoy-types", &["meshwork-xds"]),
-    ("prost-reflect", &["meshwork-xds", "xtask"]),
-    ("serde-saphyr", &["meshwork-control-plane", "meshwork-xds"]),
-    ("h2", &["meshwork-data-plane"]),
+    ("prost-reflect", &["e2e", "meshwork-xds", "xtask"]),
+    ("serde-saphyr", &["e2e", "meshwork-control-plane", "meshwork-xds"]),
+    ("h2", &["e2e", "meshwork-data-plane"]),
     ("meshwork-http1", &["meshwork-data-plane"]),
     ("rusqlite", &["meshwork-control-plane"]),
     ("opentelemetry-proto", &["meshwork-telemetry", "meshwork-hub"]),
-    ("rcgen", &["meshwork-identity"]),
+    ("rcgen", &["e2e", "meshwork-identity"]),
+    ("regex", &["meshwork-model"]),
 ];
 
 /// Libraries that must not be in what is shipped: second TLS stacks.

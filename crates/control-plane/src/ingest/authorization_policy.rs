@@ -188,16 +188,12 @@ fn paths(fields: &mut Fields<'_>, name: &'static str, report: &mut Report<'_>) -
 
 /// `*` anything, `*end`, `start*`, or the text itself. Source: Istio, AuthorizationPolicy `Rule`.
 fn string_match(text: &Text<'_>, report: &mut Report<'_>) -> Option<StringMatch> {
-    let found = match (text.value.strip_prefix('*'), text.value.strip_suffix('*')) {
-        (Some(""), _) => StringMatch::Prefix("".into()),
-        (Some(end), _) => StringMatch::Suffix(end.into()),
-        (None, Some(start)) => StringMatch::Prefix(start.into()),
-        (None, None) => StringMatch::Exact(text.value.into()),
+    let (found, rest) = match (text.value.strip_prefix('*'), text.value.strip_suffix('*')) {
+        (Some(""), _) => (StringMatch::Prefix("".into()), ""),
+        (Some(end), _) => (StringMatch::Suffix(end.into()), end),
+        (None, Some(start)) => (StringMatch::Prefix(start.into()), start),
+        (None, None) => (StringMatch::Exact(text.value.into()), &*text.value),
     };
-    let (StringMatch::Exact(rest)
-    | StringMatch::Prefix(rest)
-    | StringMatch::Suffix(rest)
-    | StringMatch::Contains(rest)) = &found;
     if rest.contains('*') || text.value.is_empty() {
         let fix = "Use the whole text, `start*`, `*end` or `*`";
         text.error(report, format!("\"{}\" is not a match", text.value), fix);

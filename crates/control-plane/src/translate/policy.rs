@@ -161,6 +161,8 @@ impl Judged<'_> {
             StringMatch::Prefix(text) => Some(StringMatch::Prefix(full(text))),
             StringMatch::Suffix(text) => Some(StringMatch::Suffix(Arc::clone(text))),
             StringMatch::Contains(text) => Some(StringMatch::Contains(Arc::clone(text))),
+            // Nobody can write these: ingest makes none.
+            StringMatch::Regex(_) | StringMatch::AnyCase(_) => Some(text.clone()),
         })
     }
 
@@ -175,6 +177,7 @@ impl Judged<'_> {
             StringMatch::Exact(text) | StringMatch::Suffix(text) | StringMatch::Contains(text) => {
                 Some(StringMatch::Prefix(start(text, "/")))
             }
+            StringMatch::Regex(_) | StringMatch::AnyCase(_) => Some(text.clone()),
         })
     }
 }

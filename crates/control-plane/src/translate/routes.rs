@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use meshwork_model::mesh::{self, Key, Protocol, RouteKind, RouteRule};
 use meshwork_model::proxy::{
-    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,
-    RouteTable, StringMatch, VirtualHost, WeightedCluster,
+    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Resilience, RetryPolicy, Route,
+    RouteAction, RouteMatch, RouteTable, StringMatch, VirtualHost, WeightedCluster,
 };
 use meshwork_xds::Dialect;
 
@@ -81,7 +81,9 @@ fn default(called: &Called<'_>) -> Route {
 }
 
 fn forward(clusters: Vec<WeightedCluster>, timeout: Option<Duration>, connect_retries: u32) -> RouteAction {
-    RouteAction::Forward(Forward { clusters, timeout, connect_retries })
+    let retry = (connect_retries > 0).then(|| Arc::new(RetryPolicy::unreached(connect_retries)));
+    let resilience = Resilience { retry, ..Resilience::default() };
+    RouteAction::Forward(Forward { clusters, timeout, resilience })
 }
 
 fn everything() -> RouteMatch {

@@ -114,7 +114,9 @@ impl Call<'_, '_> {
         let unknown = || ProxyError::fatal(Kind::NoCluster(name.clone()));
         let cluster = worker.cluster(name).ok_or_else(unknown)?;
         self.record.note_cluster(&cluster);
-        let connects = self.action.connect_retries.min(CONNECT_TRIES);
+        let retry = self.action.resilience.retry.as_deref();
+        let retry = retry.filter(|retry| retry.on.has(proxy::RetryOn::CONNECT_FAILURE));
+        let connects = retry.map_or(0, |retry| retry.retries).min(CONNECT_TRIES);
         let (mut connects_left, mut stale_left) = (connects, STALE_RETRIES);
         let (mut fresh, mut failed) = (false, None);
         loop {

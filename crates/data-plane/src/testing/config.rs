@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use meshwork_identity::{CertificateAuthority, IdentitySource};
 use meshwork_model::proxy::{
-    Balancing, ChainMatch, Cluster, Direction, Discovery, Domain, DownstreamTls, Endpoint, Endpoints,
-    FilterChain, Forward, HttpConnection, Listener, NetworkFilter, PathMatch, Resource, Route, RouteAction,
-    RouteMatch, RouteSource, RouteTable, TcpProxy, UpstreamProtocol, VirtualHost, WeightedCluster,
+    BackOff, Balancing, ChainMatch, Cluster, Direction, Discovery, Domain, DownstreamTls, Endpoint,
+    Endpoints, FilterChain, Forward, HttpConnection, Listener, NetworkFilter, PathMatch, Resilience,
+    Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy,
+    UpstreamProtocol, VirtualHost, WeightedCluster,
 };
 use meshwork_model::spiffe::SpiffeId;
 
@@ -76,12 +77,19 @@ pub(crate) fn http_connection(timeout: Option<Duration>) -> HttpConnection {
         action: RouteAction::Forward(Forward {
             clusters: vec![WeightedCluster { name: "a".into(), weight: 1 }],
             timeout,
-            connect_retries: 2,
+            resilience: resilience(),
         }),
     };
     let host = VirtualHost { name: "all".into(), domains: vec![Domain::Any], routes: vec![route] };
     let table = RouteTable { name: "table".into(), hosts: vec![host] };
     HttpConnection::new("test", RouteSource::Inline(Arc::new(table)))
+}
+
+/// What never reached the application is tried again, at once.
+fn resilience() -> Resilience {
+    let back_off = BackOff::of(Duration::from_millis(1));
+    let retry = RetryPolicy { back_off, ..RetryPolicy::unreached(2) };
+    Resilience { retry: Some(Arc::new(retry)), ..Resilience::default() }
 }
 
 /// The cluster `a`.

@@ -156,9 +156,16 @@ pub(crate) fn route(prefix: &str, clusters: &[(&str, u32)]) -> Route {
         action: RouteAction::Forward(Forward {
             clusters: clusters.collect(),
             timeout: Some(SOON),
-            connect_retries: 2,
+            resilience: resilience(),
         }),
     }
+}
+
+/// What never reached the application is tried again, at once.
+fn resilience() -> Resilience {
+    let back_off = BackOff::of(Duration::from_millis(1));
+    let retry = RetryPolicy { back_off, ..RetryPolicy::unreached(2) };
+    Resilience { retry: Some(Arc::new(retry)), ..Resilience::default() }
 }
 
 pub(crate) fn with_timeout(mut route: Route, limit: Duration) -> Route {

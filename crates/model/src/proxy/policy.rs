@@ -2,8 +2,9 @@ use std::sync::Arc;
 
 use super::HeaderMatch;
 use crate::cidr::Cidr;
+use crate::regex::Regex;
 
-/// A test of a text.
+/// A test of a text. Source: Envoy `StringMatcher`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StringMatch {
     /// Equal.
@@ -14,6 +15,11 @@ pub enum StringMatch {
     Suffix(Arc<str>),
     /// Contains it.
     Contains(Arc<str>),
+    /// The whole text is such.
+    Regex(Regex),
+    /// As the test within, which is none of [`StringMatch::Regex`] and whose text is in lowercase, whatever the case of
+    /// ASCII letters.
+    AnyCase(Box<StringMatch>),
 }
 
 /// Rules that allow or deny. Source: Envoy `config.rbac.v3.RBAC`.

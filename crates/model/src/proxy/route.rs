@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::StringMatch;
+use super::{Resilience, StringMatch};
 
 /// Virtual hosts with their routes.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,11 +72,11 @@ pub enum PathMatch {
 /// A test of a header field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderMatch {
-    /// Lowercase field name, `:method`, `:path` or `:authority`.
+    /// Lowercase field name, `:method`, `:path`, `:authority` or `:scheme`.
     pub name: Arc<str>,
     /// The test; of several values, joined by `,`, as Envoy does.
     pub test: HeaderTest,
-    /// Whether the test must fail.
+    /// Whether the test must fail. A field that is missing fails all but [`HeaderTest::Present`], inverted or not.
     pub invert: bool,
 }
 
@@ -87,6 +87,16 @@ pub enum HeaderTest {
     Present,
     /// The value matches.
     Value(StringMatch),
+    /// The value is a decimal number from `start` up to, but not including, `end`.
+    Range {
+        /// The least.
+        start: i64,
+        /// What is too much.
+        end: i64,
+    },
+    /// The test within, for which a field that is missing is there and empty. Source: Envoy
+    /// `treat_missing_header_as_empty`.
+    OrMissing(Box<HeaderTest>),
 }
 
 /// What is done with a request.
@@ -107,8 +117,8 @@ pub struct Forward {
     pub clusters: Vec<WeightedCluster>,
     /// From the request's end to the response's end; `None` waits for ever.
     pub timeout: Option<Duration>,
-    /// How often a request that never reached the application is tried on another endpoint.
-    pub connect_retries: u32,
+    /// What else limits it, and what is tried again.
+    pub resilience: Resilience,
 }
 
 /// A cluster and its share.

@@ -77,7 +77,15 @@ fn headers_match_by_all_their_values() {
     assert!(matches_header(&preview(yes(), false), &one));
     assert!(!matches_header(&preview(yes(), false), &two));
     assert!(!matches_header(&preview(yes(), false), &none));
-    assert!(matches_header(&preview(yes(), true), &none));
+    assert!(!matches_header(&preview(yes(), true), &none), "what is missing fails inverted tests, too");
+    let or_missing = |test: HeaderTest| HeaderTest::OrMissing(Box::new(test));
+    assert!(matches_header(&preview(or_missing(yes()), true), &none));
+    assert!(matches_header(
+        &preview(or_missing(HeaderTest::Value(StringMatch::Exact("".into()))), false),
+        &none
+    ));
+    assert!(!matches_header(&preview(HeaderTest::Present, false), &none));
+    assert!(matches_header(&preview(HeaderTest::Present, true), &none));
     assert!(matches_header(&preview(HeaderTest::Present, false), &two));
     let method = HeaderMatch {
         name: ":method".into(),
@@ -93,7 +101,7 @@ fn clusters_are_taken_by_weight() {
     let forward = Forward {
         clusters: vec![cluster("v1", 90), cluster("none", 0), cluster("v2", 10)],
         timeout: None,
-        connect_retries: 0,
+        resilience: crate::proxy::Resilience::default(),
     };
     let mut counts = [0; 3];
     for random in 0..1000 {
@@ -101,4 +109,35 @@ fn clusters_are_taken_by_weight() {
         counts[forward.clusters.iter().position(|c| c == taken).expect("one of them")] += 1;
     }
     assert_eq!(counts, [900, 0, 100]);
+}
+
+#[test]
+fn numbers_match_by_range() {
+    let check = |value: &str, expected: bool| {
+        let test = HeaderTest::Range { start: -5, end: 10 };
+        let test = HeaderMatch { name: "n".into(), test, invert: false };
+        assert_eq!(matches_header(&test, &head("", "GET", "/", &[("n", value)])), expected, "{value}");
+    };
+    check("-5", true);
+    check("9", true);
+    check("10", false);
+    check("-6", false);
+    check("1.5", false);
+    check("", false);
+    check("99999999999999999999", false);
+}
+
+#[test]
+fn texts_match_in_any_case_where_asked() {
+    let check = |test: StringMatch, value: &str, expected: bool| {
+        let test = StringMatch::AnyCase(Box::new(test));
+        assert_eq!(matches_text(&test, value.as_bytes()), expected, "{test:?} {value}");
+    };
+    check(StringMatch::Exact("ab".into()), "aB", true);
+    check(StringMatch::Exact("ab".into()), "abc", false);
+    check(StringMatch::Prefix("ab".into()), "ABC", true);
+    check(StringMatch::Prefix("ab".into()), "a", false);
+    check(StringMatch::Suffix("bc".into()), "aBC", true);
+    check(StringMatch::Contains("b".into()), "aBc", true);
+    check(StringMatch::Contains("x".into()), "aBc", false);
 }

@@ -205,3 +205,26 @@ fn what_comes_by_ads_needs_a_control_plane() {
     let found = problems(&text);
     assert!(found.len() == 1 && found[0].contains("`ads_config`"), "{found:?}");
 }
+
+#[test]
+fn rows_used_are_those_of_the_file_and_of_what_it_holds() {
+    let text = r#"
+admin: { address: { socket_address: { address: 127.0.0.1, port_value: 1 } } }
+static_resources:
+  listeners:
+    - filter_chains:
+        - filters:
+            - typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+                cluster: a
+"#;
+    let rows = rows_used("a.yaml", text).unwrap();
+    for row in [
+        "envoy.config.bootstrap.v3.Admin.address",
+        "envoy.config.listener.v3.Filter.typed_config",
+        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.cluster",
+    ] {
+        assert!(rows.contains(row), "{row}: {rows:?}");
+    }
+    assert!(!rows.contains("envoy.config.listener.v3.Listener.name"));
+}

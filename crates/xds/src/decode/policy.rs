@@ -7,6 +7,8 @@ use meshwork_model::proxy::{
     Action, MetadataMatch, Permission, Principal, Rbac, Rule, StringMatch, ValueMatch,
 };
 
+use meshwork_model::regex::Regex;
+
 use super::{required, route};
 use crate::path::{Path, Problems};
 use crate::pb;
@@ -18,13 +20,32 @@ pub(super) fn string(
     problems: &mut Problems,
 ) -> Option<StringMatch> {
     use pb::matcher::string_matcher::MatchPattern;
-    match &message.match_pattern {
-        Some(MatchPattern::Exact(text)) => Some(StringMatch::Exact(text.as_str().into())),
-        Some(MatchPattern::Prefix(text)) => Some(StringMatch::Prefix(text.as_str().into())),
-        Some(MatchPattern::Suffix(text)) => Some(StringMatch::Suffix(text.as_str().into())),
-        Some(MatchPattern::Contains(text)) => Some(StringMatch::Contains(text.as_str().into())),
-        _ => problems.error(at, "the test is missing", "write `exact`, `prefix`, `suffix` or `contains`"),
-    }
+    let text = |text: &str| if message.ignore_case { text.to_ascii_lowercase().into() } else { text.into() };
+    let test = match &message.match_pattern {
+        Some(MatchPattern::Exact(exact)) => StringMatch::Exact(text(exact)),
+        Some(MatchPattern::Prefix(prefix)) => StringMatch::Prefix(text(prefix)),
+        Some(MatchPattern::Suffix(suffix)) => StringMatch::Suffix(text(suffix)),
+        Some(MatchPattern::Contains(part)) => StringMatch::Contains(text(part)),
+        // Case counts for it whatever is said of that.
+        Some(MatchPattern::SafeRegex(message)) => {
+            return regex(message, &at.field("safe_regex"), problems).map(StringMatch::Regex);
+        }
+        _ => {
+            let fix = "write `exact`, `prefix`, `suffix`, `contains` or `safe_regex`";
+            return problems.error(at, "the test is missing", fix);
+        }
+    };
+    Some(if message.ignore_case { StringMatch::AnyCase(Box::new(test)) } else { test })
+}
+
+/// A regular expression, for a whole text.
+pub(super) fn regex(
+    message: &pb::matcher::RegexMatcher,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Regex> {
+    let pattern = required(&message.regex, &at.field("regex"), problems)?;
+    Regex::new(pattern).map_err(|why| problems.error::<()>(&at.field("regex"), why, "")).ok()
 }
 
 /// Rules that allow or deny, in order of their names.

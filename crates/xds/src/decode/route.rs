@@ -1,14 +1,17 @@
 //! Route tables.
 
+#![expect(deprecated, reason = "files that people have use the older forms, too")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,
-    RouteTable, VirtualHost, WeightedCluster,
+    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Resilience, Route, RouteAction,
+    RouteMatch, RouteTable, StringMatch, VirtualHost, WeightedCluster,
 };
 
-use super::{duration, is, policy, required};
+use super::retry::{self, OfHost};
+use super::{duration, policy, required};
 use crate::path::{Path, Problems};
 use crate::pb;
 
@@ -63,9 +66,10 @@ fn virtual_host(message: &pb::route::VirtualHost, at: &Path<'_>, problems: &mut 
         problems.error::<()>(&path, "a virtual host needs a domain", "write `*` for all");
     }
     let path = at.field("routes");
+    let of_host = OfHost::read(message, at, problems);
     let mut routes = Vec::new();
     for (index, message) in message.routes.iter().enumerate() {
-        routes.extend(route(message, &path.index(index), problems));
+        routes.extend(route(message, &of_host, &path.index(index), problems));
     }
     VirtualHost { name: message.name.as_str().into(), domains, routes }
 }
@@ -89,12 +93,19 @@ fn domain(text: &str, at: &Path<'_>, problems: &mut Problems) -> Option<Domain> 
     Some(domain)
 }
 
-fn route(message: &pb::route::Route, at: &Path<'_>, problems: &mut Problems) -> Option<Route> {
+fn route(
+    message: &pb::route::Route,
+    of_host: &OfHost<'_>,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Route> {
     use pb::route::route::Action;
     let matches = route_match(message.r#match.as_ref(), &at.field("match"), problems);
     let action = match &message.action {
         Some(Action::Route(action)) => {
-            forward(action, &at.field("route"), problems).map(RouteAction::Forward)
+            let path = at.field("route");
+            let resilience = retry::resilience(of_host, message, action, &path, problems);
+            forward(action, resilience, &path, problems).map(RouteAction::Forward)
         }
         Some(Action::DirectResponse(action)) => {
             direct(action, &at.field("direct_response"), problems).map(RouteAction::Direct)
@@ -158,19 +169,49 @@ pub(super) fn header(
 ) -> Option<HeaderMatch> {
     use pb::route::header_matcher::HeaderMatchSpecifier;
     let name = required(&message.name, &at.field("name"), problems)?.to_ascii_lowercase();
-    let (test, absent) = match &message.header_match_specifier {
-        None | Some(HeaderMatchSpecifier::PresentMatch(true)) => (HeaderTest::Present, false),
-        Some(HeaderMatchSpecifier::PresentMatch(false)) => (HeaderTest::Present, true),
+    let absent = message.header_match_specifier == Some(HeaderMatchSpecifier::PresentMatch(false));
+    let text = match &message.header_match_specifier {
+        None | Some(HeaderMatchSpecifier::PresentMatch(_)) => None,
         Some(HeaderMatchSpecifier::StringMatch(matcher)) => {
-            (HeaderTest::Value(policy::string(matcher, &at.field("string_match"), problems)?), false)
+            Some(policy::string(matcher, &at.field("string_match"), problems)?)
         }
-        // The support table has named it.
-        Some(_) => return None,
+        Some(HeaderMatchSpecifier::SafeRegexMatch(matcher)) => {
+            Some(StringMatch::Regex(policy::regex(matcher, &at.field("safe_regex_match"), problems)?))
+        }
+        // Empty ones match anything.
+        Some(HeaderMatchSpecifier::ExactMatch(text)) if text.is_empty() => {
+            Some(StringMatch::Prefix("".into()))
+        }
+        Some(HeaderMatchSpecifier::ExactMatch(text)) => Some(StringMatch::Exact(text.as_str().into())),
+        Some(HeaderMatchSpecifier::PrefixMatch(text)) => Some(StringMatch::Prefix(text.as_str().into())),
+        Some(HeaderMatchSpecifier::SuffixMatch(text)) => Some(StringMatch::Suffix(text.as_str().into())),
+        Some(HeaderMatchSpecifier::ContainsMatch(text)) => Some(StringMatch::Contains(text.as_str().into())),
+        Some(HeaderMatchSpecifier::RangeMatch(range)) => {
+            let test = HeaderTest::Range { start: range.start, end: range.end };
+            return Some(header_match(message, &name, test, message.invert_match));
+        }
     };
-    Some(HeaderMatch { name: name.into(), test, invert: message.invert_match != absent })
+    let test = text.map_or(HeaderTest::Present, HeaderTest::Value);
+    Some(header_match(message, &name, test, message.invert_match != absent))
 }
 
-fn forward(message: &pb::route::RouteAction, at: &Path<'_>, problems: &mut Problems) -> Option<Forward> {
+fn header_match(
+    message: &pb::route::HeaderMatcher,
+    name: &str,
+    test: HeaderTest,
+    invert: bool,
+) -> HeaderMatch {
+    let or_missing = message.treat_missing_header_as_empty;
+    let test = if or_missing { HeaderTest::OrMissing(Box::new(test)) } else { test };
+    HeaderMatch { name: name.into(), test, invert }
+}
+
+fn forward(
+    message: &pb::route::RouteAction,
+    resilience: Option<Resilience>,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Forward> {
     use pb::route::route_action::ClusterSpecifier;
     let clusters = match &message.cluster_specifier {
         Some(ClusterSpecifier::Cluster(name)) => {
@@ -186,11 +227,7 @@ fn forward(message: &pb::route::RouteAction, at: &Path<'_>, problems: &mut Probl
         None => DEFAULT_TIMEOUT,
         Some(timeout) => duration(timeout, &at.field("timeout"), problems)?,
     };
-    Some(Forward {
-        clusters,
-        timeout: (!timeout.is_zero()).then_some(timeout),
-        connect_retries: retries(message.retry_policy.as_ref(), &at.field("retry_policy"), problems)?,
-    })
+    Some(Forward { clusters, timeout: (!timeout.is_zero()).then_some(timeout), resilience: resilience? })
 }
 
 fn weighted_clusters(
@@ -211,28 +248,6 @@ fn weighted_clusters(
         return problems.error(&path, text, "");
     }
     Some(clusters)
-}
-
-/// What may be tried again: only what never reached the application.
-const RETRIED: [&str; 2] = ["connect-failure", "refused-stream"];
-
-fn retries(message: Option<&pb::route::RetryPolicy>, at: &Path<'_>, problems: &mut Problems) -> Option<u32> {
-    use pb::route::retry_policy::retry_host_predicate::ConfigType::TypedConfig;
-    let Some(message) = message else { return Some(0) };
-    let mut conditions = message.retry_on.split(',').map(str::trim).filter(|condition| !condition.is_empty());
-    if let Some(other) = conditions.clone().find(|condition| !RETRIED.contains(condition)) {
-        let text = format!("retries on `{other}` are not supported");
-        return problems.error(&at.field("retry_on"), text, "write `connect-failure,refused-stream`");
-    }
-    for (index, predicate) in message.retry_host_predicate.iter().enumerate() {
-        if !matches!(&predicate.config_type, Some(TypedConfig(any)) if is::<pb::PreviousHostsPredicate>(any))
-        {
-            let at = at.field("retry_host_predicate");
-            return problems.error(&at.index(index), "only previous_hosts is supported", "");
-        }
-    }
-    let retries = message.num_retries.map_or(1, |number| number.value);
-    Some(if conditions.next().is_some() { retries } else { 0 })
 }
 
 fn direct(

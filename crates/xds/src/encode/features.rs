@@ -8,9 +8,9 @@ use meshwork_model::proxy::{
     AccessLog, Action, Balancing, ChainMatch, Cluster, DirectResponse, Direction, Discovery, DnsHost, Domain,
     DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest, HttpConnection,
     HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission,
-    Principal, Rbac, Resource, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServiceName,
-    StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost,
-    WeightedCluster, Workload,
+    Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource,
+    RouteTable, Rule, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol,
+    UpstreamTls, VirtualHost, WeightedCluster, Workload,
 };
 use meshwork_model::spiffe::SpiffeId;
 
@@ -301,7 +301,7 @@ fn to_one_cluster(cluster: &str) -> RouteTable {
     let forward = Forward {
         clusters: vec![WeightedCluster { name: cluster.into(), weight: 1 }],
         timeout: None,
-        connect_retries: 0,
+        resilience: Resilience::default(),
     };
     RouteTable {
         name: "inbound".into(),
@@ -329,7 +329,7 @@ fn routes() -> RouteTable {
             WeightedCluster { name: "outbound|80||catalog-v2.shop.svc.cluster.local".into(), weight: 10 },
         ],
         timeout: Some(Duration::from_millis(1500)),
-        connect_retries: 2,
+        resilience: Resilience { retry: Some(Arc::new(RetryPolicy::unreached(2))), ..Resilience::default() },
     });
     let direct = RouteAction::Direct(DirectResponse { status: 404, body: "no such page".into() });
     let empty = RouteAction::Direct(DirectResponse { status: 503, body: "".into() });

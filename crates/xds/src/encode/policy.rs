@@ -16,6 +16,13 @@ pub(super) fn string(test: &StringMatch) -> pb::matcher::StringMatcher {
         StringMatch::Prefix(text) => MatchPattern::Prefix(text.to_string()),
         StringMatch::Suffix(text) => MatchPattern::Suffix(text.to_string()),
         StringMatch::Contains(text) => MatchPattern::Contains(text.to_string()),
+        StringMatch::Regex(regex) => MatchPattern::SafeRegex(pb::matcher::RegexMatcher {
+            regex: regex.pattern().to_owned(),
+            ..pb::matcher::RegexMatcher::default()
+        }),
+        StringMatch::AnyCase(test) => {
+            return pb::matcher::StringMatcher { ignore_case: true, ..string(test) };
+        }
     };
     pb::matcher::StringMatcher { match_pattern: Some(pattern), ..pb::matcher::StringMatcher::default() }
 }

@@ -10,10 +10,11 @@ use meshwork_model::proxy::{
     AccessLog, Action, Balancing, ChainMatch, Cluster, Codec, DirectResponse, Direction, Discovery, DnsHost,
     Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest,
     HttpConnection, HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization,
-    Permission, Principal, Rbac, Resource, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule,
-    ServiceName, StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, UpstreamTls,
-    VirtualHost, WeightedCluster, Workload,
+    Permission, Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch,
+    RouteSource, RouteTable, Rule, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch,
+    UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
 };
+use meshwork_model::regex::Regex;
 use meshwork_model::spiffe::SpiffeId;
 
 /// How deeply tests of tests are nested.
@@ -229,21 +230,33 @@ impl Random {
         Forward {
             clusters: self.some(1, cluster),
             timeout: self.maybe(Self::time),
-            connect_retries: self.0.u32(0..5),
+            resilience: Resilience { retry: self.maybe(Self::retry).map(Arc::new), ..Resilience::default() },
         }
     }
 
+    /// As the control plane makes them.
+    fn retry(&mut self) -> RetryPolicy {
+        RetryPolicy::unreached(self.0.u32(0..5))
+    }
+
     fn header(&mut self) -> HeaderMatch {
-        let test = if self.0.bool() { HeaderTest::Present } else { HeaderTest::Value(self.string()) };
+        let test = match self.0.u8(0..4) {
+            0 => HeaderTest::Present,
+            1 => HeaderTest::Range { start: self.0.i64(..), end: self.0.i64(..) },
+            2 => HeaderTest::OrMissing(Box::new(HeaderTest::Value(self.string()))),
+            _ => HeaderTest::Value(self.string()),
+        };
         HeaderMatch { name: self.text(), test, invert: self.0.bool() }
     }
 
     fn string(&mut self) -> StringMatch {
-        match self.0.u8(0..4) {
+        match self.0.u8(0..6) {
             0 => StringMatch::Exact(self.text()),
             1 => StringMatch::Prefix(self.text()),
             2 => StringMatch::Suffix(self.text()),
-            _ => StringMatch::Contains(self.text()),
+            3 => StringMatch::Contains(self.text()),
+            4 => StringMatch::Regex(Regex::new(self.pick(&["a|b", "/[0-9]+", ".*"])).unwrap()),
+            _ => StringMatch::AnyCase(Box::new(StringMatch::Exact(self.text()))),
         }
     }
 

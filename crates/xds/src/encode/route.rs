@@ -1,20 +1,15 @@
 //! Route tables.
 
 use meshwork_model::proxy::{
-    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,
-    RouteTable, VirtualHost, WeightedCluster,
+    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, RetryPolicy, Route, RouteAction,
+    RouteMatch, RouteTable, VirtualHost, WeightedCluster,
 };
 
 use super::policy::string;
 use super::{Writer, duration, number, pack};
-use crate::node::Dialect;
 use crate::pb;
 
-/// What may be tried again: only what never reached the application.
-const RETRY_ON: &str = "connect-failure,refused-stream";
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
-/// How often Envoy picks anew when it picked an endpoint that failed before; then it takes what it gets.
-const HOST_SELECTION_ATTEMPTS: i64 = 3;
 
 impl Writer<'_> {
     pub(super) fn route_table(&self, table: &RouteTable) -> pb::route::RouteConfiguration {
@@ -76,21 +71,22 @@ impl Writer<'_> {
                 });
         } else {
             message.timeout = Some(forward.timeout.map(duration).unwrap_or_default());
-            message.retry_policy = (forward.connect_retries > 0).then(|| self.retry_policy(forward));
+            message.retry_policy = forward.resilience.retry.as_deref().map(|retry| self.retry_policy(retry));
         }
         message
     }
 
-    fn retry_policy(&self, forward: &Forward) -> pb::route::RetryPolicy {
+    /// What the control plane makes of a policy: conditions, how often, and that another endpoint is preferred.
+    fn retry_policy(&self, policy: &RetryPolicy) -> pb::route::RetryPolicy {
         let mut message = pb::route::RetryPolicy {
-            retry_on: RETRY_ON.to_owned(),
-            num_retries: Some(number(forward.connect_retries)),
+            retry_on: policy.on.names().collect::<Vec<_>>().join(","),
+            num_retries: Some(number(policy.retries)),
             ..pb::route::RetryPolicy::default()
         };
-        if self.dialect == Dialect::Envoy {
+        if policy.avoid.previous && !self.is_grpc() {
             use pb::route::retry_policy::{RetryHostPredicate, retry_host_predicate::ConfigType};
             let config = pack(&pb::PreviousHostsPredicate::default());
-            message.host_selection_retry_max_attempts = HOST_SELECTION_ATTEMPTS;
+            message.host_selection_retry_max_attempts = i64::from(policy.host_attempts);
             message.retry_host_predicate = vec![RetryHostPredicate {
                 name: PREVIOUS_HOSTS.to_owned(),
                 config_type: Some(ConfigType::TypedConfig(config)),
@@ -126,14 +122,22 @@ fn route_match(matches: &RouteMatch, path: &PathMatch) -> pb::route::RouteMatch 
 
 pub(super) fn header(matcher: &HeaderMatch) -> pb::route::HeaderMatcher {
     use pb::route::header_matcher::HeaderMatchSpecifier;
-    let test = match &matcher.test {
-        HeaderTest::Present => HeaderMatchSpecifier::PresentMatch(true),
+    let (or_missing, test) = match &matcher.test {
+        HeaderTest::OrMissing(test) => (true, &**test),
+        test => (false, test),
+    };
+    let test = match test {
+        HeaderTest::Present | HeaderTest::OrMissing(_) => HeaderMatchSpecifier::PresentMatch(true),
         HeaderTest::Value(test) => HeaderMatchSpecifier::StringMatch(string(test)),
+        HeaderTest::Range { start, end } => {
+            HeaderMatchSpecifier::RangeMatch(pb::Int64Range { start: *start, end: *end })
+        }
     };
     pb::route::HeaderMatcher {
         name: matcher.name.to_string(),
         invert_match: matcher.invert,
         header_match_specifier: Some(test),
+        treat_missing_header_as_empty: or_missing,
         ..pb::route::HeaderMatcher::default()
     }
 }

@@ -8,6 +8,7 @@ mod filter;
 mod listener;
 mod network;
 mod rbac;
+mod resilience;
 mod route;
 mod tls;
 
@@ -51,6 +52,7 @@ const PARTS: &[&[Accepted]] = &[
     access_log::ACCEPTED,
     rbac::ACCEPTED,
     route::ACCEPTED,
+    resilience::ACCEPTED,
     cluster::ACCEPTED,
     tls::ACCEPTED,
 ];

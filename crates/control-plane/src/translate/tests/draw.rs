@@ -123,7 +123,8 @@ fn route(route: &Route) -> String {
     match &route.action {
         RouteAction::Forward(forward) => {
             let timeout = forward.timeout.map_or("no timeout".to_owned(), |t| format!("{t:?}"));
-            let _ = write!(text, " [{}] > {timeout}, {} retries", route.name, forward.connect_retries);
+            let retries = forward.resilience.retry.as_ref().map_or(0, |retry| retry.retries);
+            let _ = write!(text, " [{}] > {timeout}, {retries} retries", route.name);
             for cluster in &forward.clusters {
                 let _ = write!(text, "\n    {} {}", cluster.weight, cluster.name);
             }

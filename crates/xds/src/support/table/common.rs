@@ -38,13 +38,13 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     accept("envoy.config.core.v3.TransportSocket", &[yes("name"), yes("typed_config")]),
     accept(
         "envoy.type.matcher.v3.StringMatcher",
+        &[yes("exact"), yes("prefix"), yes("suffix"), yes("contains"), yes("safe_regex"), yes("ignore_case")],
+    ),
+    accept(
+        "envoy.type.matcher.v3.RegexMatcher",
         &[
-            yes("exact"),
-            yes("prefix"),
-            yes("suffix"),
-            yes("contains"),
-            no("safe_regex", "write `exact`, `prefix`, `suffix` or `contains`"),
-            no("ignore_case", ""),
+            harmless("google_re2", "expressions are RE2's, and bounded, in any case"),
+            only("regex", "without Unicode classes (`\\p`)"),
         ],
     ),
     accept("envoy.type.matcher.v3.PathMatcher", &[yes("path")]),

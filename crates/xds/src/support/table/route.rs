@@ -1,6 +1,6 @@
 //! Routes.
 
-use super::{Accepted, FOR_OTHERS, LABEL, STATISTICS, accept, harmless, no, only, yes};
+use super::{Accepted, FOR_OTHERS, STATISTICS, accept, harmless, no, only, yes};
 
 pub(super) const ACCEPTED: &[Accepted] = &[
     accept(
@@ -16,7 +16,18 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     ),
     accept(
         "envoy.config.route.v3.VirtualHost",
-        &[yes("name"), yes("domains"), yes("routes"), harmless("metadata", FOR_OTHERS)],
+        &[
+            yes("name"),
+            yes("domains"),
+            yes("routes"),
+            yes("include_request_attempt_count"),
+            yes("retry_policy"),
+            only("per_request_buffer_limit_bytes", "for retries"),
+            yes("include_attempt_count_in_response"),
+            yes("include_is_timeout_retry_header"),
+            only("request_body_buffer_limit", "for retries"),
+            harmless("metadata", FOR_OTHERS),
+        ],
     ),
     accept(
         "envoy.config.route.v3.Route",
@@ -29,7 +40,9 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             yes("non_forwarding_action"),
             harmless("metadata", FOR_OTHERS),
             harmless("decorator", "names trace spans only"),
+            only("per_request_buffer_limit_bytes", "for retries"),
             harmless("stat_prefix", STATISTICS),
+            only("request_body_buffer_limit", "for retries"),
         ],
     ),
     accept(
@@ -52,35 +65,34 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             yes("string_match"),
             yes("present_match"),
             yes("invert_match"),
-            no("exact_match", "write `string_match: {exact: …}`"),
-            no("prefix_match", "write `string_match: {prefix: …}`"),
-            no("suffix_match", "write `string_match: {suffix: …}`"),
-            no("contains_match", "write `string_match: {contains: …}`"),
+            yes("treat_missing_header_as_empty"),
+            yes("exact_match"),
+            yes("safe_regex_match"),
+            yes("range_match"),
+            yes("prefix_match"),
+            yes("suffix_match"),
+            yes("contains_match"),
         ],
     ),
+    accept("envoy.type.v3.Int64Range", &[yes("start"), yes("end")]),
     accept(
         "envoy.config.route.v3.RouteAction",
-        &[yes("cluster"), yes("weighted_clusters"), yes("timeout"), yes("retry_policy")],
+        &[
+            yes("cluster"),
+            yes("weighted_clusters"),
+            yes("timeout"),
+            yes("idle_timeout"),
+            yes("retry_policy"),
+            yes("max_grpc_timeout"),
+            yes("grpc_timeout_offset"),
+            yes("max_stream_duration"),
+        ],
     ),
     accept(
         "envoy.config.route.v3.WeightedCluster",
         &[yes("clusters"), harmless("total_weight", "the weights' sum counts")],
     ),
     accept("envoy.config.route.v3.WeightedCluster.ClusterWeight", &[yes("name"), yes("weight")]),
-    accept(
-        "envoy.config.route.v3.RetryPolicy",
-        &[
-            only("retry_on", "`connect-failure` and `refused-stream`: what never reached the application"),
-            yes("num_retries"),
-            only("retry_host_predicate", "previous_hosts: another endpoint is always preferred"),
-            harmless("host_selection_retry_max_attempts", "another endpoint is always preferred"),
-        ],
-    ),
-    accept(
-        "envoy.config.route.v3.RetryPolicy.RetryHostPredicate",
-        &[harmless("name", LABEL), only("typed_config", "previous_hosts")],
-    ),
-    accept("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", &[]),
     accept("envoy.config.route.v3.DirectResponseAction", &[yes("status"), yes("body")]),
     accept("envoy.config.route.v3.NonForwardingAction", &[]),
 ];

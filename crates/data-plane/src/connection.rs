@@ -1,5 +1,6 @@
 //! An accepted connection: which filter chain takes it, who is at its other end, and then that chain.
 
+use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -130,6 +131,7 @@ pub(crate) async fn serve(
         tls: accepted.tls,
         number: worker.next_number(),
         edges: Edges::default(),
+        tokens: OnceCell::new(),
     });
     let protocol = match &accepted.chain.filter {
         Filter::Tcp(_) => Protocol::Tcp,

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use meshwork_http1::ParseError;
 use meshwork_model::reason::Reason;
 
+use crate::http::filters::LocalReply;
+
 /// A failure of an exchange or a connection.
 #[derive(Debug)]
 pub(crate) struct ProxyError {
@@ -91,6 +93,9 @@ pub(crate) enum Kind {
     /// Policy refused.
     #[error("policy refused it ({})", .0.as_deref().unwrap_or("no rule allows it"))]
     Denied(Option<Arc<str>>),
+    /// A filter answers in the service's place.
+    #[error("a filter answered ({})", .0.reason.words().code)]
+    Answered(Box<LocalReply>),
     /// The connection was meant for an address that nobody is taken to.
     #[error("nobody is taken to {}: it is {}", .0.0, .0.1)]
     Destination(Box<(SocketAddr, &'static str)>),
@@ -167,6 +172,7 @@ impl ProxyError {
             | Kind::NoCluster(_)
             | Kind::NoEndpoint(_)
             | Kind::Denied(_)
+            | Kind::Answered(_)
             | Kind::Destination(_)
             | Kind::Overload(_) => Side::Local,
             Kind::Connect(_)
@@ -195,6 +201,7 @@ impl ProxyError {
             Kind::NoCluster(_) => Reason::NoCluster,
             Kind::NoEndpoint(_) => Reason::NoEndpoint,
             Kind::Denied(_) => Reason::Denied,
+            Kind::Answered(reply) => reply.reason,
             Kind::Destination(_) => Reason::Destination,
             Kind::Connect(_) | Kind::ConnectTimeout => Reason::ConnectFailed,
             Kind::Identity(_) => Reason::UpstreamIdentity,
@@ -210,6 +217,7 @@ impl ProxyError {
         match &self.kind {
             Kind::BadRequest(error) => error.status(),
             Kind::MovedPath(_) => 307,
+            Kind::Answered(reply) => reply.status,
             _ => self.reason().words().status,
         }
     }

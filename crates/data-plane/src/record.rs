@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use meshwork_model::flag::Flags;
 use meshwork_model::format::Point;
+use meshwork_model::head::RequestHead;
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
+use meshwork_model::metadata::Metadata;
 use meshwork_model::proxy::{Direction, ServiceName, Workload};
 use meshwork_model::reason::Reason;
 use meshwork_model::spiffe::SpiffeId;
@@ -31,6 +33,10 @@ pub(crate) struct Record {
     pub(crate) grpc_status: Option<u8>,
     /// Why the mesh decided it.
     pub(crate) reason: Option<Reason>,
+    /// What else happened to it.
+    pub(crate) flags: Flags,
+    /// What filters found out about it.
+    pub(crate) metadata: Option<Box<Metadata>>,
     /// Bytes of the request's body.
     pub(crate) bytes_in: u64,
     /// Bytes of the response's body.
@@ -90,6 +96,8 @@ impl Record {
             status: 0,
             grpc_status: None,
             reason: None,
+            flags: Flags::default(),
+            metadata: None,
             bytes_in: 0,
             bytes_out: 0,
             client: None,
@@ -108,6 +116,11 @@ impl Record {
             ended: None,
             clock: (worker.lane.enabled() || !chain.logs().is_empty()).then(SystemTime::now),
         }
+    }
+
+    /// What filters found out about the request, to be added to.
+    pub(crate) fn metadata(&mut self) -> &mut Metadata {
+        self.metadata.get_or_insert_default()
     }
 
     /// The route that takes the request, for the log.

@@ -3,6 +3,7 @@
 mod bodies;
 mod deadlines;
 mod exchange;
+mod filters;
 mod framing;
 mod http2_tests;
 mod listen;

@@ -11,6 +11,9 @@
 //! - [`mutation`], [`rewrite`], [`hash`]: what a route makes of heads, and of them a hash ([`xxhash`]).
 //! - [`problem`]: what is wrong with a piece of config, and where.
 //! - [`chain`]: which filter chain takes a connection.
+//! - [`fault`], [`limit`]: which fault a request gets, and whether there is a token for it.
+//! - [`jwt`]: whether a token's claims are good.
+//! - [`metadata`]: what filters found out about a request.
 //! - [`cidr`]: ranges of IP addresses.
 //! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
 //! - [`xxhash`]: the hash of consistent hashing.
@@ -22,12 +25,16 @@ pub mod address;
 pub mod balance;
 pub mod chain;
 pub mod cidr;
+pub mod fault;
 pub mod flag;
 pub mod format;
 pub mod fraction;
 pub mod hash;
 pub mod head;
+pub mod jwt;
+pub mod limit;
 pub mod mesh;
+pub mod metadata;
 pub mod mutation;
 pub mod outlier;
 pub mod policy;

@@ -9,6 +9,7 @@ mod endpoint;
 mod filter;
 mod health;
 mod http;
+mod jwt;
 mod listener;
 mod log;
 mod metadata;
@@ -26,7 +27,10 @@ pub use cluster::{
 pub use endpoint::{CheckTarget, Endpoint, Endpoints, Health, LoadPolicy, Locality, Place, Workload};
 pub use endpoint::{Endpoint, Endpoints, Workload};
 use domain::{DomainIndex, without_port};
-pub use filter::{HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind};
+pub use filter::{
+    AbortBy, DelayBy, Fault, FaultAbort, FaultDelay, HealthCheckFilter, HttpFilter, HttpFilterKind, HttpRbac,
+    LocalDescriptor, LocalRateLimit, RouteFilter, RouteFilterKind, TokenBucket,
+};
 pub use health::{
     CheckHeader, CheckIntervals, Enforced, FailurePercentage, GrpcCheck, HealthCheck, HealthCheckKind,
     HttpCheck, OutlierDetection, SuccessRate, TcpCheck,
@@ -35,6 +39,9 @@ pub use http::{
     ClientCert, Clients, Codec, EscapedSlashes, ForwardClientCert, HostNormalization, Http1, Http2,
     HttpConnection, HttpLimits, PathNormalization, RouteSource, Scheme, ServerHeader, StrippedPort,
     Underscores,
+};
+pub use jwt::{
+    JwtAuthentication, JwtKeys, JwtProvider, JwtRequirement, JwtRule, RemoteKeys, RouteJwt, TokenPlace,
 };
 pub use listener::{
     ChainMatch, ConnectionLimit, Direction, DownstreamTls, FilterChain, Gate, Listener, ListenerFilter,
@@ -47,7 +54,7 @@ pub use log::{
 };
 pub use metadata::{BALANCING, Criterion, Metadata, MetadataStruct, MetadataValue, TRANSPORT_MATCH};
 pub use names::{Answer, NameTable, ZONE};
-pub use policy::{Action, Permission, Principal, Rbac, Rule, StringMatch};
+pub use policy::{Action, MetadataMatch, Permission, Principal, Rbac, Rule, StringMatch, ValueMatch};
 pub use resilience::{
     AvoidedHosts, BackOff, GrpcTimeout, RateLimitedBackOff, ResetFormat, ResetHeader, Resilience, RetryOn,
     RetryPolicy, StreamDuration,

@@ -16,6 +16,13 @@ pub(crate) use envoy_types::pb::envoy::extensions::access_loggers::file::v3::{
 pub(crate) use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::{
     StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log,
 };
+pub(crate) use envoy_types::pb::envoy::extensions::common::ratelimit::v3 as ratelimit;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common_fault;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::buffer::v3 as buffer;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::health_check::v3 as health_check;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3 as local_ratelimit;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::{
     Rbac as HttpRbac, RbacPerRoute as HttpRbacPerRoute,
 };
@@ -41,9 +48,10 @@ pub(crate) use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstre
 pub(crate) use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 pub(crate) use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 pub(crate) use envoy_types::pb::envoy::r#type::v3 as fraction;
-pub(crate) use envoy_types::pb::envoy::r#type::v3::Int64Range;
-pub(crate) use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, Int64Range, fractional_percent};
-pub(crate) use envoy_types::pb::envoy::r#type::v3::{HashPolicy, hash_policy};
+pub(crate) use envoy_types::pb::envoy::r#type::v3::{
+    DoubleRange, FractionalPercent, HashPolicy, HttpStatus, Int32Range, Int64Range, TokenBucket,
+    fractional_percent, hash_policy,
+};
 pub(crate) use envoy_types::pb::google::protobuf::{
     Any, BoolValue, Duration, Struct, UInt32Value, UInt64Value, Value, value,
 };

@@ -20,7 +20,9 @@ use super::{
     Asks, Bound, Chain, ChainLog, ClientTls, ClusterConfig, EndpointSet, Filter, HttpChain, Limit, ListenerConfig, ListenerCounters, RuntimeConfig, ServerTls, Takeover,
 };
 use crate::http::filters::Filters;
+use crate::http::filters::{Filters, Kept};
 use crate::limits::{ACCESS_LOGS, DNS_HOSTS, HANDSHAKE, LISTENER_ADDRESSES};
+use crate::limits::{ACCESS_LOGS, DNS_HOSTS, LISTENER_ADDRESSES};
 use crate::listener::Sockets;
 use crate::record::NOTED;
 use crate::resolver::{Followed, Resolver};
@@ -52,6 +54,8 @@ pub(crate) struct Builder {
     /// Access logs that listeners ask for, by sink; once opened they stay.
     logs: Vec<(LogSink, telemetry::AccessLog)>,
     registry: Arc<Registry>,
+    /// What filters count.
+    kept: Kept,
     versions: BTreeMap<(Kind, String), String>,
     version: u64,
 }
@@ -95,6 +99,7 @@ impl Builder {
             reserved: HashMap::new(),
             logs: Vec::new(),
             registry,
+            kept: Kept::default(),
             versions: BTreeMap::new(),
             version: 0,
         }
@@ -492,10 +497,11 @@ impl Builder {
 
     fn build(&mut self) -> Arc<RuntimeConfig> {
         self.version += 1;
-        let (tables, clusters) = (&self.tables, &self.clusters);
+        self.kept.sweep();
+        let (tables, clusters, kept) = (&self.tables, &self.clusters, &mut self.kept);
         let (mut listeners, mut destinations) = (HashMap::new(), HashMap::new());
         for accepted in self.listeners.values_mut() {
-            if let Some(config) = accepted.build(tables, clusters) {
+            if let Some(config) = accepted.build(tables, clusters, kept) {
                 accepted.running = Some(Arc::new(config));
             }
             if !accepted.listener.bind_to_port {
@@ -526,11 +532,12 @@ impl Accepted {
         &self,
         tables: &BTreeMap<Arc<str>, Arc<RouteTable>>,
         clusters: &BTreeMap<Arc<str>, Arc<ClusterConfig>>,
+        kept: &mut Kept,
     ) -> Option<ListenerConfig> {
         let mut chains = Vec::new();
         for (at, chain) in self.listener.all_chains().enumerate() {
             let filter = match &chain.filter {
-                NetworkFilter::Http(http) => Filter::Http(http_chain(http, tables)?),
+                NetworkFilter::Http(http) => Filter::Http(http_chain(http, tables, kept)?),
                 NetworkFilter::Tcp(tcp) => Filter::Tcp(Arc::clone(tcp)),
             };
             let tls = chain.tls.as_ref().zip(self.tls[at].as_ref());
@@ -600,12 +607,16 @@ fn place(listener: &Listener, at: usize) -> String {
     if at < listener.chains.len() { format!("filter_chains[{at}]") } else { "default_filter_chain".into() }
 }
 
-fn http_chain(http: &Arc<HttpConnection>, tables: &BTreeMap<Arc<str>, Arc<RouteTable>>) -> Option<HttpChain> {
+fn http_chain(
+    http: &Arc<HttpConnection>,
+    tables: &BTreeMap<Arc<str>, Arc<RouteTable>>,
+    kept: &mut Kept,
+) -> Option<HttpChain> {
     let routes = match &http.routes {
         RouteSource::Inline(table) => Arc::clone(table),
         RouteSource::Named(name) => Arc::clone(tables.get(name)?),
     };
-    let filters = Filters::new(&http.filters);
+    let filters = Filters::new(&http.filters, &routes, kept);
     Some(HttpChain { config: Arc::clone(http), routes, filters })
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Exchange<'x> {
     timer: &'x mut Timer,
     record: Record,
     /// Filters that still have a word on the response.
-    passed: Option<Box<Passed<'x>>>,
+    passed: Option<Box<Passed>>,
 }
 
 /// Where an exchange takes place.
@@ -90,16 +90,25 @@ impl<'x> Exchange<'x> {
         }
 
         // Authenticate: the peer proved its identity in the handshake, or has none.
-        let facts = Facts { peer: peer.id.as_ref(), destination_port: peer.port, head: None };
 
         // Filter, as the route has it: fault, CORS, JWT, rules of authorization, external authorization, local and global
         // rate limits, header mutation, health check, buffer. What comes of it is the proof that forwarding asks for; it
         // borrows the request as judged.
         let plan = http.filters.plan(route);
+        let facts = if plan.is_empty() { Facts::default() } else { peer.facts() };
         let (authorized, length) = match plan.rules_alone() {
-            Some(rules) => (policy::authorize(rules, &facts, self.request)?, length),
+            Some(rules) => (policy::authorize(rules, &facts, &mut self.record, self.request)?, length),
             None => {
-                let scene = Scene { plan, facts, length, passed: &mut self.passed };
+                let scene = Scene {
+                    place: self.place,
+                    plan,
+                    route,
+                    facts,
+                    length,
+                    downstream: &mut self.downstream,
+                    record: &mut self.record,
+                    passed: &mut self.passed,
+                };
                 Box::pin(filters::ask(scene, self.request)).await?
             }
         };
@@ -122,7 +131,7 @@ impl<'x> Exchange<'x> {
             timer: self.timer,
             course: Course::begin(self.record.started, length, idle, sent),
             record: &mut self.record,
-            passed: &mut self.passed,
+            passed: self.passed.as_deref_mut(),
         };
         let (lease, answer) = call.forward(length).await?;
 
@@ -172,14 +181,14 @@ impl<'x> Exchange<'x> {
         answer: &meshwork_model::proxy::DirectResponse,
     ) -> Result<(), ProxyError> {
         let place = self.place;
-        let to = Asked { request: self.request, passed: self.passed.take() };
+        let to = Asked { request: self.request, passed: self.passed.as_deref_mut() };
         respond::directly(&mut self.downstream, self.response, to, place, answer, &mut self.record).await
     }
 
     /// Answers why the request was not carried, or breaks the response off where it has begun. Returns when that was.
     pub(crate) async fn fail(mut self, error: ProxyError) -> Instant {
         let place = self.place;
-        let to = Asked { request: self.request, passed: self.passed.take() };
+        let to = Asked { request: self.request, passed: self.passed.as_deref_mut() };
         respond::refuse(&mut self.downstream, self.response, to, place, &error, &mut self.record).await;
         self.record.end()
     }

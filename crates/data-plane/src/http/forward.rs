@@ -40,7 +40,7 @@ pub(super) struct Call<'c, 'x> {
     pub(super) timer: &'c mut Timer,
     pub(super) record: &'c mut Record,
     /// Filters that still have a word on the response.
-    pub(super) passed: &'c mut Option<Box<Passed<'x>>>,
+    pub(super) passed: Option<&'c mut Passed>,
     pub(super) course: Course,
 }
 
@@ -292,7 +292,7 @@ impl Call<'_, '_> {
         answer: Answer,
     ) -> Result<(), ProxyError> {
         let response = &mut *self.response;
-        if let Some(mut passed) = self.passed.take() {
+        if let Some(passed) = &mut self.passed {
             passed.answer(self.authorized.head(), response);
         }
         fields::prepare_response(response, config, self.authorized.head());

@@ -14,7 +14,7 @@ use super::body::{Frame, Length, Shape};
 use super::codec::{Downstream, Side};
 use super::exchange::Place;
 use super::fields;
-use super::filters::Passed;
+use super::filters::{LocalReply, Passed};
 use super::log::{passes, write};
 use crate::error::{Kind, ProxyError, words_for_people};
 use crate::facts::Seen;
@@ -26,7 +26,7 @@ pub(crate) struct Asked<'a> {
     /// The request.
     pub(crate) request: &'a RequestHead,
     /// The filters that it has passed.
-    pub(crate) passed: Option<Box<Passed<'a>>>,
+    pub(crate) passed: Option<&'a mut Passed>,
 }
 
 impl Asked<'_> {
@@ -81,7 +81,13 @@ pub(crate) async fn refuse(
         downstream.abort();
         return;
     }
-    let text = Bytes::from(words_for_people(reason));
+    let reply = if let Kind::Answered(reply) = &error.kind { Some(&**reply) } else { None };
+    let own = reply.and_then(|reply| reply.body.clone());
+    let text = match own {
+        Some(body) => body,
+        None if reply.is_some_and(|reply| reply.is_plain) => Bytes::new(),
+        None => Bytes::from(words_for_people(reason)),
+    };
     fields::local_answer(head, error.status(), reason);
     let mut body = match &error.kind {
         Kind::MovedPath(path) => {
@@ -90,11 +96,14 @@ pub(crate) async fn refuse(
         }
         _ => reworded(place, downstream.protocol(), to.request, head, text, record),
     };
-    if to.request.is_grpc() {
-        let grpc_status = reason.words().grpc_status;
+    if to.request.is_grpc() && reply.is_none_or(|reply| !reply.is_plain) {
+        let grpc_status = reply.map_or(reason.words().grpc_status, LocalReply::grpc_status);
         record.grpc_status = Some(grpc_status);
         fields::as_grpc_answer(head, grpc_status, &String::from_utf8_lossy(&body));
         body = Bytes::new();
+    }
+    if let Some(reply) = reply {
+        reply.finish(head);
     }
     to.prepare(head, &place.http.config);
     record.status = head.status;

@@ -152,7 +152,7 @@ async fn serve_h1(
         };
         let chain = &*seat.chain;
         let place = Place { worker: &seat.worker, peer, chain, http: http(chain) };
-        let exchange = Exchange::new(place, Downstream::H1(&mut connection), &mut heads, &mut timer);
+        let exchange = Exchange::new(place, Downstream::h1(&mut connection), &mut heads, &mut timer);
         since = match asked {
             Ok(length) => exchange.run(length).await,
             Err(error) => Box::pin(exchange.fail(error)).await,
@@ -268,7 +268,7 @@ async fn serve_stream(
     let mut heads = Heads { request, ..Heads::default() };
     let mut timer = Timer::default();
     let place = Place { worker: &worker, peer: &peer, chain: &chain, http: http(&chain) };
-    let exchange = Exchange::new(place, Downstream::H2(Box::new(stream)), &mut heads, &mut timer);
+    let exchange = Exchange::new(place, Downstream::h2(stream), &mut heads, &mut timer);
     match length {
         Ok(length) => exchange.run(length).await,
         Err(error) => exchange.fail(error).await,

@@ -154,7 +154,8 @@ fn route(
     Some(route)
 }
 
-fn route_match(
+/// Which requests.
+pub(super) fn route_match(
     message: Option<&pb::route::RouteMatch>,
     above: &Above,
     at: &Path<'_>,
@@ -222,6 +223,16 @@ fn segment_prefix(prefix: &str, at: &Path<'_>, problems: &mut Problems) -> Optio
         return problems.error(at, format!("`{prefix}` is no path without a slash at its end"), "");
     }
     Some(PathMatch::SegmentPrefix(prefix.into()))
+}
+
+/// Tests of header fields.
+pub(super) fn headers(
+    messages: &[pb::route::HeaderMatcher],
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Vec<HeaderMatch>> {
+    let each = messages.iter().enumerate();
+    each.map(|(index, message)| header(message, &at.index(index), problems)).collect()
 }
 
 /// A test of a header field.

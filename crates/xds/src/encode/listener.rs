@@ -168,7 +168,8 @@ impl Writer<'_> {
     fn http_filters(&self, filters: &[HttpFilter]) -> Vec<pb::hcm::HttpFilter> {
         let mut messages = Vec::new();
         for filter in filters {
-            let HttpFilterKind::Rbac(rbac) = &filter.kind;
+            // The control plane makes no others.
+            let HttpFilterKind::Rbac(rbac) = &filter.kind else { continue };
             let rules = rbac.rules.as_ref().map(|rules| self.rbac(rules));
             let config = pb::HttpRbac { rules, ..pb::HttpRbac::default() };
             let message = http_filter(filter.name.to_string(), pack(&config));

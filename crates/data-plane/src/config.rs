@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use meshwork_model::chain::{Arrival, ChainIndex};
 use meshwork_model::proxy::{
     self, ChainMatch, Cluster, ConnectionLimit, Direction, Discovery, DownstreamTls, HttpConnection,

@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use meshwork_model::flag::Flags;
 use meshwork_model::format::Point;
-use meshwork_model::head::RequestHead;
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
 use meshwork_model::metadata::Metadata;
 use meshwork_model::proxy::{Direction, ServiceName, Workload};
@@ -425,6 +424,14 @@ fn details(reason: Reason) -> &'static str {
         Reason::Timeout => "response_timeout",
         Reason::Denied => "rbac_access_denied_matched_policy[none]",
         Reason::Overload => "overload",
+        Reason::Unauthenticated => "jwt_authn_access_denied",
+        Reason::Fault => "fault_filter_abort",
+        Reason::RefusedExternally => "ext_authz_denied",
+        Reason::AuthorizationFailed => "ext_authz_error",
+        Reason::RateLimited => "request_rate_limited",
+        Reason::RateLimitFailed => "rate_limiter_error",
+        Reason::BodyTooLarge => "request_payload_too_large",
+        Reason::Unhealthy => "health_check_failed",
         Reason::Destination => "",
     }
 }

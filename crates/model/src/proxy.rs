@@ -24,9 +24,8 @@ pub use cluster::{
     Selector, ServiceName, SlowStart, Spread, Subsets, Thresholds, TransportMatch, UpstreamProtocol,
     UpstreamTls, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
 };
-pub use endpoint::{CheckTarget, Endpoint, Endpoints, Health, LoadPolicy, Locality, Place, Workload};
-pub use endpoint::{Endpoint, Endpoints, Workload};
 use domain::{DomainIndex, without_port};
+pub use endpoint::{CheckTarget, Endpoint, Endpoints, Health, LoadPolicy, Locality, Place, Workload};
 pub use filter::{
     AbortBy, DelayBy, Fault, FaultAbort, FaultDelay, HealthCheckFilter, HttpFilter, HttpFilterKind, HttpRbac,
     LocalDescriptor, LocalRateLimit, RouteFilter, RouteFilterKind, TokenBucket,

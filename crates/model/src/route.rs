@@ -34,7 +34,7 @@ pub fn select<'t>(table: &'t RouteTable, head: &RequestHead, asked: Asked) -> Op
     {
         return Some(&secure.route);
     }
-    let path = Path { bare: head.path(), is_connect: head.method() == b"CONNECT" };
+    let path = Path::of(head);
     host.routes.iter().find(|route| matches(&route.matches, head, path, asked))
 }
 
@@ -75,6 +75,17 @@ struct Path<'h> {
     /// Without query.
     bare: &'h [u8],
     is_connect: bool,
+}
+
+impl<'h> Path<'h> {
+    fn of(head: &'h RequestHead) -> Self {
+        Self { bare: head.path(), is_connect: head.method() == b"CONNECT" }
+    }
+}
+
+/// Whether a request passes a test that stands alone, outside a table.
+pub fn takes(test: &RouteMatch, head: &RequestHead, asked: Asked) -> bool {
+    matches(test, head, Path::of(head), asked)
 }
 
 /// Whether a request passes all tests of a route. The cheap tests come first.

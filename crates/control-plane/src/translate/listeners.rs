@@ -9,7 +9,9 @@ use meshwork_model::mesh::{
     Capture, EntryPort, EntryProtocol, Inbound, MtlsMode, OutsidePolicy, Protocol, Workload,
 };
 use meshwork_model::proxy::{
-    ChainMatch, ClientCert, Direction, DownstreamTls, EscapedSlashes, FilterChain, ForwardClientCert, Gate, Http1, HttpConnection, HttpFilter, Listener, NetworkFilter, PathNormalization, RouteSource, TcpProxy, Transport,
+    ChainMatch, ClientCert, Direction, DownstreamTls, EscapedSlashes, FilterChain, ForwardClientCert, Gate,
+    Http1, HttpConnection, HttpFilter, Listener, NetworkFilter, PathNormalization, RouteSource, TcpProxy,
+    Transport,
 };
 
 use super::captured::Direct;

@@ -209,7 +209,7 @@ fn judge(feature: &str, account: &str, request: Option<(&str, &str)>) -> bool {
         head.set_path_and_query(path.as_bytes());
         head
     });
-    let facts = Facts { peer: Some(&peer), destination_port: 41000, head: head.as_ref() };
+    let facts = Facts { peer: Some(&peer), destination_port: 41000, head: head.as_ref(), ..Facts::default() };
     matches!(authorize(policies.iter().map(|rbac| &**rbac), &facts), Verdict::Allowed(_))
 }
 

@@ -10,19 +10,20 @@ use meshwork_identity::{ClientCertificate, IdentitySource};
 use meshwork_model::chain::ChainIndex;
 use meshwork_model::format::Template;
 use meshwork_model::proxy::{
-    AccessLog, Cluster, ConnectionLimit, Discovery, Dns, DnsHost, DownstreamTls, Endpoints, FilterChain, Gate, HttpConnection, Kind, Listener, LogSink, NameTable, Network, NetworkFilter, Rbac, Resource, RouteAction, RouteSource, RouteTable, ServiceName, SocketOptions, Transport, UpstreamTls,
+    AccessLog, Cluster, ConnectionLimit, Discovery, Dns, DownstreamTls, Endpoints, FilterChain, Gate,
+    HttpConnection, Kind, Listener, LogSink, NameTable, Network, NetworkFilter, Rbac, Resource, RouteAction,
+    RouteSource, RouteTable, ServiceName, SocketOptions, UpstreamTls,
 };
 use meshwork_telemetry::{self as telemetry, Registry, Sink};
 use meshwork_xds::{Rejection, Update};
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{
-    Asks, Bound, Chain, ChainLog, ClientTls, ClusterConfig, EndpointSet, Filter, HttpChain, Limit, ListenerConfig, ListenerCounters, RuntimeConfig, ServerTls, Takeover,
+    Asks, Bound, Chain, ChainLog, ClientTls, ClusterConfig, Filter, HttpChain, Limit, ListenerConfig,
+    ListenerCounters, RuntimeConfig, ServerTls, Takeover,
 };
-use crate::http::filters::Filters;
 use crate::http::filters::{Filters, Kept};
 use crate::limits::{ACCESS_LOGS, DNS_HOSTS, HANDSHAKE, LISTENER_ADDRESSES};
-use crate::limits::{ACCESS_LOGS, DNS_HOSTS, LISTENER_ADDRESSES};
 use crate::listener::Sockets;
 use crate::record::NOTED;
 use crate::resolver::{Followed, Resolver};

@@ -81,10 +81,11 @@ impl<'x> Exchange<'x> {
         // Prepare: the path in the one form that is judged and forwarded; the proxy's own fields; claims about
         // identity that nobody proved are gone. From here on the request does not change.
         self.prepare()?;
-        let Place { peer, http, .. } = self.place;
+        let Place { worker, peer, http, .. } = self.place;
 
         // Route: which rule takes it. That none does is said only to those who may know.
-        let route = route::select(&http.routes, self.request);
+        let random = worker.random();
+        let route = route::select(&http.routes, self.request, asked(peer, random));
         if self.downstream.upgrade().is_some() || self.request.method() == b"CONNECT" {
             self.judge_upgrade(route.is_some())?;
         }
@@ -119,7 +120,7 @@ impl<'x> Exchange<'x> {
         let action = match &route.action {
             RouteAction::Forward(action) => action,
             RouteAction::Direct(answer) => return Box::pin(self.answer_directly(answer)).await,
-            RouteAction::Local => return Err(ProxyError::fatal(Kind::NoRoute)),
+            RouteAction::Redirect(_) | RouteAction::Local => return Err(ProxyError::fatal(Kind::NoRoute)),
         };
         let (idle, sent) = (http.config.stream_idle_timeout, self.downstream.written());
         let mut call = Call {
@@ -192,6 +193,13 @@ impl<'x> Exchange<'x> {
         respond::refuse(&mut self.downstream, self.response, to, place, &error, &mut self.record).await;
         self.record.end()
     }
+}
+
+/// What of a request decides its route and is in none of its bytes.
+fn asked(peer: &Peer, random: u64) -> route::Asked {
+    // One that is not verified ends the handshake.
+    let shows_certificate = !peer.certificates().is_empty();
+    route::Asked { random, shows_certificate, is_verified: shows_certificate }
 }
 
 impl Drop for Exchange<'_> {

@@ -149,7 +149,10 @@ impl Filters {
 /// Each route of a table, with what it and what stands above it say of filters, the most specific first.
 fn words(table: &RouteTable) -> impl Iterator<Item = (&Route, [&[RouteFilter]; 3])> {
     let none: &[RouteFilter] = &[];
-    table.hosts.iter().flat_map(move |host| host.routes.iter().map(move |route| (route, [none, none, none])))
+    table
+        .hosts()
+        .iter()
+        .flat_map(move |host| host.routes.iter().map(move |route| (route, [none, none, none])))
 }
 
 // === impl Plan ===

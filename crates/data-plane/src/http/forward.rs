@@ -111,7 +111,7 @@ impl Call<'_, '_> {
     /// The last try's.
     pub(super) async fn forward(&mut self, length: Length) -> Result<(Lease, Answer), ProxyError> {
         let worker = self.place.worker;
-        let name = &route::select_cluster(self.action, worker.random()).name;
+        let name = &route::select_cluster(self.action, worker.random()).1.name;
         let unknown = || ProxyError::fatal(Kind::NoCluster(name.clone()));
         let cluster = worker.cluster(name).ok_or_else(unknown)?;
         self.record.note_cluster(&cluster);
@@ -137,7 +137,7 @@ impl Call<'_, '_> {
         let wanted = Wanted {
             avoid,
             again: u32::MAX,
-            is_h2: matches!(self.downstream, Downstream::H2(_)),
+            is_h2: self.downstream.is_h2(),
             random: worker.random(),
             ..Wanted::default()
         };

@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::limits::HEAD_READ;
 use meshwork_identity::{CertificateAuthority, IdentitySource};
 use meshwork_model::proxy::{
-    BackOff, Balancing, ChainMatch, Cluster, Direction, Discovery, Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, Http1, HttpConnection, Listener, NetworkFilter, PathMatch, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy, UpstreamProtocol, VirtualHost, WeightedCluster,
+    BackOff, Cluster, Direction, Discovery, Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward,
+    Http1, HttpConnection, Listener, NetworkFilter, PathMatch, Resilience, Resource, RetryPolicy, Route,
+    RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy, VirtualHost, WeightedCluster,
 };
 use meshwork_model::spiffe::SpiffeId;
 

@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use fastrand::Rng;
-use meshwork_model::proxy::{Balancing, Direction, Endpoints, HttpConnection, RouteTable, UpstreamProtocol};
-use meshwork_model::proxy::{ChainMatch, Direction, Endpoints, HttpConnection, RouteTable};
+use meshwork_model::proxy::{Direction, Endpoints, HttpConnection, RouteTable};
 
 use super::*;
 use crate::node::Dialect;

@@ -131,7 +131,8 @@ fn route(
     problems: &mut Problems,
 ) -> Option<Route> {
     use pb::route::route::Action;
-    let matches = route_match(message.r#match.as_ref(), above, &at.field("match"), problems);
+    let matches =
+        route_match(message.r#match.as_ref(), above.ignores_parameters(), &at.field("match"), problems);
     let terms = above.terms(message, at, problems);
     let action = match &message.action {
         Some(Action::Route(action)) => {
@@ -154,10 +155,10 @@ fn route(
     Some(route)
 }
 
-/// Which requests.
+/// Which requests; `ignores_parameters` says whether what follows a `;` in a path counts for nothing.
 pub(super) fn route_match(
     message: Option<&pb::route::RouteMatch>,
-    above: &Above,
+    ignores_parameters: bool,
     at: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<RouteMatch> {
@@ -187,7 +188,7 @@ pub(super) fn route_match(
     let tls = message.tls_context.as_ref();
     Some(RouteMatch {
         any_case: message.case_sensitive.is_some_and(|counts| !counts.value),
-        ignores_parameters: above.ignores_parameters(),
+        ignores_parameters,
         query: query(&message.query_parameters, &at.field("query_parameters"), problems)?,
         only_grpc: message.grpc.is_some(),
         fraction,

@@ -5,7 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    AccessLog, Action, Balancing, ChainMatch, ClientCert, Cluster, DirectResponse, Direction, Discovery, Dns, DnsHost, Domain, DownstreamTls, Endpoint, Endpoints, EscapedSlashes, FilterChain, Forward, ForwardClientCert, Gate, HeaderMatch, HeaderTest, Http1, HttpConnection, HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServerHeader, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
+    Action, Balancing, ChainMatch, ClientCert, Cluster, DirectResponse, Direction, Discovery, Dns, DnsHost,
+    Domain, DownstreamTls, Endpoint, Endpoints, EscapedSlashes, FilterChain, Forward, ForwardClientCert,
+    Gate, HeaderMatch, HeaderTest, Http1, HttpConnection, HttpFilter, Listener, NameTable, Network,
+    NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resilience, Resource,
+    RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServerHeader, ServiceName,
+    StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost,
+    WeightedCluster, Workload,
 };
 use meshwork_model::spiffe::SpiffeId;
 

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use meshwork_model::cidr::Cidr;
 use meshwork_model::proxy::{
-    AccessLog, ChainMatch, ClientCert, Codec, Direction, EscapedSlashes, FilterChain, ForwardClientCert, Gate, Http1, HttpConnection, HttpFilter, HttpFilterKind, Listener, ListenerFilter, ListenerFilterKind, NetworkFilter, ProxyProtocol, Rbac, RouteSource, ServerHeader, SourceType, TcpCluster, TcpProxy, TlsInspector, Transport,
+    ChainMatch, ClientCert, Codec, Direction, EscapedSlashes, FilterChain, ForwardClientCert, Gate, Http1,
+    HttpConnection, HttpFilter, HttpFilterKind, Listener, ListenerFilter, ListenerFilterKind, NetworkFilter,
+    ProxyProtocol, RouteSource, ServerHeader, SourceType, TcpCluster, TcpProxy, TlsInspector, Transport,
 };
 
 use super::{Writer, address, ads, boolean, duration, pack};

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use meshwork_model::proxy::EscapedSlashes;
 use meshwork_model::proxy::{
-    Balancing, ChainMatch, Cluster, Discovery, DnsHost, Domain, Endpoints, FilterChain, Gate, HeaderTest, HttpFilter, Network, NetworkFilter, PathMatch, PathNormalization, Rbac, Resource, Route, RouteAction, RouteSource, RouteTable, StringMatch,
+    Balancing, ChainMatch, Cluster, Discovery, DnsHost, Domain, Endpoints, FilterChain, Gate, HeaderTest,
+    HttpFilter, Network, NetworkFilter, PathMatch, PathNormalization, Rbac, Resource, Route, RouteAction,
+    RouteSource, RouteTable, StringMatch,
 };
 
 pub(super) fn resources(resources: &[Resource]) -> String {

@@ -100,14 +100,9 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             harmless("runtime_key", "there is no runtime layer that could say otherwise"),
         ],
     ),
-    accept("envoy.type.v3.FractionalPercent", &[yes("numerator"), yes("denominator")]),
     accept(
         "envoy.config.core.v3.HeaderValueOption",
         &[yes("header"), yes("append"), yes("append_action"), yes("keep_empty_value")],
-    ),
-    accept(
-        "envoy.config.core.v3.HeaderValue",
-        &[only("key", "no pseudo-header, nor one that frames"), yes("value")],
     ),
     accept("envoy.type.matcher.v3.RegexMatchAndSubstitute", &[yes("pattern"), yes("substitution")]),
     accept(

@@ -171,7 +171,8 @@ impl World {
     }
 
     fn answers(&mut self, at: SocketAddr, status: u16, body: &str) {
-        let what = format!("{} answers {status} {body} on {at}", if self.is_ours { "meshwork" } else { "envoy" });
+        let what =
+            format!("{} answers {status} {body} on {at}", if self.is_ours { "meshwork" } else { "envoy" });
         let (program, control) = (&mut self.program, &mut self.control);
         e2e::eventually(&what, || {
             assert!(program.alive() && control.alive(), "{} {}", program.output(), control.output());
@@ -223,8 +224,10 @@ fn drive(program: &str, api: &str) {
 
 /// A listener that nobody can read comes beside a good one.
 fn bad_beside_good(world: &mut World, second: SocketAddr, third: SocketAddr) {
-    let mut bad = listener("second", second, &[direct(200)]);
-    bad["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"] = json!([]);
+    let mut table = routes("inline", ("direct_response", json!({ "status": 200 })));
+    // No path without a slash at its end.
+    table["virtual_hosts"][0]["routes"][0]["match"] = json!({ "path_separated_prefix": "/x/" });
+    let bad = listener("second", second, &[manager(("route_config", table))]);
     world.set("lds", "second", Some(bad));
     world.set("lds", "third", Some(listener("third", third, &[direct(202)])));
     world.publish();

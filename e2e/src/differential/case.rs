@@ -64,6 +64,9 @@ pub(super) struct Case {
     pub(super) refused: Option<Refused>,
     #[serde(default)]
     pub(super) own_process: bool,
+    /// We may still refuse it; it is judged as soon as we do not.
+    #[serde(default)]
+    pub(super) awaited: bool,
     #[serde(default)]
     pub(super) covers: Vec<String>,
 }
@@ -126,7 +129,7 @@ impl Case {
     pub(super) fn differs_from_envoy(&self) -> bool {
         let refuses_alone = self.refused.as_ref().is_some_and(|r| r.meshwork.is_some() != r.envoy.is_some());
         let told_apart = self.requests.iter().any(Step::tells_apart);
-        refuses_alone || told_apart || self.only.is_some() || !self.differs.is_empty()
+        refuses_alone || told_apart || self.only.is_some() || self.differs.iter().any(|d| !d.sometimes)
     }
 
     /// Whether the case runs on this program.

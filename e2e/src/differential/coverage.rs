@@ -50,7 +50,8 @@ fn honoured() -> BTreeSet<String> {
 fn renew(path: &std::path::Path, covered: &BTreeSet<String>) {
     let text = std::fs::read_to_string(path).expect("uncovered.txt");
     let old: BTreeMap<&str, &str> = text.lines().filter_map(listed).collect();
-    let mut renewed: String = text.lines().filter(|line| line.starts_with('#')).fold(String::new(), |t, l| t + l + "\n");
+    let mut renewed: String =
+        text.lines().filter(|line| line.starts_with('#')).fold(String::new(), |t, l| t + l + "\n");
     for row in honoured().difference(covered) {
         let reason = old.get(row.as_str()).copied().unwrap_or("no case yet");
         renewed.push_str(&format!("{row}: {reason}\n"));

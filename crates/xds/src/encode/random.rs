@@ -229,7 +229,7 @@ impl Random {
             limits: HttpLimits::default(),
             idle_timeout: self.maybe(Self::time),
             stream_idle_timeout: self.maybe(Self::time),
-            request_timeout: self.maybe(Self::time),
+            max_stream_duration: None,
             request_headers_timeout: self.maybe(Self::time),
             delayed_close_timeout: None,
             local_replies: LocalReplies::default(),

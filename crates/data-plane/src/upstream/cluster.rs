@@ -176,10 +176,20 @@ impl WorkerCluster {
         let config = self.config.borrow();
         let mut balance = self.balance.borrow_mut();
         balance.refresh(&config);
-        let avoided = wanted
-            .avoid
-            .and_then(|avoid| balance.endpoints.iter().position(|endpoint| avoid(&endpoint.host)));
-        let index = balance::pick(config.cluster.balancing, &mut balance.state, avoided, wanted.random)?;
+        let Balance { set, state, .. } = &mut *balance;
+        let avoid = |at: usize| match (wanted.avoid, set.hosts.get(at)) {
+            (Some(avoid), Some(host)) => avoid(host),
+            _ => false,
+        };
+        let avoid: Option<&dyn Fn(usize) -> bool> = if wanted.avoid.is_some() { Some(&avoid) } else { None };
+        let context = balance::Context {
+            hash: wanted.hash,
+            subset: wanted.subset,
+            avoid,
+            again: wanted.again,
+            random: wanted.random,
+        };
+        let index = balance::pick(&set.plan, state, &context)?;
         let endpoint = Rc::clone(balance.endpoints.get(index)?);
         endpoint.active.set(endpoint.active.get() + 1);
         balance.state.active[index] = endpoint.active.get();
@@ -241,6 +251,7 @@ impl Balance {
         for (index, endpoint) in self.endpoints.iter().enumerate() {
             endpoint.index.set(Some(index));
         }
+        self.state.take_over(&set.plan);
         self.state.active = self.endpoints.iter().map(|e| e.active.get()).collect();
         self.set = set;
     }

@@ -18,9 +18,7 @@ use self::edf::Edf;
 use self::load::{Availability, Load};
 use self::subset::Index;
 use self::table::Table;
-use crate::proxy::{
-    Balancing, Criterion, Endpoint, Fallback, Health, LeastRequest, LoadPolicy, Spread,
-};
+use crate::proxy::{Balancing, Criterion, Endpoint, Fallback, Health, LeastRequest, LoadPolicy, Spread};
 
 /// An endpoint as balancing sees it.
 #[derive(Clone, Copy, Debug)]
@@ -339,8 +337,12 @@ fn index(at: usize) -> u32 {
 impl Group {
     /// Whoever may be picked, best first.
     fn others(&self) -> impl Iterator<Item = usize> {
-        let of = |level: &Level| if level.is_panicking { level.all.members.clone() } else {
-            [&level.healthy.members[..], &level.degraded.members[..]].concat()
+        let of = |level: &Level| {
+            if level.is_panicking {
+                level.all.members.clone()
+            } else {
+                [&level.healthy.members[..], &level.degraded.members[..]].concat()
+            }
         };
         self.levels.iter().flat_map(of).map(|member| member as usize)
     }
@@ -477,7 +479,8 @@ impl Builder<'_> {
     fn scaled(&self, weight: u32, mine: &[u32]) -> u32 {
         let Some(first) = mine.first().map(|at| &self.member(*at).endpoint.place) else { return weight };
         let whole = self.members.iter().filter(|member| {
-            member.endpoint.place.priority == first.priority && member.endpoint.place.locality == first.locality
+            member.endpoint.place.priority == first.priority
+                && member.endpoint.place.locality == first.locality
         });
         let part = f64::from(weight) * mine.len() as f64 / whole.count().max(1) as f64;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a u32")]
@@ -489,8 +492,7 @@ impl Builder<'_> {
         let (mut sources, mut weights) = (Vec::new(), Vec::new());
         for (weight, all) in self.by_locality(members) {
             let counted = all.iter().filter(|at| !self.member(**at).is_excluded).count();
-            let fit: Vec<_> =
-                all.iter().copied().filter(|at| self.member(*at).health == health).collect();
+            let fit: Vec<_> = all.iter().copied().filter(|at| self.member(*at).health == health).collect();
             if counted == 0 || fit.is_empty() || weight == 0 {
                 continue;
             }
@@ -520,9 +522,9 @@ impl Builder<'_> {
             shares.extend(members.iter().map(|at| (*at, weight(*at) * part / sum)));
         };
         let localities = if by_locality { self.by_locality(all) } else { Vec::new() };
-        let has_weights = localities.iter().any(|(_, members)| {
-            members.iter().any(|at| self.member(*at).endpoint.place.weight.is_some())
-        });
+        let has_weights = localities
+            .iter()
+            .any(|(_, members)| members.iter().any(|at| self.member(*at).endpoint.place.weight.is_some()));
         if has_weights {
             let sum: u64 = localities.iter().map(|(weight, _)| u64::from(*weight)).sum();
             for (weight, members) in localities.iter().filter(|(weight, _)| *weight > 0) {

@@ -46,8 +46,7 @@ impl Table {
         let picked = match &self.places {
             Places::Ring(ring) => on_ring(ring, hash, attempt)?,
             Places::Maglev(table) => {
-                let turned =
-                    if attempt > 0 { hash ^ (u64::MAX - u64::from(attempt) + 1) } else { hash };
+                let turned = if attempt > 0 { hash ^ (u64::MAX - u64::from(attempt) + 1) } else { hash };
                 *table.get(usize::try_from(turned.checked_rem(table.len() as u64)?).ok()?)?
             }
         };
@@ -73,7 +72,11 @@ fn key(keys: HashKeys, member: &Member<'_>) -> Arc<str> {
     if let Some(said) = said.and_then(|value| value.text()).filter(|said| !said.is_empty()) {
         return said.into();
     }
-    if keys.by_hostname { Arc::clone(&member.endpoint.hostname) } else { member.endpoint.address.to_string().into() }
+    if keys.by_hostname {
+        Arc::clone(&member.endpoint.hostname)
+    } else {
+        member.endpoint.address.to_string().into()
+    }
 }
 
 /// Source: Envoy ring hash: `<key>_<number>` hashed, as many numbers as the share asks for.

@@ -98,11 +98,11 @@ fn priorities_localities_and_panic() {
     let calm = Spread { panic_threshold: 0, ..Spread::default() };
     check(&calm, &[sick(at(1)), sick(at(2)), at(3)], &[(2, 4000)]);
     let local = Spread { by_locality: true, ..Spread::default() };
-    check(&local, &[placed(1, 0, "a", 1), placed(2, 0, "b", 3), placed(3, 0, "b", 3)], &[
-        (0, 1000),
-        (1, 1500),
-        (2, 1500),
-    ]);
+    check(
+        &local,
+        &[placed(1, 0, "a", 1), placed(2, 0, "b", 3), placed(3, 0, "b", 3)],
+        &[(0, 1000), (1, 1500), (2, 1500)],
+    );
 }
 
 #[test]
@@ -152,10 +152,8 @@ fn subsets_are_found_and_fall_back() {
     let all =
         [labelled(1, &[("version", "1")]), labelled(2, &[("version", "2"), ("zone", "a")]), labelled(3, &[])];
     let check = |spread: &Spread, wanted: &[(&str, &str)], expected: &[usize]| {
-        let wanted: Vec<Criterion> = wanted
-            .iter()
-            .map(|(key, value)| ((*key).into(), MetadataValue::Text((*value).into())))
-            .collect();
+        let wanted: Vec<Criterion> =
+            wanted.iter().map(|(key, value)| ((*key).into(), MetadataValue::Text((*value).into()))).collect();
         let plan = plan(Balancing::ROUND_ROBIN, spread, &all);
         let mut worker = Worker::default();
         let mut picked: Vec<_> = (0..12)

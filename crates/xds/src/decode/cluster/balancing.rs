@@ -44,7 +44,8 @@ fn by_enum(
 ) -> Option<Balancing> {
     let policy = LbPolicy::try_from(cluster.lb_policy);
     let path = at.field("lb_policy");
-    let hashing = cluster.common_lb_config.as_ref().and_then(|common| common.consistent_hashing_lb_config.as_ref());
+    let hashing =
+        cluster.common_lb_config.as_ref().and_then(|common| common.consistent_hashing_lb_config.as_ref());
     match (policy, &cluster.lb_config) {
         // Nothing is picked.
         (Ok(LbPolicy::ClusterProvided), _) if is_original => Some(Balancing::ROUND_ROBIN),
@@ -63,7 +64,8 @@ fn by_enum(
             let Some(LbConfig::RingHashLbConfig(config)) = config else {
                 return Some(Balancing::RingHash(RingHash { keys, ..RingHash::default() }));
             };
-            let is_murmur = config.hash_function == message::ring_hash_lb_config::HashFunction::MurmurHash2 as i32;
+            let is_murmur =
+                config.hash_function == message::ring_hash_lb_config::HashFunction::MurmurHash2 as i32;
             let (least, most) = (config.minimum_ring_size, config.maximum_ring_size);
             ring_hash(least, most, is_murmur, keys, &at.field("ring_hash_lb_config"), problems)
         }
@@ -101,8 +103,10 @@ fn spread(
         Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zones)) => zones.fail_traffic_on_panic,
         _ => false,
     };
-    let by_locality =
-        matches!(common.locality_config_specifier, Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)));
+    let by_locality = matches!(
+        common.locality_config_specifier,
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
+    );
     Some(Spread {
         panic_threshold,
         fails_in_panic,
@@ -186,11 +190,7 @@ fn maglev(
     Some(Balancing::Maglev(Maglev { size, keys }))
 }
 
-fn subsets(
-    config: &message::LbSubsetConfig,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<Subsets> {
+fn subsets(config: &message::LbSubsetConfig, at: &Path<'_>, problems: &mut Problems) -> Option<Subsets> {
     use message::lb_subset_config::{LbSubsetFallbackPolicy, LbSubsetMetadataFallbackPolicy};
     if config.metadata_fallback_policy != LbSubsetMetadataFallbackPolicy::MetadataNoFallback as i32 {
         let path = at.field("metadata_fallback_policy");
@@ -300,7 +300,8 @@ fn typed_policy(
     if let Some(config) = unpack::<typed::least_request::v3::LeastRequest>(any) {
         locality(spread, config.locality_lb_config.as_ref());
         let full = typed::least_request::v3::least_request::SelectionMethod::FullScan as i32;
-        let balancing = least_request(config.choice_count, config.active_request_bias.as_ref(), &at, problems)?;
+        let balancing =
+            least_request(config.choice_count, config.active_request_bias.as_ref(), &at, problems)?;
         let Balancing::LeastRequest(options) = balancing else { return None };
         let is_full_scan = config.selection_method == full;
         return Some(Balancing::LeastRequest(LeastRequest { is_full_scan, ..options }));

@@ -1,8 +1,6 @@
 //! What is spoken on a cluster's connections, how long they live, and how many there may be.
 
-use meshwork_model::proxy::{
-    Breakers, Connections, Keepalive, RetryBudget, Thresholds, UpstreamProtocol,
-};
+use meshwork_model::proxy::{Breakers, Connections, Keepalive, RetryBudget, Thresholds, UpstreamProtocol};
 
 use super::HTTP_OPTIONS;
 use crate::decode::{duration, unpack};
@@ -52,8 +50,7 @@ fn by_deprecated(
     problems: &mut Problems,
 ) -> Option<UpstreamProtocol> {
     use pb::cluster::cluster::ClusterProtocolSelection;
-    let is_downstream =
-        message.protocol_selection == ClusterProtocolSelection::UseDownstreamProtocol as i32;
+    let is_downstream = message.protocol_selection == ClusterProtocolSelection::UseDownstreamProtocol as i32;
     match (is_downstream, &message.http_protocol_options, &message.http2_protocol_options) {
         (false, Some(_), Some(_)) => {
             let path = at.field("http2_protocol_options");
@@ -124,7 +121,8 @@ pub(super) fn breakers(
             Ok(RoutingPriority::Default) | Err(_) => breakers.normal = limits,
         }
     }
-    let first = message.per_host_thresholds.iter().find(|one| one.priority == RoutingPriority::Default as i32);
+    let first =
+        message.per_host_thresholds.iter().find(|one| one.priority == RoutingPriority::Default as i32);
     breakers.host_connections = first.and_then(|one| one.max_connections).map(|most| most.value);
     Some(breakers)
 }

@@ -106,10 +106,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             yes("min_retry_concurrency"),
         ],
     ),
-    accept(
-        "envoy.config.core.v3.TypedExtensionConfig",
-        &[harmless("name", LABEL), yes("typed_config")],
-    ),
+    accept("envoy.config.core.v3.TypedExtensionConfig", &[harmless("name", LABEL), yes("typed_config")]),
     accept("envoy.type.v3.Percent", &[yes("value")]),
     accept(
         "envoy.config.core.v3.RuntimeDouble",
@@ -120,10 +117,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig",
         &[yes("choice_count"), yes("active_request_bias"), no("slow_start_config", SLOW_START)],
     ),
-    accept(
-        "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig",
-        &[no("slow_start_config", SLOW_START)],
-    ),
+    accept("envoy.config.cluster.v3.Cluster.RoundRobinLbConfig", &[no("slow_start_config", SLOW_START)]),
     accept(
         "envoy.config.cluster.v3.Cluster.RingHashLbConfig",
         &[yes("minimum_ring_size"), yes("hash_function"), yes("maximum_ring_size")],
@@ -170,12 +164,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     ),
     accept(
         "envoy.config.cluster.v3.Cluster.LbSubsetConfig.LbSubsetSelector",
-        &[
-            yes("keys"),
-            yes("single_host_per_subset"),
-            yes("fallback_policy"),
-            yes("fallback_keys_subset"),
-        ],
+        &[yes("keys"), yes("single_host_per_subset"), yes("fallback_policy"), yes("fallback_keys_subset")],
     ),
     accept("envoy.config.cluster.v3.LoadBalancingPolicy", &[yes("policies")]),
     accept("envoy.config.cluster.v3.LoadBalancingPolicy.Policy", &[yes("typed_extension_config")]),
@@ -225,7 +214,10 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             yes("fail_traffic_on_panic"),
         ],
     ),
-    accept("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig", &[]),
+    accept(
+        "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig",
+        &[],
+    ),
     accept(
         "envoy.extensions.load_balancing_policies.common.v3.ConsistentHashingLbConfig",
         &[yes("use_hostname_for_hashing"), yes("hash_balance_factor")],

@@ -114,6 +114,12 @@ pub(crate) enum Kind {
     /// The upstream was too slow.
     #[error("the upstream did not answer in time")]
     Timeout,
+    /// As much as config allows is under way to the cluster.
+    #[error("the circuit breaker of {0} is open")]
+    Overflow(&'static str),
+    /// Config sheds the request.
+    #[error("config sheds a part of the requests")]
+    Shed,
     /// A limit of this proxy.
     #[error("a limit is reached: {0}")]
     Overload(&'static str),
@@ -170,6 +176,8 @@ impl ProxyError {
             | Kind::Denied(_)
             | Kind::Answered(_)
             | Kind::Destination(_)
+            | Kind::Overflow(_)
+            | Kind::Shed
             | Kind::Overload(_) => Side::Local,
             Kind::Connect(_)
             | Kind::ConnectTimeout
@@ -203,6 +211,8 @@ impl ProxyError {
             Kind::UpstreamBroken(_) => Reason::UpstreamReset,
             Kind::BadResponse(_) => Reason::BadResponse,
             Kind::Timeout => Reason::Timeout,
+            Kind::Overflow(_) => Reason::UpstreamOverflow,
+            Kind::Shed => Reason::Shed,
             Kind::Overload(_) => Reason::Overload,
         }
     }

@@ -422,6 +422,8 @@ fn details(reason: Reason) -> &'static str {
         Reason::BadResponse => "upstream_reset_before_response_started{protocol_error}",
         Reason::Timeout => "response_timeout",
         Reason::Denied => "rbac_access_denied_matched_policy[none]",
+        Reason::UpstreamOverflow => "upstream_reset_before_response_started{overflow}",
+        Reason::Shed => "drop_overload",
         Reason::Overload => "overload",
         Reason::Unauthenticated => "jwt_authn_access_denied",
         Reason::Fault => "fault_filter_abort",

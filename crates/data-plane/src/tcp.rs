@@ -28,7 +28,7 @@ use crate::policy::Admitted;
 use crate::record::{OpenConnection, Record};
 use crate::timer::Timer;
 use crate::transport::Transport;
-use crate::upstream::{Host, Picked, Wanted, connect};
+use crate::upstream::{Host, Limited, Picked, Wanted, connect};
 
 /// A relayed connection; recorded once, when it is dropped.
 struct Relay<'r> {
@@ -103,6 +103,7 @@ impl Relay<'_> {
                 ..Wanted::default()
             };
             let picked = cluster.pick_for(self.peer, &wanted)?;
+            picked.admit(Limited::Connections)?;
             self.record.note_endpoint(&picked);
             tries_left -= 1;
             match connect(&cluster.config(), picked.endpoint()).await {
@@ -110,6 +111,7 @@ impl Relay<'_> {
                 Err(error) if tries_left == 0 || error.retry != Retry::Safe => return Err(error),
                 Err(error) => debug!(error = %error.kind, "tries another endpoint"),
             }
+            picked.give_up();
             failed = Some(picked);
         }
     }

@@ -10,7 +10,6 @@ mod host;
 mod pool;
 pub(crate) mod workload;
 
-#[expect(unused_imports, reason = "what retries are counted by")]
 pub(crate) use breaker::{Breakers, Held, Limited, Overflow};
 pub(crate) use cluster::{Edges, Endpoint, Picked, Reach, Wanted, WorkerCluster};
 pub(crate) use connect::connect;

@@ -193,7 +193,7 @@ impl Worker {
         for (name, cluster) in &config.clusters {
             let fits = clusters.get(name).is_some_and(|mine| mine.take_over(cluster));
             if !fits {
-                clusters.insert(Arc::clone(name), WorkerCluster::new(Arc::clone(cluster)));
+                clusters.insert(Arc::clone(name), WorkerCluster::new(Arc::clone(cluster), self.index));
             }
         }
     }

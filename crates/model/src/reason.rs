@@ -34,6 +34,10 @@ pub enum Reason {
     BadResponse,
     /// The endpoint did not answer in time.
     Timeout,
+    /// As much as config allows is under way to the cluster already.
+    UpstreamOverflow,
+    /// Config sheds a part of the cluster's requests.
+    Shed,
     /// The downstream did not send its whole request in time.
     RequestTimeout,
     /// The downstream took nothing of the answer for too long.
@@ -133,6 +137,10 @@ words! {
         "Correct the called application; the sidecar's log names the rule that the message broke.";
     Timeout "MW0306" "UT" 504 4 "The called workload did not answer in time."
         "Look at its latency, or raise the route's time-out.";
+    UpstreamOverflow "MW0307" "UO" 503 14 "As many requests or connections as allowed are under way to the called service."
+        "Find out why it is slow, or raise the thresholds of the cluster's circuit breakers.";
+    Shed "MW0308" "DO" 503 14 "The control plane has a part of the called service's requests shed."
+        "Wait: it does that while the service is overloaded.";
     Denied "MW0401" "" 403 7 "An AuthorizationPolicy refused the request."
         "Allow the caller's identity, method and path in an AuthorizationPolicy on the called workload.";
     Destination "MW0402" "NR" 403 7 "The connection was meant for an address that a workload is not taken to, such as the host's own."

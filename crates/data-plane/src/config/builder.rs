@@ -255,6 +255,7 @@ impl Builder {
             reaches.push(reach);
         }
         let hosts = old.as_ref().map(|old| Arc::clone(&old.hosts)).unwrap_or_default();
+        hosts.configure(cluster.balancing, &cluster.spread);
         self.discover(&cluster, &hosts)?;
         let breakers = match &old {
             Some(old) => old.breakers.with(cluster.breakers.clone()),

@@ -28,7 +28,7 @@ use crate::limits::{CONNECT_TRIES, EXCHANGE_IDLE, INTERIM_RESPONSES, STALE_RETRI
 use crate::policy::Authorized;
 use crate::record::{OpenConnection, Record, grpc_status};
 use crate::timer::Timer;
-use crate::upstream::{Host, Lease, Picked, Wanted, WorkerCluster};
+use crate::upstream::{Host, Lease, Limited, Picked, Wanted, WorkerCluster};
 
 /// A request that may be forwarded, and what it is forwarded with.
 pub(super) struct Call<'c, 'x> {
@@ -142,6 +142,10 @@ impl Call<'_, '_> {
             ..Wanted::default()
         };
         let picked = cluster.pick_for(peer, &wanted)?;
+        if let Some(failed) = failed {
+            failed.give_up();
+        }
+        picked.admit(Limited::Requests)?;
         self.record.note_endpoint(&picked);
         Ok(picked)
     }

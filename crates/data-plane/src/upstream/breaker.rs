@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use meshwork_model::proxy::{self, Priority, RetryBudget};
 
+use crate::error::{Kind, ProxyError};
+
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limited {
@@ -60,9 +62,9 @@ impl Breakers {
         Self { limits, counts: Arc::clone(&self.counts) }
     }
 
-    /// Whether one connection more may be opened to one host that has `open` of them.
-    pub(crate) fn admits_host_connection(&self, open: u64) -> bool {
-        self.limits.host_connections.is_none_or(|limit| open < u64::from(limit))
+    /// Whether one connection more may be opened to one host; `open` says how many it has.
+    pub(crate) fn admits_host_connection(&self, open: &dyn Fn() -> u64) -> bool {
+        self.limits.host_connections.is_none_or(|limit| open() < u64::from(limit))
     }
 
     /// Counts one more; nothing where nothing limits it.
@@ -81,9 +83,14 @@ impl Breakers {
             return Ok(None);
         }
         if self.counts.sum(priority, what) >= limit {
-            return Err(Overflow);
+            return Err(Overflow(what));
         }
         Ok(Some(self.counts.hold(worker, priority, what)))
+    }
+
+    /// Counts one more whatever the limit is.
+    pub(crate) fn force(&self, worker: usize, priority: Priority, what: Limited) -> Option<Held> {
+        (self.limit(priority, what) != u32::MAX).then(|| self.counts.hold(worker, priority, what))
     }
 
     fn limit(&self, priority: Priority, what: Limited) -> u32 {
@@ -106,7 +113,23 @@ impl Breakers {
 
 /// As many as may be are under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Overflow;
+pub(crate) struct Overflow(Limited);
+
+impl Overflow {
+    /// Of connections.
+    pub(crate) const CONNECTIONS: Self = Self(Limited::Connections);
+}
+
+impl From<Overflow> for ProxyError {
+    fn from(Overflow(what): Overflow) -> Self {
+        Self::fatal(Kind::Overflow(match what {
+            Limited::Connections => "connections",
+            Limited::Pending => "requests that wait",
+            Limited::Requests => "requests",
+            Limited::Retries => "retries",
+        }))
+    }
+}
 
 /// How many retries a budget allows beside this many requests.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a per cent of a u32")]
@@ -163,7 +186,7 @@ mod tests {
         drop((second, high));
         assert!(enter(0, Priority::Normal).is_ok() && enter(1, Priority::High).is_ok());
         assert!(breakers.enter(0, Priority::Normal, Limited::Connections).expect("free").is_none());
-        assert!(breakers.admits_host_connection(1) && !breakers.admits_host_connection(2));
+        assert!(breakers.admits_host_connection(&|| 1) && !breakers.admits_host_connection(&|| 2));
     }
 
     #[test]
@@ -173,7 +196,7 @@ mod tests {
         let enter = |what| breakers.enter(0, Priority::Normal, what);
         let _requests: Vec<_> = (0..5).map(|_| enter(Limited::Requests).expect("no limit")).collect();
         let retries: Vec<_> = (0..2).map(|_| enter(Limited::Retries).expect("within the budget")).collect();
-        assert_eq!(enter(Limited::Retries).unwrap_err(), Overflow);
+        assert_eq!(enter(Limited::Retries).unwrap_err(), Overflow(Limited::Retries));
         drop(retries);
         assert!(enter(Limited::Retries).is_ok());
     }

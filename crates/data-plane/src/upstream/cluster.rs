@@ -11,17 +11,19 @@ use std::sync::Arc;
 
 use meshwork_model::address::is_virtual;
 use meshwork_model::balance;
-use meshwork_model::proxy::{self, Criterion, Direction, UpstreamProtocol};
+use meshwork_model::proxy::{self, Criterion, Direction, Priority, UpstreamProtocol};
 use meshwork_telemetry::EdgeId;
 
-use super::host::HostCounters;
-use super::{EndpointSet, Host, Pool};
+use super::host::{HostCounters, step};
+use super::{EndpointSet, Held, Host, Limited, Overflow, Pool};
 use crate::config::{ClientTls, ClusterConfig};
 use crate::connection::Peer;
 use crate::error::{Kind, ProxyError};
 
 /// One worker's view of a cluster.
 pub(crate) struct WorkerCluster {
+    /// The number of the worker.
+    worker: usize,
     config: RefCell<Arc<ClusterConfig>>,
     balance: RefCell<Balance>,
     /// Edges of requests that found no endpoint, by protocol.
@@ -81,6 +83,8 @@ pub(crate) struct Wanted<'w> {
     pub(crate) avoid: Option<&'w dyn Fn(&Host) -> bool>,
     /// How often another one is picked in the place of one that is to be avoided; then it is taken all the same.
     pub(crate) again: u32,
+    /// How much it matters to circuit breakers.
+    pub(crate) priority: Priority,
     /// Whether its client speaks HTTP/2.
     pub(crate) is_h2: bool,
     /// Uniformly drawn; everything that is left to chance follows from it.
@@ -92,13 +96,17 @@ pub(crate) struct Picked {
     cluster: Rc<WorkerCluster>,
     endpoint: Rc<Endpoint>,
     protocol: UpstreamProtocol,
+    priority: Priority,
+    /// Counts for circuit breakers until it has failed.
+    held: Cell<Option<Held>>,
 }
 
 impl WorkerCluster {
-    pub(crate) fn new(config: Arc<ClusterConfig>) -> Rc<Self> {
+    pub(crate) fn new(config: Arc<ClusterConfig>, worker: usize) -> Rc<Self> {
         let balance =
             Balance { set: Arc::default(), state: balance::Worker::default(), endpoints: Vec::new() };
         Rc::new(Self {
+            worker,
             config: RefCell::new(config),
             balance: RefCell::new(balance),
             edges: Edges::default(),
@@ -129,8 +137,20 @@ impl WorkerCluster {
         if self.config.borrow().passes_through() {
             return self.pass_through(peer, wanted);
         }
+        if self.sheds(wanted.random) {
+            return Err(ProxyError::fatal(Kind::Shed));
+        }
         let empty = || ProxyError::fatal(Kind::NoEndpoint(self.config().cluster.name.clone()));
         self.pick(wanted).ok_or_else(empty)
+    }
+
+    /// Whether config sheds a request: each category on its own.
+    fn sheds(&self, random: u64) -> bool {
+        let config = self.config.borrow();
+        let set = config.hosts.load();
+        // Whoever is picked must not depend on the same numbers.
+        let mut draws = fastrand::Rng::with_seed(!random);
+        set.policy.drops.iter().any(|parts| draws.u32(0..1_000_000) < *parts)
     }
 
     /// Picks an endpoint for a request of the proxy's own, which was meant for no address.
@@ -163,7 +183,10 @@ impl WorkerCluster {
             ..Endpoint::of(&host, &config)
         };
         let protocol = spoken(config.cluster.protocol, wanted);
-        Ok(Picked { cluster: Rc::clone(self), endpoint: Rc::new(endpoint), protocol })
+        step(&endpoint.counters.rq_total, 1);
+        step(&endpoint.counters.rq_active, 1);
+        let (endpoint, priority) = (Rc::new(endpoint), wanted.priority);
+        Ok(Picked { cluster: Rc::clone(self), endpoint, protocol, priority, held: Cell::new(None) })
     }
 
     /// How many per cent of its endpoints are healthy; of none, none are.
@@ -176,15 +199,28 @@ impl WorkerCluster {
         let config = self.config.borrow();
         let mut balance = self.balance.borrow_mut();
         balance.refresh(&config);
-        let avoided = wanted
-            .avoid
-            .and_then(|avoid| balance.endpoints.iter().position(|endpoint| avoid(&endpoint.host)));
-        let index = balance::pick(config.cluster.balancing, &mut balance.state, avoided, wanted.random)?;
+        let Balance { set, state, .. } = &mut *balance;
+        let avoid = |at: usize| match (wanted.avoid, set.hosts.get(at)) {
+            (Some(avoid), Some(host)) => avoid(host),
+            _ => false,
+        };
+        let avoid: Option<&dyn Fn(usize) -> bool> = if wanted.avoid.is_some() { Some(&avoid) } else { None };
+        let context = balance::Context {
+            hash: wanted.hash,
+            subset: wanted.subset,
+            avoid,
+            again: wanted.again,
+            random: wanted.random,
+        };
+        let index = balance::pick(&set.plan, state, &context)?;
         let endpoint = Rc::clone(balance.endpoints.get(index)?);
         endpoint.active.set(endpoint.active.get() + 1);
         balance.state.active[index] = endpoint.active.get();
         let protocol = spoken(config.cluster.protocol, wanted);
-        Some(Picked { cluster: Rc::clone(self), endpoint, protocol })
+        step(&endpoint.counters.rq_total, 1);
+        step(&endpoint.counters.rq_active, 1);
+        let priority = wanted.priority;
+        Some(Picked { cluster: Rc::clone(self), endpoint, protocol, priority, held: Cell::new(None) })
     }
 
     /// Closes connections that were idle for too long.
@@ -193,6 +229,7 @@ impl WorkerCluster {
     }
 
     fn release(&self, endpoint: &Endpoint) {
+        step(&endpoint.counters.rq_active, -1);
         endpoint.active.set(endpoint.active.get() - 1);
         let Some(index) = endpoint.index.get() else {
             // It was for this peer alone, or is gone from config; only the edges of the former are anybody else's.
@@ -241,6 +278,7 @@ impl Balance {
         for (index, endpoint) in self.endpoints.iter().enumerate() {
             endpoint.index.set(Some(index));
         }
+        self.state.take_over(&set.plan);
         self.state.active = self.endpoints.iter().map(|e| e.active.get()).collect();
         self.set = set;
     }
@@ -286,6 +324,38 @@ impl Picked {
     /// What is spoken with it; never what its client speaks, whatever that is.
     pub(crate) fn protocol(&self) -> UpstreamProtocol {
         self.protocol
+    }
+
+    /// Counts as a request to the cluster, or a connection, from now on.
+    ///
+    /// # Errors
+    /// There are as many as may be.
+    pub(crate) fn admit(&self, what: Limited) -> Result<(), ProxyError> {
+        self.held.set(self.enter(what)?);
+        Ok(())
+    }
+
+    /// Counts no more: it has failed.
+    pub(crate) fn give_up(&self) {
+        self.held.set(None);
+    }
+
+    /// Counts one more of something at the cluster.
+    ///
+    /// # Errors
+    /// There are as many as may be.
+    pub(crate) fn enter(&self, what: Limited) -> Result<Option<Held>, Overflow> {
+        let config = self.cluster.config.borrow();
+        let cx_active = || self.endpoint.host.state.counts().cx_active;
+        if what == Limited::Connections && !config.breakers.admits_host_connection(&cx_active) {
+            return Err(Overflow::CONNECTIONS);
+        }
+        config.breakers.enter(self.cluster.worker, self.priority, what)
+    }
+
+    /// Counts one more connection, whatever the limit is.
+    pub(crate) fn force_connection(&self) -> Option<Held> {
+        self.cluster.config.borrow().breakers.force(self.cluster.worker, self.priority, Limited::Connections)
     }
 
     /// Whether it is this host.

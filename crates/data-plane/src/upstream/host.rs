@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
-use meshwork_model::proxy::{self, Endpoints, Health, LoadPolicy};
+use meshwork_model::balance::{Member, Plan};
+use meshwork_model::proxy::{self, Balancing, Endpoints, Health, LoadPolicy, Spread};
 use tokio::sync::watch;
 
 /// An endpoint as all workers see it.
@@ -82,14 +83,16 @@ pub(crate) struct EndpointSet {
     pub(crate) hosts: Vec<Arc<Host>>,
     /// How load follows health.
     pub(crate) policy: LoadPolicy,
+    /// Who is picked.
+    pub(crate) plan: Plan,
 }
 
 /// The endpoints of a cluster, now and after each change.
 #[derive(Debug)]
 pub(crate) struct Hosts {
     current: ArcSwap<EndpointSet>,
-    /// Held while a new set is made.
-    writing: Mutex<()>,
+    /// How they are picked; held while a new set is made.
+    writing: Mutex<(Balancing, Spread)>,
     /// Counts changes of who is a host.
     membership: watch::Sender<u64>,
 }
@@ -107,6 +110,13 @@ impl Host {
             _ if self.state.has(Flag::DegradedCheck) => Health::Degraded,
             Health::Unknown | Health::Healthy => Health::Healthy,
         }
+    }
+}
+
+impl Host {
+    /// Whether it does not even count: nobody knows yet how it is, or it has said that it fails.
+    fn is_excluded(&self, spread: &Spread) -> bool {
+        spread.awaits_first_check && self.state.has(Flag::Unchecked) || self.state.has(Flag::Excluded)
     }
 }
 
@@ -163,7 +173,8 @@ pub(crate) fn step(counter: &AtomicU64, by: i64) {
 
 impl Default for Hosts {
     fn default() -> Self {
-        Self { current: ArcSwap::default(), writing: Mutex::default(), membership: watch::channel(0).0 }
+        let writing = Mutex::new((Balancing::ROUND_ROBIN, Spread::default()));
+        Self { current: ArcSwap::default(), writing, membership: watch::channel(0).0 }
     }
 }
 
@@ -175,7 +186,7 @@ impl Hosts {
 
     /// Takes new endpoints over; what is known of those that stay is kept.
     pub(crate) fn replace(&self, endpoints: &Endpoints) {
-        let _writing = lock(&self.writing);
+        let writing = lock(&self.writing);
         let current = self.current.load();
         let known: HashMap<SocketAddr, &Arc<Host>> =
             current.hosts.iter().map(|host| (host.config.address, host)).collect();
@@ -185,16 +196,38 @@ impl Hosts {
             None => Arc::new(Host { config: endpoint.clone(), state: Arc::default() }),
         };
         let hosts = endpoints.endpoints.iter().map(host).collect();
-        self.current.store(Arc::new(EndpointSet { hosts, policy: endpoints.policy.clone() }));
+        self.store(&writing, hosts, endpoints.policy.clone());
         self.membership.send_modify(|count| *count += 1);
     }
 
     /// Takes notice of flags that have changed.
     pub(crate) fn rebalance(&self) {
-        let _writing = lock(&self.writing);
+        let writing = lock(&self.writing);
         let current = self.current.load();
-        let (hosts, policy) = (current.hosts.clone(), current.policy.clone());
-        self.current.store(Arc::new(EndpointSet { hosts, policy }));
+        self.store(&writing, current.hosts.clone(), current.policy.clone());
+    }
+
+    /// Picks in another way from now on.
+    pub(crate) fn configure(&self, balancing: Balancing, spread: &Spread) {
+        let mut writing = lock(&self.writing);
+        if writing.0 != balancing || writing.1 != *spread {
+            *writing = (balancing, spread.clone());
+            let current = self.current.load();
+            self.store(&writing, current.hosts.clone(), current.policy.clone());
+        }
+    }
+
+    fn store(&self, writing: &(Balancing, Spread), hosts: Vec<Arc<Host>>, policy: LoadPolicy) {
+        let (balancing, spread) = writing;
+        let member = |host: &Arc<Host>| (host.health(), host.is_excluded(spread));
+        let known: Vec<_> = hosts.iter().map(member).collect();
+        let member = |(host, (health, is_excluded))| {
+            let host: &Arc<Host> = host;
+            Member { endpoint: &host.config, health, is_excluded }
+        };
+        let members: Vec<_> = hosts.iter().zip(known).map(member).collect();
+        let plan = Plan::new(*balancing, spread, &policy, &members);
+        self.current.store(Arc::new(EndpointSet { hosts, policy, plan }));
     }
 
     /// Counts changes of who is a host.

@@ -5,14 +5,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use meshwork_model::proxy::UpstreamProtocol;
-use tokio::sync::Mutex;
+use meshwork_model::proxy::{Connections, UpstreamProtocol};
+use tokio::sync::{Mutex, Notify};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::connect::in_time;
-use super::{Picked, connect};
+use super::host::{HostCounters, step};
+use super::{Endpoint, Held, Limited, Picked, connect};
 use crate::error::{Kind, ProxyError};
 use crate::http::codec::{Upstream, h1, h2};
 use crate::limits::{
@@ -32,15 +37,70 @@ pub(crate) struct Pool {
     failures: Cell<u64>,
     /// Whether the last connection for which that was open agreed on HTTP/2.
     agreed_on_h2: Cell<bool>,
+    /// Told when a connection is free or gone: somebody may wait for it.
+    freed: Rc<Notify>,
 }
 
 struct Idle {
     connection: Box<h1::ClientConnection>,
-    open: OpenConnection,
+    life: Life,
     /// When it was used last.
     since: Instant,
+}
+
+/// A connection counts as open until this is dropped.
+struct Life {
+    _open: OpenConnection,
     /// When it has lived for long enough.
     retires: Instant,
+    /// How long it is kept without a request.
+    idle: Duration,
+    /// How many requests it may carry.
+    requests: u64,
+    _counted: Counted,
+}
+
+/// A connection counts for its host and for circuit breakers until this is dropped.
+pub(crate) struct Counted {
+    counters: Arc<HostCounters>,
+    freed: Rc<Notify>,
+    _held: Option<Held>,
+}
+
+impl Counted {
+    fn new(endpoint: &Endpoint, held: Option<Held>) -> Self {
+        step(&endpoint.counters.cx_total, 1);
+        step(&endpoint.counters.cx_active, 1);
+        Self { counters: Arc::clone(&endpoint.counters), freed: Rc::clone(&endpoint.pool.freed), _held: held }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        step(&self.counters.cx_active, -1);
+        self.freed.notify_one();
+    }
+}
+
+impl Life {
+    fn begin(picked: &Picked, open: OpenConnection, held: Option<Held>) -> Self {
+        let config = picked.cluster().config();
+        let Connections { idle, lifetime, requests, .. } = &config.cluster.connections;
+        let idle = match idle {
+            None => POOL_IDLE,
+            Some(Duration::ZERO) => UPSTREAM_LIFETIME,
+            Some(idle) => *idle,
+        };
+        let now = Instant::now();
+        let retires = retirement(now);
+        Self {
+            _open: open,
+            retires: lifetime.map_or(retires, |lifetime| retires.min(now + lifetime)),
+            idle,
+            requests: requests.map_or(UPSTREAM_REQUESTS, |most| UPSTREAM_REQUESTS.min(most.into())),
+            _counted: Counted::new(picked.endpoint(), held),
+        }
+    }
 }
 
 struct Multiplexed {
@@ -52,7 +112,7 @@ impl Idle {
     /// Whether it may serve another request: not too old, not idle for too long, not used too often.
     fn is_fit(&self, now: Instant) -> bool {
         let idle = now.saturating_duration_since(self.since);
-        now < self.retires && idle < POOL_IDLE && self.connection.requests() < UPSTREAM_REQUESTS
+        now < self.life.retires && idle < self.life.idle && self.connection.requests() < self.life.requests
     }
 }
 
@@ -69,8 +129,8 @@ pub(crate) struct Lease {
     pub(crate) picked: Picked,
     /// Whether it served before: it may have gone stale.
     pub(crate) is_reused: bool,
-    /// Counts an HTTP/1 connection as open, and when it has lived for long enough.
-    open: Option<(OpenConnection, Instant)>,
+    /// Counts an HTTP/1 connection as open.
+    life: Option<Life>,
 }
 
 impl Lease {
@@ -78,9 +138,8 @@ impl Lease {
     pub(crate) fn take(picked: Picked, fresh: bool) -> Result<Self, Picked> {
         let is_h2 = picked.protocol() == UpstreamProtocol::Http2;
         match if fresh || is_h2 { None } else { picked.endpoint().pool.pop() } {
-            Some(Idle { connection, open, retires, .. }) => {
-                let open = Some((open, retires));
-                Ok(Self { upstream: Upstream::H1(connection), picked, is_reused: true, open })
+            Some(Idle { connection, life, .. }) => {
+                Ok(Self { upstream: Upstream::H1(connection), picked, is_reused: true, life: Some(life) })
             }
             None => Err(picked),
         }
@@ -106,18 +165,18 @@ impl Lease {
             }
         };
         match taken {
-            Ok((upstream, open, is_reused)) => Ok(Self { upstream, picked, is_reused, open }),
+            Ok((upstream, life, is_reused)) => Ok(Self { upstream, picked, is_reused, life }),
             Err(error) => Err((error, picked)),
         }
     }
 
     /// Gives the connection back, if another request may follow on it; else it is closed.
     pub(crate) fn release(self, now: Instant) {
-        if let (Upstream::H1(mut connection), Some((open, retires))) = (self.upstream, self.open)
+        if let (Upstream::H1(mut connection), Some(life)) = (self.upstream, self.life)
             && connection.is_reusable()
         {
             connection.rest();
-            let idle = Idle { connection, open, since: now, retires };
+            let idle = Idle { connection, life, since: now };
             if idle.is_fit(now) {
                 self.picked.endpoint().pool.put(idle);
             }
@@ -125,7 +184,7 @@ impl Lease {
     }
 }
 
-type Taken = (Upstream, Option<(OpenConnection, Instant)>, bool);
+type Taken = (Upstream, Option<Life>, bool);
 
 impl Pool {
     fn pop(&self) -> Option<Idle> {
@@ -142,6 +201,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < POOL_IDLE_PER_ENDPOINT {
             idle.push(connection);
+            self.freed.notify_one();
         }
     }
 
@@ -180,7 +240,11 @@ impl Pool {
             self.agreed_on_h2.set(false);
             return Err(ProxyError::unsent(Kind::Identity("it does not speak HTTP/2 (ALPN)".into())));
         }
-        self.begin_h2(picked, transport, opened).await
+        let held = picked.enter(Limited::Connections).or_else(|overflow| {
+            // One there may always be.
+            if self.multiplexed.borrow().is_empty() { Ok(picked.force_connection()) } else { Err(overflow) }
+        })?;
+        self.begin_h2(picked, transport, opened, held).await
     }
 
     /// Opens a connection on which TLS agrees on what is spoken.
@@ -189,12 +253,16 @@ impl Pool {
         picked: &Picked,
         opened: impl Fn(&Picked) -> OpenConnection,
     ) -> Result<Taken, ProxyError> {
+        let held = match admit(picked).await? {
+            Admitted::Free(taken) => return Ok(taken),
+            Admitted::New(held) => held,
+        };
         let transport = open(picked).await?;
         if transport.alpn() != Some(b"h2") {
-            return Ok(begin_h1(picked, transport, opened));
+            return Ok(begin_h1(picked, transport, opened, held));
         }
         self.agreed_on_h2.set(true);
-        let stream = Box::pin(self.begin_h2(picked, transport, opened)).await?;
+        let stream = Box::pin(self.begin_h2(picked, transport, opened, held)).await?;
         ready(stream, false).await
     }
 
@@ -203,9 +271,10 @@ impl Pool {
         picked: &Picked,
         transport: Transport,
         opened: impl Fn(&Picked) -> OpenConnection,
+        held: Option<Held>,
     ) -> Result<h2::ClientStream, ProxyError> {
         let h2::Connected { connection, driver } = h2::ClientConnection::begin(transport).await?;
-        let open = opened(picked);
+        let open = (opened(picked), Counted::new(picked.endpoint(), held));
         spawn_local(async move {
             driver.await;
             drop(open);
@@ -243,13 +312,46 @@ impl Pool {
 }
 
 async fn open_h1(picked: &Picked, opened: impl Fn(&Picked) -> OpenConnection) -> Result<Taken, ProxyError> {
-    Ok(begin_h1(picked, open(picked).await?, opened))
+    match admit(picked).await? {
+        Admitted::Free(taken) => Ok(taken),
+        Admitted::New(held) => Ok(begin_h1(picked, open(picked).await?, opened, held)),
+    }
 }
 
-fn begin_h1(picked: &Picked, transport: Transport, opened: impl Fn(&Picked) -> OpenConnection) -> Taken {
+enum Admitted {
+    /// A connection became free meanwhile.
+    Free(Taken),
+    /// A new one may be opened.
+    New(Option<Held>),
+}
+
+/// Waits until a connection may be opened, or one is free. There may always be one to each endpoint.
+async fn admit(picked: &Picked) -> Result<Admitted, ProxyError> {
+    let _pending = picked.enter(Limited::Pending)?;
+    let endpoint = picked.endpoint();
+    loop {
+        match picked.enter(Limited::Connections) {
+            Ok(held) => return Ok(Admitted::New(held)),
+            Err(_) if endpoint.counters.cx_active.load(Relaxed) == 0 => {
+                return Ok(Admitted::New(picked.force_connection()));
+            }
+            Err(_) => endpoint.pool.freed.notified().await,
+        }
+        if let Some(Idle { connection, life, .. }) = endpoint.pool.pop() {
+            return Ok(Admitted::Free((Upstream::H1(connection), Some(life), true)));
+        }
+    }
+}
+
+fn begin_h1(
+    picked: &Picked,
+    transport: Transport,
+    opened: impl Fn(&Picked) -> OpenConnection,
+    held: Option<Held>,
+) -> Taken {
     let connection = Box::new(h1::ClientConnection::new(transport));
-    let open = (opened(picked), retirement(Instant::now()));
-    (Upstream::H1(connection), Some(open), false)
+    let life = Life::begin(picked, opened(picked), held);
+    (Upstream::H1(connection), Some(life), false)
 }
 
 async fn open(picked: &Picked) -> Result<Transport, ProxyError> {
@@ -264,8 +366,6 @@ async fn ready(mut stream: h2::ClientStream, is_reused: bool) -> Result<Taken, P
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -274,7 +374,15 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
         let connection = Box::new(h1::ClientConnection::new(Transport::Plain(stream.into())));
-        Idle { connection, open: OpenConnection::uncounted(), since: now, retires: retirement(now) }
+        let counted = Counted { counters: Arc::default(), freed: Rc::default(), _held: None };
+        let life = Life {
+            _open: OpenConnection::uncounted(),
+            retires: retirement(now),
+            idle: POOL_IDLE,
+            requests: UPSTREAM_REQUESTS,
+            _counted: counted,
+        };
+        Idle { connection, life, since: now }
     }
 
     #[tokio::test]

@@ -2,17 +2,20 @@
 
 #![expect(deprecated, reason = "what people still write is read")]
 
+mod balancing;
+mod options;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    Balancing, Breakers, Cluster, Connections, Discovery, Dns, DnsFamily, Endpoints, Network, ServiceName,
-    Spread, TransportMatch, UpstreamProtocol, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
+    Cluster, Discovery, Dns, DnsFamily, Endpoints, Network, ServiceName, TransportMatch, WORKLOAD_SOURCE_V4,
+    WORKLOAD_SOURCE_V6,
 };
 use serde_json::Value;
 
-use super::{duration, endpoint, only_ads, required, tls, unpack};
+use super::{duration, endpoint, only_ads, required, tls};
 use crate::metadata;
 use crate::path::{Path, Problems};
 use crate::pb;
@@ -36,26 +39,30 @@ pub(crate) fn cluster(
     let original = pb::cluster::cluster::DiscoveryType::OriginalDst as i32;
     let is_original =
         message.cluster_discovery_type == Some(pb::cluster::cluster::ClusterDiscoveryType::Type(original));
-    let balancing = balancing(message.lb_policy, is_original, &at.field("lb_policy"), problems);
+    let balancing = balancing::balancing(message, is_original, at, problems);
     let network = network(message.upstream_bind_config.as_ref(), &at.field("upstream_bind_config"), problems);
     let connect_timeout = match message.connect_timeout {
         None => Some(DEFAULT_CONNECT_TIMEOUT),
         Some(timeout) => connect_timeout(timeout, &at.field("connect_timeout"), problems),
     };
-    let protocol = protocol(message, at, problems);
+    let protocol = options::protocol(message, at, problems);
+    let connections = options::connections(message, at, problems);
+    let breakers = message.circuit_breakers.as_ref();
+    let breakers = options::breakers(breakers, &at.field("circuit_breakers"), problems);
     let transports = transports(message, at, problems);
+    let (balancing, spread) = balancing?;
     Some(Cluster {
         name: name?,
         service: service(message.metadata.as_ref()),
         discovery: discovery?,
         network: network?,
-        balancing: balancing?,
+        balancing,
         connect_timeout: connect_timeout?,
         protocol: protocol?,
         transports: transports?,
-        spread: Spread::default(),
-        connections: Connections::default(),
-        breakers: Breakers::NONE,
+        spread,
+        connections: connections?,
+        breakers: breakers?,
     })
 }
 
@@ -203,53 +210,6 @@ fn static_endpoints(
     match &message.load_assignment {
         Some(assignment) => endpoint::endpoints(assignment, at, problems),
         None => problems.error(at, "the endpoints are missing", "write `load_assignment`"),
-    }
-}
-
-fn balancing(policy: i32, is_original: bool, at: &Path<'_>, problems: &mut Problems) -> Option<Balancing> {
-    use pb::cluster::cluster::LbPolicy;
-    match LbPolicy::try_from(policy) {
-        // Nothing is picked.
-        Ok(LbPolicy::ClusterProvided) if is_original => Some(Balancing::ROUND_ROBIN),
-        _ if is_original => {
-            problems.error(at, "with ORIGINAL_DST nothing is balanced", "write CLUSTER_PROVIDED")
-        }
-        Ok(LbPolicy::RoundRobin) => Some(Balancing::ROUND_ROBIN),
-        Ok(LbPolicy::LeastRequest) => Some(Balancing::LEAST_REQUEST),
-        Ok(LbPolicy::Random) => Some(Balancing::Random),
-        _ => problems.error(
-            at,
-            "this balancing is not supported",
-            "write ROUND_ROBIN, LEAST_REQUEST or RANDOM",
-        ),
-    }
-}
-
-fn protocol(
-    message: &pb::cluster::Cluster,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<UpstreamProtocol> {
-    use pb::upstream_http::http_protocol_options::UpstreamProtocolOptions::ExplicitHttpConfig;
-    use pb::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
-    let path = at.field("typed_extension_protocol_options");
-    if let Some(other) = message.typed_extension_protocol_options.keys().find(|key| *key != HTTP_OPTIONS) {
-        let fix = "only HttpProtocolOptions may stand here";
-        return problems.error(&path.key(other), format!("`{other}` is not supported"), fix);
-    }
-    let Some(any) = message.typed_extension_protocol_options.get(HTTP_OPTIONS) else {
-        return Some(UpstreamProtocol::Http1);
-    };
-    let options = unpack::<pb::upstream_http::HttpProtocolOptions>(any);
-    let Some(ExplicitHttpConfig(explicit)) = options.and_then(|options| options.upstream_protocol_options)
-    else {
-        let fix = "write `explicit_http_config`";
-        return problems.error(&path.key(HTTP_OPTIONS), "the protocol is missing", fix);
-    };
-    match explicit.protocol_config {
-        Some(ProtocolConfig::Http2ProtocolOptions(_)) => Some(UpstreamProtocol::Http2),
-        Some(ProtocolConfig::HttpProtocolOptions(_)) => Some(UpstreamProtocol::Http1),
-        _ => problems.error(&path.key(HTTP_OPTIONS), "this protocol is not supported", ""),
     }
 }
 

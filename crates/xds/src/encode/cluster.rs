@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    Balancing, Cluster, Discovery, Dns, DnsFamily, DnsHost, Endpoint, Endpoints, Network, TransportMatch,
-    UpstreamProtocol, WORKLOAD_SOURCE_V4, Workload,
+    Balancing, Breakers, Cluster, Discovery, Dns, DnsFamily, DnsHost, Endpoint, Endpoints, Network,
+    Thresholds, TransportMatch, UpstreamProtocol, WORKLOAD_SOURCE_V4, Workload,
 };
 use serde_json::json;
 
@@ -25,6 +25,7 @@ impl Writer<'_> {
             connect_timeout: Some(duration(cluster.connect_timeout)),
             lb_policy: self.balancing(cluster.balancing) as i32,
             metadata: service_metadata(cluster),
+            circuit_breakers: Some(circuit_breakers(&cluster.breakers)),
             ..pb::cluster::Cluster::default()
         };
         self.discovery(cluster, &mut message);
@@ -123,6 +124,30 @@ impl Writer<'_> {
             endpoints: localities,
             ..pb::endpoint::ClusterLoadAssignment::default()
         }
+    }
+}
+
+/// Every limit in full: what is not said is limited.
+fn circuit_breakers(breakers: &Breakers) -> pb::cluster::CircuitBreakers {
+    use pb::core::RoutingPriority;
+    let limits = |priority: RoutingPriority, limits: &Thresholds| pb::cluster::circuit_breakers::Thresholds {
+        priority: priority as i32,
+        max_connections: Some(number(limits.connections)),
+        max_pending_requests: Some(number(limits.pending)),
+        max_requests: Some(number(limits.requests)),
+        max_retries: Some(number(limits.retries)),
+        ..pb::cluster::circuit_breakers::Thresholds::default()
+    };
+    let of_host = breakers.host_connections.map(|most| pb::cluster::circuit_breakers::Thresholds {
+        max_connections: Some(number(most)),
+        ..pb::cluster::circuit_breakers::Thresholds::default()
+    });
+    pb::cluster::CircuitBreakers {
+        thresholds: vec![
+            limits(RoutingPriority::Default, &breakers.normal),
+            limits(RoutingPriority::High, &breakers.high),
+        ],
+        per_host_thresholds: of_host.into_iter().collect(),
     }
 }
 

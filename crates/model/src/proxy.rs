@@ -3,6 +3,7 @@
 //! `control-plane` makes these from the mesh, `xds` carries them as Envoy's protobufs, and `data-plane` runs
 //! them. Names of other resources are kept as texts; the data plane resolves them when it builds its runtime.
 
+mod authz;
 mod cluster;
 mod endpoint;
 mod filter;
@@ -15,6 +16,7 @@ mod policy;
 mod resilience;
 mod route;
 
+pub use authz::{AuthBody, AuthHttp, AuthService, CheckSettings, ExtAuthz};
 pub use cluster::{
     Balancing, Cluster, Discovery, DnsHost, Network, ServiceName, TransportMatch, UpstreamProtocol,
     UpstreamTls, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,

@@ -22,6 +22,7 @@ mod path;
 mod pb;
 mod resource;
 pub mod server;
+pub mod services;
 pub mod support;
 mod yaml;
 

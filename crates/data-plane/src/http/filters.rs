@@ -4,6 +4,7 @@
 //! no config. [`ask`] runs a plan's steps in their one order; a step lets the request pass, waits, changes it, or answers
 //! in the service's place. What a step has still to say when the response comes is kept in [`Passed`].
 
+mod authz;
 mod body;
 mod fault;
 mod health;
@@ -60,6 +61,8 @@ enum Step {
     Jwt(jwt::Authentication),
     /// The next of the plan's rules judge.
     Judge,
+    /// Another service judges.
+    Authz(authz::Authorization),
     /// A rate limit that is counted here.
     LocalLimit(limit::LocalLimit),
     /// Whether the proxy is healthy.
@@ -95,6 +98,8 @@ pub(crate) struct Passed {
     is_answered: bool,
     /// Counts the request among those that have a fault.
     active: Vec<fault::Active>,
+    /// What authorization services want to be added to the response.
+    authz: Vec<authz::Added>,
     /// What a rate limit says of itself.
     limit: Option<limit::Told>,
     /// Whether somebody asked whether the proxy is healthy.
@@ -183,6 +188,11 @@ impl Plan {
                 self.rules.push(rules.clone());
                 Step::Judge
             }
+            (Of::ExtAuthz(config), word) => {
+                let settings =
+                    if let Some(To::ExtAuthz(settings)) = word { settings.clone() } else { <_>::default() };
+                Step::Authz(authz::Authorization::new(config, settings))
+            }
             (Of::LocalRateLimit(_), Some(To::LocalRateLimit(limit))) | (Of::LocalRateLimit(limit), _) => {
                 Step::LocalLimit(limit::LocalLimit::new(limit, kept))
             }
@@ -217,6 +227,7 @@ pub(crate) async fn ask<'h>(
             Step::Fault(fault) => fault.ask(&mut scene, request).await?,
             Step::Jwt(tokens) => tokens.ask(&mut scene, request).await?,
             Step::Judge => judge.next(&scene.facts, scene.record, request)?,
+            Step::Authz(service) => service.ask(&mut scene, request).await?,
             Step::LocalLimit(limit) => limit.ask(&mut scene)?,
             Step::Health(health) => health.ask(&mut scene, request)?,
             Step::Buffer(most) => body::hold(&mut scene, request, *most as usize).await?,
@@ -247,6 +258,7 @@ impl Scene<'_, '_> {
                 plan: Arc::clone(plan),
                 is_answered: false,
                 active: Vec::new(),
+                authz: Vec::new(),
                 limit: None,
                 asked_health: false,
             })
@@ -282,6 +294,11 @@ impl Passed {
                 Step::LocalLimit(_) => {
                     if let Some(told) = self.limit.take() {
                         told.tell(response);
+                    }
+                }
+                Step::Authz(_) => {
+                    if let Some(added) = self.authz.pop() {
+                        added.answer(response);
                     }
                 }
                 Step::Fault(_) | Step::Jwt(_) | Step::Judge | Step::Health(_) | Step::Buffer(_) => {}

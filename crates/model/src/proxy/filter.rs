@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{HeaderMatch, JwtAuthentication, Rbac, RouteJwt};
+use super::{CheckSettings, ExtAuthz, HeaderMatch, JwtAuthentication, Rbac, RouteJwt};
 use crate::fraction::Fraction;
 
 /// A filter before the router.
@@ -24,6 +24,8 @@ pub enum HttpFilterKind {
     Jwt(Arc<JwtAuthentication>),
     /// Authorization by who asks, and for what.
     Rbac(HttpRbac),
+    /// Authorization by another service.
+    ExtAuthz(Arc<ExtAuthz>),
     /// So many requests in a time, counted here.
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Answers to who asks whether this proxy is healthy.
@@ -52,6 +54,8 @@ pub enum RouteFilterKind {
     Jwt(RouteJwt),
     /// Other rules.
     Rbac(HttpRbac),
+    /// What that service is told besides.
+    ExtAuthz(CheckSettings),
     /// Another limit, which counts on its own.
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Another number of bytes.
@@ -220,6 +224,7 @@ impl HttpFilterKind {
             Self::Fault(_) => 0,
             Self::Jwt(_) => 2,
             Self::Rbac(_) => 3,
+            Self::ExtAuthz(_) => 4,
             Self::LocalRateLimit(_) => 5,
             Self::HealthCheck(_) => 8,
             Self::Buffer(_) => 9,

@@ -1,5 +1,6 @@
 //! HTTP filters, which stand in one order, and what routes say of them.
 
+mod authz;
 mod fault;
 mod jwt;
 mod limit;
@@ -83,6 +84,10 @@ fn kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Option<Http
     if let Some(message) = unpack::<pb::HttpRbac>(config) {
         return rbac(&message, at, problems).map(HttpFilterKind::Rbac);
     }
+    if let Some(message) = unpack::<pb::ext_authz::ExtAuthz>(config) {
+        let filter = authz::authorization(&message, at, problems)?;
+        return Some(HttpFilterKind::ExtAuthz(filter.into()));
+    }
     if let Some(message) = unpack::<pb::local_ratelimit::LocalRateLimit>(config) {
         return limit::local(&message, false, at, problems).map(HttpFilterKind::LocalRateLimit);
     }
@@ -161,6 +166,26 @@ fn http_uri(
     required(authority, &at.field("uri"), problems)?;
     let timeout = duration(timeout, &at.field("timeout"), problems)?;
     Some((cluster.as_str().into(), authority.into(), path.into(), timeout))
+}
+
+/// A gRPC service: its cluster, the host that is asked for, and the time-out.
+fn grpc_service(
+    message: &pb::core::GrpcService,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<(Arc<str>, Option<Arc<str>>, Option<Duration>)> {
+    use pb::core::grpc_service::TargetSpecifier::EnvoyGrpc;
+    let Some(EnvoyGrpc(grpc)) = &message.target_specifier else {
+        return problems.error(at, "only `envoy_grpc` is supported", "write `envoy_grpc: {cluster_name: …}`");
+    };
+    let timeout = match message.timeout {
+        Some(time) => Some(duration(time, &at.field("timeout"), problems)?),
+        None => None,
+    };
+    let at = at.field("envoy_grpc");
+    let cluster = required(&grpc.cluster_name, &at.field("cluster_name"), problems)?;
+    let authority = (!grpc.authority.is_empty()).then(|| grpc.authority.as_str().into());
+    Some((cluster.into(), authority, timeout))
 }
 
 /// A share of requests; Envoy takes none where nothing is said.
@@ -247,6 +272,15 @@ fn route_kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Optio
         match &message.rbac {
             Some(message) => RouteFilterKind::Rbac(rbac(message, &at.field("rbac"), problems)?),
             None => return Some(Word::Off),
+        }
+    } else if let Some(message) = unpack::<pb::ext_authz::ExtAuthzPerRoute>(config) {
+        use pb::ext_authz::ext_authz_per_route::Override;
+        match &message.r#override {
+            Some(Override::CheckSettings(message)) => RouteFilterKind::ExtAuthz(authz::settings(message)),
+            Some(Override::Disabled(true)) => return Some(Word::Off),
+            _ => {
+                return problems.error(at, "this says nothing", "write `disabled: true` or `check_settings`");
+            }
         }
     } else if let Some(message) = unpack::<pb::local_ratelimit::LocalRateLimit>(config) {
         RouteFilterKind::LocalRateLimit(limit::local(&message, true, at, problems)?)

@@ -100,8 +100,8 @@ mod tests {
 
     fn endpoints(port: u16) -> Resource {
         let address = ([127, 0, 0, 1], port).into();
-        let endpoints = vec![Endpoint { address, transport: None, workload: None }];
-        Resource::Endpoints(Endpoints { cluster: "c".into(), endpoints })
+        let endpoints = vec![Endpoint::new(address)];
+        Resource::Endpoints(Endpoints::new("c", endpoints))
     }
 
     #[test]

@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use meshwork_model::proxy::{
     self, ChainMatch, Cluster, Direction, Discovery, DownstreamTls, HttpConnection, RouteTable, ServiceName,
     TcpProxy, Transport,
@@ -27,7 +26,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use crate::destination::anywhere;
 use crate::http::filters::Filters;
 use crate::listener::Sockets;
-use crate::upstream::{Reach, Workload, workload};
+use crate::upstream::{Breakers, Hosts, Reach, Workload, workload};
 
 /// All that a worker runs.
 #[derive(Default)]
@@ -150,18 +149,13 @@ pub(crate) struct ClusterConfig {
     /// What config says.
     pub(crate) cluster: Cluster,
     /// Its endpoints, which change on their own.
-    pub(crate) endpoints: Arc<ArcSwap<EndpointSet>>,
+    pub(crate) hosts: Arc<Hosts>,
+    /// What it may have at the same time.
+    pub(crate) breakers: Breakers,
     /// The workload in whose network it is reached, where that is not the proxy's own.
     pub(crate) workload: Option<Workload>,
-    /// Ways to reach an endpoint, by its mark.
-    transports: Vec<(Option<Arc<str>>, Reach)>,
-}
-
-/// The endpoints of a cluster at one time.
-#[derive(Default)]
-pub(crate) struct EndpointSet {
-    /// In no order.
-    pub(crate) endpoints: Vec<proxy::Endpoint>,
+    /// Ways to reach an endpoint, one for each of the cluster's `transports`.
+    reaches: Vec<Reach>,
 }
 
 // === impl RuntimeConfig ===
@@ -273,7 +267,7 @@ impl ClusterConfig {
     pub(crate) fn service(&self) -> Option<ServiceName> {
         let outside = |name: &Arc<str>| ServiceName { name: Arc::clone(name), namespace: "".into() };
         self.cluster.service.clone().or_else(|| match &self.cluster.discovery {
-            Discovery::Dns(host) => Some(outside(&host.host)),
+            Discovery::Dns(dns) => dns.hosts.first().map(|first| outside(&first.host.host)),
             Discovery::OriginalDestination => Some(outside(&self.cluster.name)),
             Discovery::Static(_) | Discovery::Eds(_) => None,
         })
@@ -284,22 +278,22 @@ impl ClusterConfig {
         matches!(self.cluster.discovery, Discovery::OriginalDestination)
     }
 
-    /// How an endpoint is reached: the first transport that takes its mark; plaintext only where config names no
+    /// How an endpoint is reached: the first transport that takes it; plaintext only where config names no
     /// transport at all.
     pub(crate) fn reach(&self, endpoint: &proxy::Endpoint) -> Reach {
-        if self.transports.is_empty() {
+        if self.reaches.is_empty() {
             return Reach::Plaintext;
         }
-        let takes = |mark: &Option<Arc<str>>| mark.is_none() || *mark == endpoint.transport;
-        let found = self.transports.iter().find(|(mark, _)| takes(mark));
+        let mut found = self.cluster.transports.iter().zip(&self.reaches);
+        let found = found.find(|(transport, _)| transport.takes(endpoint));
         found.map_or(Reach::Nowhere, |(_, reach)| reach.clone())
     }
 
     /// One of its endpoints in turn, and how it is reached.
     pub(crate) fn nth(&self, turn: usize) -> Option<(SocketAddr, Reach)> {
-        let set = self.endpoints.load();
-        let at = turn.checked_rem(set.endpoints.len())?;
-        let endpoint = &set.endpoints[at];
+        let set = self.hosts.load();
+        let at = turn.checked_rem(set.hosts.len())?;
+        let endpoint = &set.hosts[at].config;
         Some((endpoint.address, self.reach(endpoint)))
     }
 
@@ -310,7 +304,8 @@ impl ClusterConfig {
             && self.cluster.service == other.cluster.service
             && self.passes_through() == other.passes_through()
             && workload::is_same(self.workload.as_ref(), other.workload.as_ref())
-            && Arc::ptr_eq(&self.endpoints, &other.endpoints)
+            && self.cluster.connections == other.cluster.connections
+            && Arc::ptr_eq(&self.hosts, &other.hosts)
     }
 }
 

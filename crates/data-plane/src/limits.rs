@@ -72,18 +72,14 @@ pub(crate) const OWN_ADDRESSES_KEPT: Duration = Duration::from_secs(10);
 /// passed on in a buffer of [`TCP_BUFFER_BYTES`].
 pub(crate) const CLIENT_HELLO_BYTES: usize = 16 * 1024;
 
-/// Hosts that clusters name: each is looked up every [`DNS_REFRESH`].
+/// Hosts that clusters name: each is looked up every few seconds.
 pub(crate) const DNS_HOSTS: usize = 1024;
 /// Lookups at the same time; each has a thread while it lasts.
 pub(crate) const DNS_LOOKUPS: usize = 4;
 /// How long one lookup is waited for. Source: resolv.conf(5), two tries of 5 s.
 pub(crate) const DNS_LOOKUP: Duration = Duration::from_secs(10);
-/// How long an answer is believed. Source: Envoy `dns_refresh_rate`, 5 s.
-pub(crate) const DNS_REFRESH: Duration = Duration::from_secs(5);
-/// How long after a lookup that failed the next one is tried; twice as long after each further one.
-pub(crate) const DNS_FAILURES_APART: Duration = Duration::from_secs(1);
-/// The most of it.
-pub(crate) const DNS_FAILURES_APART_MOST: Duration = Duration::from_secs(30);
+/// The least time between two lookups of a host, whatever config says.
+pub(crate) const DNS_APART_LEAST: Duration = Duration::from_millis(100);
 /// Addresses of a host that are used.
 pub(crate) const DNS_ADDRESSES: usize = 16;
 

@@ -4,24 +4,23 @@
 //! have a small runtime of their own, that exists from the first such cluster on, and a fixed pace. What is known stays
 //! until something better is.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use meshwork_model::address::is_virtual;
-use meshwork_model::proxy::{DnsHost, Endpoint};
+use meshwork_model::proxy::{Dns, DnsFamily, DnsHost, Endpoint, Endpoints, NamedEndpoint};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::config::EndpointSet;
 use crate::destination;
-use crate::limits::{
-    DNS_ADDRESSES, DNS_FAILURES_APART, DNS_FAILURES_APART_MOST, DNS_LOOKUP, DNS_LOOKUPS, DNS_REFRESH,
-};
+use crate::limits::{DNS_ADDRESSES, DNS_APART_LEAST, DNS_LOOKUP, DNS_LOOKUPS};
+use crate::upstream::Hosts;
 
 /// Looks names up for the clusters of a proxy.
 pub(crate) struct Resolver {
@@ -31,13 +30,11 @@ pub(crate) struct Resolver {
     is_guarded: bool,
 }
 
-/// A host whose addresses are kept fresh until this is dropped.
+/// Names whose addresses are kept fresh until this is dropped.
 pub(crate) struct Followed {
-    /// The host.
-    pub(crate) host: DnsHost,
-    /// Its addresses; none until the first answer.
-    pub(crate) endpoints: Arc<ArcSwap<EndpointSet>>,
-    task: AbortHandle,
+    /// The names.
+    pub(crate) dns: Dns,
+    tasks: Vec<AbortHandle>,
 }
 
 impl Resolver {
@@ -46,26 +43,25 @@ impl Resolver {
         Self { runtime: None, lookups: Arc::new(Semaphore::new(DNS_LOOKUPS)), is_guarded }
     }
 
-    /// Looks a host up now, and from now on.
+    /// Looks names up now, and from now on; their addresses become `hosts`, which has none until the first answer.
     ///
     /// # Errors
     /// The kernel gives no thread.
-    pub(crate) fn follow(&mut self, host: &DnsHost) -> io::Result<Followed> {
+    pub(crate) fn follow(&mut self, dns: &Dns, hosts: &Arc<Hosts>) -> io::Result<Followed> {
         let runtime = match &mut self.runtime {
             Some(runtime) => runtime,
             none => none.insert(start()?),
         };
-        let endpoints = Arc::new(ArcSwap::default());
-        let follower = Follower {
-            host: host.clone(),
-            endpoints: Arc::clone(&endpoints),
-            lookups: Arc::clone(&self.lookups),
-            is_guarded: self.is_guarded,
+        let found = Arc::new(Found::new(dns, hosts));
+        let follow = |index| {
+            let lookups = Arc::clone(&self.lookups);
+            let follower =
+                Follower { found: Arc::clone(&found), index, lookups, is_guarded: self.is_guarded };
+            let look_up =
+                async |host: DnsHost| Ok(tokio::net::lookup_host((&*host.host, host.port)).await?.collect());
+            runtime.spawn(follower.run(move |host| Box::pin(look_up(host)))).abort_handle()
         };
-        let look_up =
-            async |host: DnsHost| Ok(tokio::net::lookup_host((&*host.host, host.port)).await?.collect());
-        let task = runtime.spawn(follower.run(move |host| Box::pin(look_up(host)))).abort_handle();
-        Ok(Followed { host: host.clone(), endpoints, task })
+        Ok(Followed { dns: dns.clone(), tasks: (0..dns.hosts.len()).map(follow).collect() })
     }
 }
 
@@ -89,7 +85,7 @@ impl Drop for Resolver {
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -97,72 +93,141 @@ impl Drop for Followed {
 
 type Lookup = std::pin::Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
+/// The names of a cluster, and what was found so far.
+struct Found {
+    dns: Dns,
+    hosts: Arc<Hosts>,
+    /// The addresses of each name.
+    addresses: Mutex<Vec<Vec<SocketAddr>>>,
+}
+
+/// Follows one of the names.
 struct Follower {
-    host: DnsHost,
-    endpoints: Arc<ArcSwap<EndpointSet>>,
+    found: Arc<Found>,
+    index: usize,
     lookups: Arc<Semaphore>,
     is_guarded: bool,
 }
 
+impl Found {
+    fn new(dns: &Dns, hosts: &Arc<Hosts>) -> Self {
+        let addresses = Mutex::new(vec![Vec::new(); dns.hosts.len()]);
+        Self { dns: dns.clone(), hosts: Arc::clone(hosts), addresses }
+    }
+
+    /// What stays the same keeps its connections.
+    fn keep(&self, index: usize, addresses: Vec<SocketAddr>) {
+        let mut all = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if all[index] == addresses {
+            return;
+        }
+        debug!(host = %self.dns.hosts[index].host.host, addresses = addresses.len(), "looked up");
+        all[index] = addresses;
+        self.hosts.replace(&self.endpoints(&all));
+    }
+
+    /// Every address once, as it was found first.
+    fn endpoints(&self, addresses: &[Vec<SocketAddr>]) -> Endpoints {
+        let mut seen = HashSet::new();
+        let mut endpoints = Vec::new();
+        for (NamedEndpoint { endpoint, .. }, addresses) in self.dns.hosts.iter().zip(addresses) {
+            let fresh = addresses.iter().filter(|address| seen.insert(**address));
+            endpoints.extend(fresh.map(|&address| Endpoint { address, ..endpoint.clone() }));
+        }
+        Endpoints { policy: self.dns.policy.clone(), ..Endpoints::new("", endpoints) }
+    }
+
+    /// How long to wait after this many failures in a row, at least: twice as long after each.
+    fn pause(&self, failures: u32) -> Duration {
+        let pause = match self.dns.failure_refresh {
+            Some((least, most)) if failures > 0 => {
+                least.saturating_mul(2u32.saturating_pow(failures - 1)).min(most)
+            }
+            _ => self.dns.refresh,
+        };
+        pause.max(DNS_APART_LEAST)
+    }
+}
+
 impl Follower {
     async fn run(self, look_up: impl Fn(DnsHost) -> Lookup) {
-        let mut apart = DNS_FAILURES_APART;
+        let host = &self.found.dns.hosts[self.index].host;
+        let mut failures = 0;
         loop {
-            match self.ask(&look_up).await {
+            match self.ask(host, &look_up).await {
                 Ok(addresses) => {
-                    self.keep(addresses);
-                    apart = DNS_FAILURES_APART;
-                    sleep(DNS_REFRESH).await;
+                    self.found.keep(self.index, addresses);
+                    failures = 0;
                 }
                 Err(error) => {
+                    failures += 1;
                     // The first of a series is told.
-                    if apart == DNS_FAILURES_APART {
-                        warn!(host = %self.host.host, %error, "cannot look up; the addresses that are known stay");
+                    if failures == 1 {
+                        warn!(host = %host.host, %error, "cannot look up; the addresses that are known stay");
                     } else {
-                        debug!(host = %self.host.host, %error, "still cannot look up");
+                        debug!(host = %host.host, %error, "still cannot look up");
                     }
-                    sleep(apart).await;
-                    apart = (apart * 2).min(DNS_FAILURES_APART_MOST);
                 }
             }
+            sleep(self.found.pause(failures)).await;
         }
     }
 
-    async fn ask(&self, look_up: impl Fn(DnsHost) -> Lookup) -> io::Result<Vec<SocketAddr>> {
+    async fn ask(&self, host: &DnsHost, look_up: impl Fn(DnsHost) -> Lookup) -> io::Result<Vec<SocketAddr>> {
         // The semaphore is never closed.
         let _turn = self.lookups.acquire().await;
-        let found = timeout(DNS_LOOKUP, look_up(self.host.clone())).await?;
-        let addresses = usable(found?, self.is_guarded);
+        let found = timeout(DNS_LOOKUP, look_up(host.clone())).await?;
+        let dns = &self.found.dns;
+        let addresses = usable(of_family(found?, dns.family), self.is_guarded, dns.is_strict);
         if addresses.is_empty() {
             return Err(io::Error::other("there is no address that may be called"));
         }
         Ok(addresses)
     }
+}
 
-    /// What stays the same keeps its connections.
-    fn keep(&self, addresses: Vec<SocketAddr>) {
-        let endpoint = |address| Endpoint { address, transport: None, workload: None };
-        let endpoints: Vec<_> = addresses.into_iter().map(endpoint).collect();
-        if self.endpoints.load().endpoints != endpoints {
-            debug!(host = %self.host.host, addresses = endpoints.len(), "looked up");
-            self.endpoints.store(Arc::new(EndpointSet { endpoints }));
+/// The addresses that count.
+fn of_family(addresses: Vec<SocketAddr>, family: DnsFamily) -> Vec<SocketAddr> {
+    let (v4, v6): (Vec<_>, Vec<_>) = addresses.iter().partition(|address| address.is_ipv4());
+    match family {
+        DnsFamily::All => addresses,
+        DnsFamily::V4 => v4,
+        DnsFamily::V6 => v6,
+        DnsFamily::Auto => {
+            if v6.is_empty() {
+                v4
+            } else {
+                v6
+            }
+        }
+        DnsFamily::V4Preferred => {
+            if v4.is_empty() {
+                v6
+            } else {
+                v4
+            }
         }
     }
 }
 
-/// The addresses that may be called, in a fixed order. Those without a route (of the IP version that this host does not
-/// have, as a rule) are left out where others have one.
-fn usable(mut addresses: Vec<SocketAddr>, is_guarded: bool) -> Vec<SocketAddr> {
+/// The addresses that may be called: all of them in a fixed order, or the first. Those without a route (of the IP version
+/// that this host does not have, as a rule) are left out where others have one.
+fn usable(mut addresses: Vec<SocketAddr>, is_guarded: bool, is_strict: bool) -> Vec<SocketAddr> {
     let is_refused = |address: &SocketAddr| {
         let ip = address.ip();
         destination::refusal(ip).is_some() || destination::is_own(ip) || is_virtual(ip)
     };
-    addresses.sort_unstable();
-    addresses.dedup();
+    if is_strict {
+        addresses.sort_unstable();
+        addresses.dedup();
+    }
     addresses.truncate(DNS_ADDRESSES);
     addresses.retain(|address| !(is_guarded && is_refused(address)));
     if addresses.iter().any(|address| destination::is_routed(address.ip())) {
         addresses.retain(|address| destination::is_routed(address.ip()));
+    }
+    if !is_strict {
+        addresses.truncate(1);
     }
     addresses
 }
@@ -171,13 +236,13 @@ fn usable(mut addresses: Vec<SocketAddr>, is_guarded: bool) -> Vec<SocketAddr> {
 mod tests {
     use std::collections::VecDeque;
     use std::sync::Mutex;
-    use std::time::Duration;
-
     use tokio::time::{Instant, advance};
 
     use super::*;
 
     const MOMENT: Duration = Duration::from_millis(1);
+    const DNS_REFRESH: Duration = Dns::REFRESH;
+    const DNS_FAILURES_APART: Duration = Duration::from_secs(1);
 
     fn at(address: &str) -> SocketAddr {
         address.parse().expect("an address")
@@ -188,7 +253,7 @@ mod tests {
         let check = |found: &[&str], is_guarded: bool, expected: &[&str]| {
             let found = found.iter().map(|address| at(address)).collect();
             let expected: Vec<_> = expected.iter().map(|address| at(address)).collect();
-            assert_eq!(usable(found, is_guarded), expected);
+            assert_eq!(usable(found, is_guarded, true), expected);
         };
         check(&["127.0.0.2:80", "127.0.0.1:80", "127.0.0.2:80"], false, &["127.0.0.1:80", "127.0.0.2:80"]);
         for near in ["127.0.0.1:80", "169.254.169.254:80", "[::1]:80", "240.0.0.1:80", "0.0.0.0:80"] {
@@ -196,7 +261,45 @@ mod tests {
         }
         let many: Vec<_> = (0..=255).map(|last| format!("127.0.1.{last}:80")).collect();
         let many: Vec<_> = many.iter().map(|address| at(address)).collect();
-        assert_eq!(usable(many, false).len(), DNS_ADDRESSES);
+        assert_eq!(usable(many.clone(), false, true).len(), DNS_ADDRESSES);
+        assert_eq!(usable(many, false, false), [at("127.0.1.0:80")]);
+    }
+
+    #[test]
+    fn families_of_addresses() {
+        let check = |family: DnsFamily, found: &[&str], expected: &[&str]| {
+            let found = found.iter().map(|address| at(address)).collect();
+            let expected: Vec<_> = expected.iter().map(|address| at(address)).collect();
+            assert_eq!(of_family(found, family), expected, "{family:?}");
+        };
+        let (four, six) = ("192.0.2.1:80", "[2001:db8::1]:80");
+        let both = [four, six];
+        check(DnsFamily::Auto, &both, &[six]);
+        check(DnsFamily::Auto, &[four], &[four]);
+        check(DnsFamily::V4Preferred, &both, &[four]);
+        check(DnsFamily::V4Preferred, &[six], &[six]);
+        check(DnsFamily::V4, &both, &[four]);
+        check(DnsFamily::V6, &[four], &[]);
+        check(DnsFamily::All, &both, &both);
+    }
+
+    #[test]
+    fn every_address_is_one_endpoint_like_the_name_it_was_found_by() {
+        let named = |host: &str, weight| {
+            let host = DnsHost { host: host.into(), port: 80 };
+            NamedEndpoint { host, endpoint: Endpoint { weight, ..Endpoint::new(at("0.0.0.0:80")) } }
+        };
+        let hosts = Arc::new(Hosts::default());
+        let dns = Dns {
+            hosts: vec![named("a", 1), named("b", 2)],
+            ..Dns::all_of(DnsHost { host: "a".into(), port: 80 })
+        };
+        let found = Found::new(&dns, &hosts);
+        found.keep(1, vec![at("127.0.0.2:80"), at("127.0.0.3:80")]);
+        found.keep(0, vec![at("127.0.0.1:80"), at("127.0.0.2:80")]);
+        let all: Vec<_> =
+            hosts.load().hosts.iter().map(|host| (host.config.address, host.config.weight)).collect();
+        assert_eq!(all, [(at("127.0.0.1:80"), 1), (at("127.0.0.2:80"), 1), (at("127.0.0.3:80"), 2)]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -209,10 +312,14 @@ mod tests {
             Ok(vec![at("127.0.0.2:80")]),
         ])));
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let endpoints = Arc::new(ArcSwap::<EndpointSet>::default());
+        let hosts = Arc::new(Hosts::default());
+        let dns = Dns {
+            failure_refresh: Some((DNS_FAILURES_APART, DNS_FAILURES_APART * 30)),
+            ..Dns::all_of(DnsHost { host: "api.example.com".into(), port: 80 })
+        };
         let follower = Follower {
-            host: DnsHost { host: "api.example.com".into(), port: 80 },
-            endpoints: Arc::clone(&endpoints),
+            found: Arc::new(Found::new(&dns, &hosts)),
+            index: 0,
             lookups: Arc::new(Semaphore::new(1)),
             is_guarded: false,
         };
@@ -229,7 +336,7 @@ mod tests {
                 }
             })
         }));
-        let first = || endpoints.load().endpoints.first().map(|endpoint| endpoint.address);
+        let first = || hosts.load().hosts.first().map(|host| host.config.address);
         sleep(MOMENT).await;
         assert_eq!(first(), Some(at("127.0.0.1:80")));
         // A failure, another a while later, an empty answer after twice that.

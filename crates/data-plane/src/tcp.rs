@@ -27,7 +27,7 @@ use crate::policy::{self, Admitted};
 use crate::record::{OpenConnection, Record};
 use crate::timer::Timer;
 use crate::transport::Transport;
-use crate::upstream::{Picked, connect};
+use crate::upstream::{Host, Picked, Wanted, connect};
 
 /// A relayed connection; recorded once, when it is dropped.
 struct Relay<'r> {
@@ -95,8 +95,14 @@ impl Relay<'_> {
         // There is one place that a connection was meant for.
         let mut tries_left = if cluster.config().passes_through() { 1 } else { TCP_CONNECT_TRIES };
         loop {
-            let avoid = failed.as_ref().map(|picked| &**picked.endpoint());
-            let picked = cluster.pick_for(self.peer, avoid, worker.random())?;
+            let has_failed = |host: &Host| failed.as_ref().is_some_and(|failed| failed.is_of(host));
+            let wanted = Wanted {
+                avoid: if failed.is_some() { Some(&has_failed) } else { None },
+                again: u32::MAX,
+                random: worker.random(),
+                ..Wanted::default()
+            };
+            let picked = cluster.pick_for(self.peer, &wanted)?;
             self.record.note_endpoint(&picked);
             tries_left -= 1;
             match connect(&cluster.config(), picked.endpoint()).await {

@@ -94,6 +94,19 @@ impl Transport {
         }
     }
 
+    /// What TLS agreed on, where we called.
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Client(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::Plain(_) | Self::Server(_) => None,
+        }
+    }
+
+    /// Whether it is TLS that agreed on nothing, where we called.
+    pub(crate) fn is_tls_without_alpn(&self) -> bool {
+        matches!(self, Self::Client(_)) && self.alpn().is_none()
+    }
+
     fn socket(&self) -> &Socket {
         match self {
             Self::Plain(stream) => stream,

@@ -1,13 +1,20 @@
 //! Whom we call: picks an endpoint, connects to it, and keeps connections for the next request.
 //!
-//! All of it belongs to one worker: no lock, no atomic but the pointer to a cluster's endpoints.
+//! [`Hosts`] and [`Breakers`] are what all workers share of a cluster; everything else belongs to one worker: no lock, no
+//! atomic but the pointer to a cluster's endpoints, and where limits are configured their counts.
 
+mod breaker;
 mod cluster;
 mod connect;
+mod host;
 mod pool;
 pub(crate) mod workload;
 
-pub(crate) use cluster::{Edges, Endpoint, Picked, Reach, WorkerCluster};
+#[expect(unused_imports, reason = "what retries are counted by")]
+pub(crate) use breaker::{Breakers, Held, Limited, Overflow};
+pub(crate) use cluster::{Edges, Endpoint, Picked, Reach, Wanted, WorkerCluster};
 pub(crate) use connect::connect;
+#[expect(unused_imports, reason = "what health checks and the admin interface read and write")]
+pub(crate) use host::{EndpointSet, Flag, Host, HostCounts, HostState, Hosts};
 pub(crate) use pool::{Lease, Pool};
 pub use workload::{Workload, WorkloadSockets};

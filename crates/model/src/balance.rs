@@ -29,12 +29,12 @@ pub fn pick(
     }
     let (first, second) = (index(random & 0xffff_ffff, count), index(random >> 32, count));
     let picked = match balancing {
-        Balancing::RoundRobin => {
+        Balancing::RoundRobin(_) => {
             worker.cursor = (worker.cursor + 1) % count;
             worker.cursor
         }
-        Balancing::LeastRequest if worker.active[second] < worker.active[first] => second,
-        Balancing::LeastRequest | Balancing::Random => first,
+        Balancing::LeastRequest(_) if worker.active[second] < worker.active[first] => second,
+        _ => first,
     };
     if excluded == Some(picked) { Some((picked + 1) % count) } else { Some(picked) }
 }
@@ -52,16 +52,16 @@ mod tests {
     fn least_request_takes_the_less_loaded_of_two() {
         let mut worker = Worker { active: vec![5, 1], cursor: 0 };
         let both = u64::from(u32::MAX) << 32; // first = 0, second = 1
-        assert_eq!(pick(Balancing::LeastRequest, &mut worker, None, both), Some(1));
+        assert_eq!(pick(Balancing::LEAST_REQUEST, &mut worker, None, both), Some(1));
         worker.active = vec![0, 1];
-        assert_eq!(pick(Balancing::LeastRequest, &mut worker, None, both), Some(0));
+        assert_eq!(pick(Balancing::LEAST_REQUEST, &mut worker, None, both), Some(0));
     }
 
     #[test]
     fn round_robin_visits_all_and_a_failed_one_is_avoided() {
         let mut worker = Worker { active: vec![0; 3], cursor: 0 };
         let mut seen: Vec<_> =
-            (0..3).map(|_| pick(Balancing::RoundRobin, &mut worker, None, 0).expect("one")).collect();
+            (0..3).map(|_| pick(Balancing::ROUND_ROBIN, &mut worker, None, 0).expect("one")).collect();
         seen.sort_unstable();
         assert_eq!(seen, [0, 1, 2]);
         assert_eq!(pick(Balancing::Random, &mut worker, Some(0), 0), Some(1));

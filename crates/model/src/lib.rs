@@ -14,6 +14,7 @@
 //! - [`metadata`]: what filters found out about a request.
 //! - [`cidr`]: ranges of IP addresses.
 //! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
+//! - [`xxhash`]: the hash of consistent hashing.
 //! - [`reason`]: the one list of reasons for which the mesh answers in a service's place.
 //!
 //! This crate does no I/O and has no async, no clock, no protobuf and no serde.
@@ -40,3 +41,4 @@ pub mod retry;
 pub mod route;
 pub mod spiffe;
 pub mod times;
+pub mod xxhash;

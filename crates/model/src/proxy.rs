@@ -11,6 +11,7 @@ mod health;
 mod http;
 mod jwt;
 mod listener;
+mod metadata;
 mod names;
 mod policy;
 mod resilience;
@@ -18,13 +19,15 @@ mod route;
 
 pub use authz::{AuthBody, AuthHttp, AuthService, CheckSettings, ExtAuthz};
 pub use cluster::{
-    Balancing, Cluster, Discovery, DnsHost, Network, ServiceName, TransportMatch, UpstreamProtocol,
+    Balancing, Breakers, Cluster, Connections, Discovery, Dns, DnsFamily, DnsHost, Fallback, HashFunction,
+    HashKeys, Keepalive, LeastRequest, Maglev, NamedEndpoint, Network, Priority, RetryBudget, RingHash,
+    Selector, ServiceName, SlowStart, Spread, Subsets, Thresholds, TransportMatch, UpstreamProtocol,
     UpstreamTls, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
 };
-pub use endpoint::{Endpoint, Endpoints, Workload};
+pub use endpoint::{CheckTarget, Endpoint, Endpoints, Health, LoadPolicy, Locality, Place, Workload};
 pub use filter::{
-    AbortBy, DelayBy, Fault, FaultAbort, FaultDelay, HealthCheckFilter, HttpFilter, HttpFilterKind, HttpRbac,
-    LocalDescriptor, LocalRateLimit, RouteFilter, RouteFilterKind, TokenBucket,
+    AbortBy, CorsPolicy, DelayBy, Fault, FaultAbort, FaultDelay, HealthCheckFilter, HttpFilter,
+    HttpFilterKind, HttpRbac, LocalDescriptor, LocalRateLimit, RouteFilter, RouteFilterKind, TokenBucket,
 };
 pub use health::{
     CheckHeader, CheckIntervals, Enforced, FailurePercentage, GrpcCheck, HealthCheck, HealthCheckKind,
@@ -37,6 +40,7 @@ pub use jwt::{
 pub use listener::{
     ChainMatch, Direction, DownstreamTls, FilterChain, Listener, NetworkFilter, TcpProxy, Transport,
 };
+pub use metadata::{BALANCING, Criterion, Metadata, MetadataStruct, MetadataValue, TRANSPORT_MATCH};
 pub use names::{Answer, NameTable, ZONE};
 pub use policy::{Action, MetadataMatch, Permission, Principal, Rbac, Rule, StringMatch, ValueMatch};
 pub use resilience::{

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use meshwork_model::proxy::{Criterion, Metadata, MetadataStruct, MetadataValue};
 use serde_json::{Map, Number, Value};
 
 use crate::path::{Noted, Path, Problems};
@@ -26,22 +27,54 @@ pub(crate) fn text<'m>(metadata: Option<&'m pb::core::Metadata>, filter: &str, k
     }
 }
 
-/// The mark by which transports are matched: the one key `meshwork.identity`, or none.
-pub(crate) fn identity_mark(
+/// What transports are matched by: the key `meshwork.identity`, if it is there, and all others, sorted.
+///
+/// # Errors
+/// An identity is not a text.
+pub(crate) fn marks(
     marks: &pb::Struct,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Result<Option<Arc<str>>, Noted> {
-    let mut mark = None;
-    for (key, value) in &marks.fields {
-        if let (Some(pb::value::Kind::StringValue(text)), IDENTITY) = (&value.kind, key.as_str()) {
-            mark = Some(Arc::from(text.as_str()));
-        } else {
-            let text = format!("transports are matched by `{IDENTITY}` only, a text");
-            return problems.refuse(&at.key(key), text, "");
-        }
+) -> Result<(Option<Arc<str>>, Vec<Criterion>), Noted> {
+    let mut labels = struct_as_is(marks);
+    let identity = match labels.remove(IDENTITY) {
+        None => None,
+        Some(MetadataValue::Text(identity)) => Some(identity),
+        Some(_) => return problems.refuse(&at.key(IDENTITY), "an identity is a text", ""),
+    };
+    Ok((identity, labels.into_iter().collect()))
+}
+
+/// Metadata as the model has it, without what our own keys say.
+pub(crate) fn others(metadata: Option<&pb::core::Metadata>) -> Metadata {
+    let Some(metadata) = metadata else { return Metadata::new() };
+    let is_ours =
+        |filter: &str, key: &str| matches!((filter, key), (ISTIO, WORKLOAD) | (TRANSPORT, IDENTITY));
+    let fields = |filter: &str, values: &pb::Struct| -> MetadataStruct {
+        let others = values.fields.iter().filter(|(key, _)| !is_ours(filter, key));
+        others.map(|(key, value)| (key.as_str().into(), value_of(value))).collect()
+    };
+    let all = metadata.filter_metadata.iter();
+    let all = all.map(|(filter, values)| (filter.as_str().into(), fields(filter, values)));
+    all.filter(|(_, fields): &(_, MetadataStruct)| !fields.is_empty()).collect()
+}
+
+/// A `Struct` as the model has it.
+pub(crate) fn struct_as_is(values: &pb::Struct) -> MetadataStruct {
+    values.fields.iter().map(|(key, value)| (key.as_str().into(), value_of(value))).collect()
+}
+
+/// A value as the model has it.
+pub(crate) fn value_of(value: &pb::Value) -> MetadataValue {
+    use pb::value::Kind;
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => MetadataValue::Null,
+        Some(Kind::BoolValue(value)) => MetadataValue::Bool(*value),
+        Some(Kind::NumberValue(value)) => MetadataValue::Number(*value),
+        Some(Kind::StringValue(value)) => MetadataValue::Text(value.as_str().into()),
+        Some(Kind::StructValue(value)) => MetadataValue::Struct(struct_as_is(value)),
+        Some(Kind::ListValue(list)) => MetadataValue::List(list.values.iter().map(value_of).collect()),
     }
-    Ok(mark)
 }
 
 /// A `Struct` as a JSON object.

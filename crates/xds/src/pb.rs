@@ -14,6 +14,7 @@ pub(crate) use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::S
 pub(crate) use envoy_types::pb::envoy::extensions::common::ratelimit::v3 as ratelimit;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common_fault;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::buffer::v3 as buffer;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3 as ext_authz;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::health_check::v3 as health_check;

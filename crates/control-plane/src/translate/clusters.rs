@@ -25,8 +25,8 @@ pub(super) fn outbound(called: &Called<'_>, transports: Vec<TransportMatch>, dia
         service: Some(called.name()),
         // gRPC's core refuses a cluster with LEAST_REQUEST.
         balancing: match dialect {
-            Dialect::Grpc => Balancing::RoundRobin,
-            Dialect::Meshwork | Dialect::Envoy => Balancing::LeastRequest,
+            Dialect::Grpc => Balancing::ROUND_ROBIN,
+            Dialect::Meshwork | Dialect::Envoy => Balancing::LEAST_REQUEST,
         },
         protocol: upstream(called.port.protocol),
         transports,
@@ -56,15 +56,15 @@ pub(super) fn passthrough() -> Cluster {
 
 /// Nowhere: who is sent here is refused, and it is recorded.
 pub(super) fn black_hole() -> Cluster {
-    let nowhere = Endpoints { cluster: BLACK_HOLE.into(), endpoints: Vec::new() };
+    let nowhere = Endpoints::new(BLACK_HOLE, Vec::new());
     plain(BLACK_HOLE.into(), Discovery::Static(nowhere))
 }
 
 /// The application behind a node's own port: one address, in plaintext.
 pub(super) fn inbound(mesh: &Mesh, node: &Workload, inbound: &Inbound) -> Cluster {
     let name = name_of_inbound(inbound);
-    let endpoint = Endpoint { address: inbound.application, transport: None, workload: None };
-    let discovery = Discovery::Static(Endpoints { cluster: Arc::clone(&name), endpoints: vec![endpoint] });
+    let endpoint = Endpoint::new(inbound.application);
+    let discovery = Discovery::Static(Endpoints::new(Arc::clone(&name), vec![endpoint]));
     Cluster {
         service: served(mesh, node, inbound.port).map(|called| called.name()),
         // A captured program's loopback is its own.
@@ -76,16 +76,7 @@ pub(super) fn inbound(mesh: &Mesh, node: &Workload, inbound: &Inbound) -> Cluste
 
 /// A cluster in plaintext, of no service, with nothing out of the ordinary.
 fn plain(name: Arc<str>, discovery: Discovery) -> Cluster {
-    Cluster {
-        name,
-        service: None,
-        discovery,
-        network: Network::Proxy,
-        balancing: Balancing::RoundRobin,
-        connect_timeout: CONNECT_TIMEOUT,
-        protocol: UpstreamProtocol::Http1,
-        transports: Vec::new(),
-    }
+    Cluster { connect_timeout: CONNECT_TIMEOUT, ..Cluster::new(name, discovery) }
 }
 
 pub(super) fn name_of_inbound(inbound: &Inbound) -> Arc<str> {

@@ -52,16 +52,16 @@ pub(super) fn reached(
         if transport.is_some() {
             identities.insert(workload.identity.clone());
         }
-        let endpoint = Endpoint { address, transport, workload: Some(describe(workload)) };
+        let endpoint = Endpoint { transport, workload: Some(describe(workload)), ..Endpoint::new(address) };
         // Of two workloads that claim one address the first has it.
         endpoints.entry(address).or_insert(endpoint);
     }
     let transports = if plaintext {
-        vec![TransportMatch { name: "plaintext".into(), transport: None, tls: None }]
+        vec![TransportMatch { name: "plaintext".into(), transport: None, labels: Vec::new(), tls: None }]
     } else {
         mtls(mesh, protocol, identities.into_iter().collect())
     };
-    (Endpoints { cluster, endpoints: endpoints.into_values().collect() }, transports)
+    (Endpoints::new(cluster, endpoints.into_values().collect()), transports)
 }
 
 fn behind<'m>(mesh: &'m Mesh, called: &Called<'_>) -> Vec<(&'m Workload, SocketAddr)> {
@@ -91,12 +91,22 @@ fn mtls(mesh: &Mesh, protocol: Protocol, identities: Vec<SpiffeId>) -> Vec<Trans
     };
     if identities.is_empty() {
         let nobody = SpiffeId::workload(&mesh.trust_domain, crate::SYSTEM_NAMESPACE, "nobody");
-        let refuse = |id| TransportMatch { name: "nobody".into(), transport: None, tls: Some(tls(id)) };
+        let refuse = |id| TransportMatch {
+            name: "nobody".into(),
+            transport: None,
+            labels: Vec::new(),
+            tls: Some(tls(id)),
+        };
         return nobody.into_iter().map(refuse).collect();
     }
     let one = |id: SpiffeId| {
         let name: Arc<str> = id.as_str().into();
-        TransportMatch { name: Arc::clone(&name), transport: Some(name), tls: Some(tls(id)) }
+        TransportMatch {
+            name: Arc::clone(&name),
+            transport: Some(name),
+            labels: Vec::new(),
+            tls: Some(tls(id)),
+        }
     };
     identities.into_iter().map(one).collect()
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use meshwork_model::mesh::{EntryEndpoint, EntryPort, EntryProtocol, Protocol, Resolution};
-use meshwork_model::proxy::{Discovery, DnsHost, Endpoint, Endpoints, Resource};
+use meshwork_model::proxy::{Discovery, Dns, DnsHost, Endpoint, Endpoints, Resource};
 
 use super::{Mesh, clusters, listeners};
 use crate::addresses::Addressee;
@@ -35,19 +35,18 @@ pub(super) fn resources(mesh: &Mesh) -> Vec<Resource> {
 }
 
 fn discovery(resolution: &Resolution, host: &Arc<str>, port: &EntryPort, cluster: &Arc<str>) -> Discovery {
+    let by_name = |host: &Arc<str>, port| {
+        Discovery::Dns(Dns::all_of(DnsHost { host: host.to_ascii_lowercase().into(), port }))
+    };
     match resolution {
-        Resolution::Dns(None) => Discovery::Dns(DnsHost { host: Arc::clone(host), port: port.target_port }),
-        Resolution::Dns(Some(endpoint)) => {
-            Discovery::Dns(DnsHost { host: Arc::clone(&endpoint.address), port: real_port(endpoint, port) })
-        }
+        Resolution::Dns(None) => by_name(host, port.target_port),
+        Resolution::Dns(Some(endpoint)) => by_name(&endpoint.address, real_port(endpoint, port)),
         Resolution::Static(endpoints) => {
-            let endpoint = |endpoint: &EntryEndpoint<_>| Endpoint {
-                address: SocketAddr::new(endpoint.address, real_port(endpoint, port)),
-                transport: None,
-                workload: None,
+            let endpoint = |endpoint: &EntryEndpoint<_>| {
+                Endpoint::new(SocketAddr::new(endpoint.address, real_port(endpoint, port)))
             };
             let endpoints = endpoints.iter().map(endpoint).collect();
-            Discovery::Static(Endpoints { cluster: Arc::clone(cluster), endpoints })
+            Discovery::Static(Endpoints::new(Arc::clone(cluster), endpoints))
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Takes resources in, one by one: checks, binds, and keeps the last good version of each.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use meshwork_identity::{ClientCertificate, IdentitySource};
 use meshwork_model::proxy::{
-    AccessLog, Cluster, Discovery, DnsHost, DownstreamTls, Endpoints, FilterChain, HttpConnection, Kind,
+    AccessLog, Cluster, Discovery, Dns, DownstreamTls, Endpoints, FilterChain, HttpConnection, Kind,
     Listener, NameTable, Network, NetworkFilter, Resource, RouteAction, RouteSource, RouteTable, ServiceName,
     Transport, UpstreamTls,
 };
@@ -17,14 +17,14 @@ use meshwork_xds::{Rejection, Update};
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{
-    Bound, Chain, ChainLog, ClientTls, ClusterConfig, EndpointSet, Filter, HttpChain, ListenerConfig,
-    RuntimeConfig, ServerTls, Takeover,
+    Bound, Chain, ChainLog, ClientTls, ClusterConfig, Filter, HttpChain, ListenerConfig, RuntimeConfig,
+    ServerTls, Takeover,
 };
 use crate::http::filters::{Filters, Kept};
 use crate::limits::{ACCESS_LOGS, DNS_HOSTS, LISTENER_ADDRESSES};
 use crate::listener::Sockets;
 use crate::resolver::{Followed, Resolver};
-use crate::upstream::{Reach, Workload};
+use crate::upstream::{Breakers, Hosts, Reach, Workload};
 
 /// The secret that stands for the workload's own SVID.
 const OWN_SVID: &str = "default";
@@ -40,7 +40,8 @@ pub(crate) struct Builder {
     listeners: BTreeMap<Arc<str>, Accepted>,
     tables: BTreeMap<Arc<str>, Arc<RouteTable>>,
     clusters: BTreeMap<Arc<str>, Arc<ClusterConfig>>,
-    groups: HashMap<Group, Arc<ArcSwap<EndpointSet>>>,
+    /// Endpoints that were delivered on their own, by the name they were asked for.
+    delivered: BTreeMap<Arc<str>, Endpoints>,
     resolver: Resolver,
     /// Hosts whose addresses are kept fresh, by the cluster that names them.
     followed: HashMap<Arc<str>, Followed>,
@@ -68,15 +69,6 @@ struct Accepted {
     running: Option<Arc<ListenerConfig>>,
 }
 
-/// Whose endpoints.
-#[derive(PartialEq, Eq, Hash)]
-enum Group {
-    /// Part of the cluster of this name.
-    Cluster(Arc<str>),
-    /// Delivered under this name.
-    Eds(Arc<str>),
-}
-
 /// Sockets whose listeners are gone, for others to take over within the same update.
 type Released = HashMap<SocketAddr, Arc<Sockets>>;
 
@@ -96,7 +88,7 @@ impl Builder {
             listeners: BTreeMap::new(),
             tables: BTreeMap::new(),
             clusters: BTreeMap::new(),
-            groups: HashMap::new(),
+            delivered: BTreeMap::new(),
             names: Arc::default(),
             reserved: HashMap::new(),
             logs: Vec::new(),
@@ -198,9 +190,11 @@ impl Builder {
             Kind::Cluster => {
                 self.clusters.remove(name);
                 self.followed.remove(name);
-                self.groups.remove(&Group::Cluster(name.into()));
             }
-            Kind::Endpoints => self.group(Group::Eds(name.into())).store(Arc::default()),
+            Kind::Endpoints => {
+                self.delivered.remove(name);
+                self.deliver(&Endpoints::new(name, Vec::new()));
+            }
         }
     }
 
@@ -224,23 +218,26 @@ impl Builder {
     // --- clusters and endpoints ---
 
     fn upsert_endpoints(&mut self, endpoints: Endpoints) {
-        let group = self.group(Group::Eds(endpoints.cluster));
-        group.store(Arc::new(EndpointSet { endpoints: endpoints.endpoints }));
+        self.deliver(&endpoints);
+        self.delivered.insert(Arc::clone(&endpoints.cluster), endpoints);
     }
 
-    fn group(&mut self, group: Group) -> Arc<ArcSwap<EndpointSet>> {
-        Arc::clone(self.groups.entry(group).or_default())
+    /// Each cluster has hosts of its own, with a health of their own.
+    fn deliver(&self, endpoints: &Endpoints) {
+        let asks = |config: &&Arc<ClusterConfig>| matches!(&config.cluster.discovery, Discovery::Eds(name) if *name == endpoints.cluster);
+        self.clusters.values().filter(asks).for_each(|config| config.hosts.replace(endpoints));
     }
 
     fn upsert_cluster(&mut self, cluster: Cluster) -> Result<(), String> {
-        if self.clusters.get(&cluster.name).is_some_and(|old| old.cluster == cluster) {
+        let old = self.clusters.get(&cluster.name).cloned();
+        if old.as_ref().is_some_and(|old| old.cluster == cluster) {
             return Ok(());
         }
         let workload = match cluster.network {
             Network::Proxy => None,
             Network::Workload => Some(self.workload.clone().ok_or(NO_WORKLOAD)?),
         };
-        let mut transports = Vec::new();
+        let mut reaches = Vec::new();
         for (at, transport) in cluster.transports.iter().enumerate() {
             let reach = match &transport.tls {
                 None => Reach::Plaintext,
@@ -248,40 +245,53 @@ impl Builder {
                     self.client_tls(tls).map_err(|why| format!("transport_socket_matches[{at}]: {why}"))?,
                 ),
             };
-            transports.push((transport.transport.clone(), reach));
+            reaches.push(reach);
         }
-        let endpoints = match &cluster.discovery {
-            Discovery::Dns(host) => self.follow(&cluster.name, host)?,
-            Discovery::OriginalDestination => Arc::default(),
-            Discovery::Eds(name) => self.group(Group::Eds(Arc::clone(name))),
-            Discovery::Static(endpoints) => {
-                let group = self.group(Group::Cluster(Arc::clone(&cluster.name)));
-                group.store(Arc::new(EndpointSet { endpoints: endpoints.endpoints.clone() }));
-                group
-            }
+        let hosts = old.as_ref().map(|old| Arc::clone(&old.hosts)).unwrap_or_default();
+        self.discover(&cluster, &hosts)?;
+        let breakers = match &old {
+            Some(old) => old.breakers.with(cluster.breakers.clone()),
+            None => Breakers::new(cluster.breakers.clone(), self.workers),
         };
-        if !matches!(cluster.discovery, Discovery::Dns(_)) {
-            self.followed.remove(&cluster.name);
-        }
         let name = Arc::clone(&cluster.name);
-        let config = ClusterConfig { cluster, endpoints, workload, transports };
+        let config = ClusterConfig { cluster, hosts, breakers, workload, reaches };
         self.clusters.insert(name, Arc::new(config));
         Ok(())
     }
 
-    /// The addresses of a host, kept fresh for a cluster.
-    fn follow(&mut self, cluster: &Arc<str>, host: &DnsHost) -> Result<Arc<ArcSwap<EndpointSet>>, String> {
-        if let Some(followed) = self.followed.get(cluster).filter(|followed| followed.host == *host) {
-            return Ok(Arc::clone(&followed.endpoints));
+    /// Fills in a cluster's hosts, as far as they are known.
+    fn discover(&mut self, cluster: &Cluster, hosts: &Arc<Hosts>) -> Result<(), String> {
+        match &cluster.discovery {
+            Discovery::Dns(dns) => return self.follow(&cluster.name, dns, hosts),
+            Discovery::OriginalDestination => hosts.replace(&Endpoints::new("", Vec::new())),
+            Discovery::Eds(name) => match self.delivered.get(name) {
+                Some(endpoints) => hosts.replace(endpoints),
+                None => hosts.replace(&Endpoints::new(Arc::clone(name), Vec::new())),
+            },
+            Discovery::Static(endpoints) => hosts.replace(endpoints),
         }
-        if self.followed.len() >= DNS_HOSTS {
+        self.followed.remove(&cluster.name);
+        Ok(())
+    }
+
+    /// Keeps the addresses of a cluster's names fresh.
+    fn follow(&mut self, cluster: &Arc<str>, dns: &Dns, hosts: &Arc<Hosts>) -> Result<(), String> {
+        if self.followed.get(cluster).is_some_and(|followed| followed.dns == *dns) {
+            return Ok(());
+        }
+        let others = self.followed.iter().filter(|(name, _)| *name != cluster);
+        let names: usize = others.map(|(_, followed)| followed.dns.hosts.len()).sum();
+        if names + dns.hosts.len() > DNS_HOSTS {
             return Err(format!("type: there are {DNS_HOSTS} clusters with a host name already"));
         }
-        let followed =
-            self.resolver.follow(host).map_err(|error| format!("cannot look names up: {error}"))?;
-        let endpoints = Arc::clone(&followed.endpoints);
+        if !self.followed.contains_key(cluster) {
+            // What stood there before it was names is not what they stand for.
+            hosts.replace(&Endpoints::new("", Vec::new()));
+        }
+        let followed = self.resolver.follow(dns, hosts);
+        let followed = followed.map_err(|error| format!("cannot look names up: {error}"))?;
         self.followed.insert(Arc::clone(cluster), followed);
-        Ok(endpoints)
+        Ok(())
     }
 
     fn client_tls(&self, tls: &UpstreamTls) -> Result<Arc<ClientTls>, String> {
@@ -464,16 +474,6 @@ impl Builder {
 
     fn build(&mut self) -> Arc<RuntimeConfig> {
         self.version += 1;
-        let used: BTreeSet<&Arc<str>> = self
-            .clusters
-            .values()
-            .filter_map(|c| if let Discovery::Eds(name) = &c.cluster.discovery { Some(name) } else { None })
-            .collect();
-        // A group that is neither used nor filled says nothing.
-        self.groups.retain(|group, set| match group {
-            Group::Cluster(name) => self.clusters.contains_key(name),
-            Group::Eds(name) => used.contains(name) || !set.load().endpoints.is_empty(),
-        });
         self.kept.sweep();
         let (tables, clusters, kept) = (&self.tables, &self.clusters, &mut self.kept);
         let (mut listeners, mut destinations) = (HashMap::new(), HashMap::new());

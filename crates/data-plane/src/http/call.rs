@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
-use meshwork_model::proxy::UpstreamProtocol;
 use tokio::time::timeout;
 
 use super::body::{Frame, Length};
@@ -97,7 +96,7 @@ async fn attempt(worker: &Rc<Worker>, ask: &Call<'_>, fresh: bool) -> Result<Ans
     let unknown = || ProxyError::fatal(Kind::NoCluster(ask.cluster.into()));
     let cluster = worker.cluster(ask.cluster).ok_or_else(unknown)?;
     let picked = cluster.pick_own(worker.random())?;
-    let mut lease = match Lease::take(picked, fresh || cluster.protocol() == UpstreamProtocol::Http2) {
+    let mut lease = match Lease::take(picked, fresh) {
         Ok(lease) => lease,
         Err(picked) => {
             Lease::open(picked, |_| OpenConnection::uncounted()).await.map_err(|(error, _)| error)?

@@ -254,6 +254,11 @@ impl<'c> Downstream<'c> {
         either!(mut self.side, side => side.abort());
     }
 
+    /// Whether it speaks HTTP/2.
+    pub(crate) fn is_h2(&self) -> bool {
+        matches!(self.side, Caller::H2(_))
+    }
+
     /// Whether a tunnel can be made of it.
     pub(crate) fn can_switch(&self) -> bool {
         matches!(self.side, Caller::H1(_))

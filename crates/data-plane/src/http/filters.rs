@@ -6,6 +6,7 @@
 
 mod authz;
 mod body;
+mod cors;
 mod fault;
 mod health;
 mod jwt;
@@ -14,7 +15,7 @@ mod limit;
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::ptr;
 use std::sync::Arc;
 use std::task::Poll;
@@ -57,6 +58,8 @@ pub(crate) struct Plan {
 enum Step {
     /// A fault on purpose.
     Fault(fault::Fault),
+    /// What pages of other origins may do.
+    Cors(cors::Cors),
     /// Tokens that the request needs.
     Jwt(jwt::Authentication),
     /// The next of the plan's rules judge.
@@ -98,6 +101,8 @@ pub(crate) struct Passed {
     is_answered: bool,
     /// Counts the request among those that have a fault.
     active: Vec<fault::Active>,
+    /// The origin whose page asks, where it may.
+    origin: Option<Vec<u8>>,
     /// What authorization services want to be added to the response.
     authz: Vec<authz::Added>,
     /// What a rate limit says of itself.
@@ -168,16 +173,18 @@ impl Plan {
             let found: Vec<RouteFilter> = words.iter().filter_map(named).collect();
             let is_off = found.first().map_or(filter.disabled, |word| word.disabled);
             if !is_off {
-                let word = found.iter().find_map(|word| word.kind.as_ref());
-                plan.push(&filter.kind, word, kept);
+                let words: Vec<&RouteFilterKind> =
+                    found.iter().filter_map(|word| word.kind.as_ref()).collect();
+                plan.push(&filter.kind, &words, kept);
             }
         }
         plan
     }
 
-    fn push(&mut self, filter: &HttpFilterKind, word: Option<&RouteFilterKind>, kept: &mut Kept) {
+    fn push(&mut self, filter: &HttpFilterKind, words: &[&RouteFilterKind], kept: &mut Kept) {
         use {HttpFilterKind as Of, RouteFilterKind as To};
-        self.steps.push(match (filter, word) {
+        self.steps.push(match (filter, words.first().copied()) {
+            (Of::Cors, _) => Step::Cors(cors::Cors::new(words)),
             (Of::Fault(own), Some(To::Fault(other))) => Step::Fault(fault::Fault::new(own, other, kept)),
             (Of::Fault(own), _) => Step::Fault(fault::Fault::new(own, own, kept)),
             (Of::Jwt(config), word) => {
@@ -201,11 +208,6 @@ impl Plan {
         });
     }
 
-    /// Whether nothing is asked at all.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.steps.is_empty()
-    }
-
     /// The rules, where nothing else is asked.
     pub(crate) fn rules_alone(&self) -> Option<&[HttpRbac]> {
         (self.steps.len() == self.rules.len()).then_some(&*self.rules)
@@ -216,7 +218,17 @@ impl Plan {
 ///
 /// # Errors
 /// The first filter's that does not let the request pass, or answers it.
-pub(crate) async fn ask<'h>(
+///
+/// Boxed, so that exchanges without filters do not carry its memory.
+pub(crate) fn ask<'s, 'x: 's, 'h: 's>(scene: Scene<'s, 'x>, request: &'h mut RequestHead) -> Asking<'s, 'h> {
+    Box::pin(ask_all(scene, request))
+}
+
+/// Filters that are asked.
+pub(crate) type Asking<'s, 'h> =
+    Pin<Box<dyn Future<Output = Result<(Authorized<'h>, Length), ProxyError>> + 's>>;
+
+async fn ask_all<'h>(
     mut scene: Scene<'_, '_>,
     request: &'h mut RequestHead,
 ) -> Result<(Authorized<'h>, Length), ProxyError> {
@@ -225,6 +237,7 @@ pub(crate) async fn ask<'h>(
     for step in &plan.steps {
         match step {
             Step::Fault(fault) => fault.ask(&mut scene, request).await?,
+            Step::Cors(policies) => policies.ask(&mut scene, request)?,
             Step::Jwt(tokens) => tokens.ask(&mut scene, request).await?,
             Step::Judge => judge.next(&scene.facts, scene.record, request)?,
             Step::Authz(service) => service.ask(&mut scene, request).await?,
@@ -258,6 +271,7 @@ impl Scene<'_, '_> {
                 plan: Arc::clone(plan),
                 is_answered: false,
                 active: Vec::new(),
+                origin: None,
                 authz: Vec::new(),
                 limit: None,
                 asked_health: false,
@@ -294,6 +308,11 @@ impl Passed {
                 Step::LocalLimit(_) => {
                     if let Some(told) = self.limit.take() {
                         told.tell(response);
+                    }
+                }
+                Step::Cors(policies) => {
+                    if let Some(origin) = &self.origin {
+                        policies.answer(origin, response);
                     }
                 }
                 Step::Authz(_) => {

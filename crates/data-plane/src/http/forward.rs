@@ -27,7 +27,7 @@ use crate::limits::{CONNECT_TRIES, EXCHANGE_IDLE, INTERIM_RESPONSES, STALE_RETRI
 use crate::policy::Authorized;
 use crate::record::{OpenConnection, Record};
 use crate::timer::Timer;
-use crate::upstream::{Lease, Picked, WorkerCluster};
+use crate::upstream::{Host, Lease, Picked, Wanted, WorkerCluster};
 
 /// A request that may be forwarded, and what it is forwarded with.
 pub(super) struct Call<'c, 'x> {
@@ -130,9 +130,17 @@ impl Call<'_, '_> {
     }
 
     fn pick(&mut self, cluster: &Rc<WorkerCluster>, failed: Option<&Picked>) -> Result<Picked, ProxyError> {
-        let failed = failed.map(|picked| &**picked.endpoint());
         let Place { worker, peer, .. } = self.place;
-        let picked = cluster.pick_for(peer, failed, worker.random())?;
+        let has_failed = |host: &Host| failed.is_some_and(|failed| failed.is_of(host));
+        let avoid: Option<&dyn Fn(&Host) -> bool> = if failed.is_some() { Some(&has_failed) } else { None };
+        let wanted = Wanted {
+            avoid,
+            again: u32::MAX,
+            is_h2: self.downstream.is_h2(),
+            random: worker.random(),
+            ..Wanted::default()
+        };
+        let picked = cluster.pick_for(peer, &wanted)?;
         self.record.note_endpoint(&picked);
         Ok(picked)
     }

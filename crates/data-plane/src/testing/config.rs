@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use meshwork_identity::{CertificateAuthority, IdentitySource};
 use meshwork_model::proxy::{
-    BackOff, Balancing, ChainMatch, Cluster, Direction, Discovery, Domain, DownstreamTls, Endpoint,
-    Endpoints, FilterChain, Forward, HttpConnection, Listener, NetworkFilter, PathMatch, Resilience,
-    Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy,
-    UpstreamProtocol, VirtualHost, WeightedCluster,
+    BackOff, ChainMatch, Cluster, Direction, Discovery, Domain, DownstreamTls, Endpoint, Endpoints,
+    FilterChain, Forward, HttpConnection, Listener, NetworkFilter, PathMatch, Resilience, Resource,
+    RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy, VirtualHost,
+    WeightedCluster,
 };
 use meshwork_model::spiffe::SpiffeId;
 
@@ -94,18 +94,9 @@ fn resilience() -> Resilience {
 
 /// The cluster `a`.
 pub(crate) fn cluster(addresses: &[SocketAddr]) -> Cluster {
-    let endpoint = |address: &SocketAddr| Endpoint { address: *address, transport: None, workload: None };
-    let endpoints = Endpoints { cluster: "a".into(), endpoints: addresses.iter().map(endpoint).collect() };
-    Cluster {
-        name: "a".into(),
-        service: None,
-        discovery: Discovery::Static(endpoints),
-        network: meshwork_model::proxy::Network::Proxy,
-        balancing: Balancing::RoundRobin,
-        connect_timeout: CONNECT_TIMEOUT,
-        protocol: UpstreamProtocol::Http1,
-        transports: vec![],
-    }
+    let endpoints = addresses.iter().copied().map(Endpoint::new).collect();
+    let discovery = Discovery::Static(Endpoints::new("a", endpoints));
+    Cluster { connect_timeout: CONNECT_TIMEOUT, ..Cluster::new("a", discovery) }
 }
 
 /// An identity of a mesh of its own, and the mTLS that ends with it.

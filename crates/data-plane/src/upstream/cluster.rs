@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use meshwork_model::address::is_virtual;
 use meshwork_model::balance;
-use meshwork_model::proxy::{self, Direction, UpstreamProtocol};
+use meshwork_model::proxy::{self, Criterion, Direction, UpstreamProtocol};
 use meshwork_telemetry::EdgeId;
 
-use super::Pool;
-use crate::config::{ClientTls, ClusterConfig, EndpointSet};
+use super::host::HostCounters;
+use super::{EndpointSet, Host, Pool};
+use crate::config::{ClientTls, ClusterConfig};
 use crate::connection::Peer;
 use crate::error::{Kind, ProxyError};
 
@@ -37,6 +38,10 @@ struct Balance {
 
 /// An endpoint with its connections.
 pub(crate) struct Endpoint {
+    /// The endpoint as all workers see it.
+    pub(crate) host: Arc<Host>,
+    /// What this worker counts of it.
+    pub(crate) counters: Arc<HostCounters>,
     /// What config says of it.
     pub(crate) config: proxy::Endpoint,
     /// How it is reached.
@@ -65,10 +70,28 @@ pub(crate) enum Reach {
     Nowhere,
 }
 
+/// What a request wants of the endpoint that is picked for it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Wanted<'w> {
+    /// The hash that it is placed by, where balancing does that.
+    pub(crate) hash: Option<u64>,
+    /// The subset that it asks for: sorted by key.
+    pub(crate) subset: &'w [Criterion],
+    /// Whether a host is to be avoided.
+    pub(crate) avoid: Option<&'w dyn Fn(&Host) -> bool>,
+    /// How often another one is picked in the place of one that is to be avoided; then it is taken all the same.
+    pub(crate) again: u32,
+    /// Whether its client speaks HTTP/2.
+    pub(crate) is_h2: bool,
+    /// Uniformly drawn; everything that is left to chance follows from it.
+    pub(crate) random: u64,
+}
+
 /// An endpoint that was picked; its load counts until this is dropped.
 pub(crate) struct Picked {
     cluster: Rc<WorkerCluster>,
     endpoint: Rc<Endpoint>,
+    protocol: UpstreamProtocol,
 }
 
 impl WorkerCluster {
@@ -88,11 +111,6 @@ impl WorkerCluster {
         Arc::clone(&self.config.borrow())
     }
 
-    /// What is spoken with its endpoints.
-    pub(crate) fn protocol(&self) -> UpstreamProtocol {
-        self.config.borrow().cluster.protocol
-    }
-
     /// Takes a new config over; `false` where what changed makes the present connections unfit.
     pub(crate) fn take_over(&self, config: &Arc<ClusterConfig>) -> bool {
         let mut mine = self.config.borrow_mut();
@@ -103,22 +121,16 @@ impl WorkerCluster {
         fits
     }
 
-    /// Picks an endpoint for a peer, another than `failed` where there is one; or takes the address that its connection
-    /// was meant for, where the cluster says so.
+    /// Picks an endpoint for a peer; or takes the address that its connection was meant for, where the cluster says so.
     ///
     /// # Errors
     /// There is none, or nobody is taken to that address.
-    pub(crate) fn pick_for(
-        self: &Rc<Self>,
-        peer: &Peer,
-        failed: Option<&Endpoint>,
-        random: u64,
-    ) -> Result<Picked, ProxyError> {
+    pub(crate) fn pick_for(self: &Rc<Self>, peer: &Peer, wanted: &Wanted<'_>) -> Result<Picked, ProxyError> {
         if self.config.borrow().passes_through() {
-            return self.pass_through(peer);
+            return self.pass_through(peer, wanted);
         }
         let empty = || ProxyError::fatal(Kind::NoEndpoint(self.config().cluster.name.clone()));
-        self.pick(failed, random).ok_or_else(empty)
+        self.pick(wanted).ok_or_else(empty)
     }
 
     /// Picks an endpoint for a request of the proxy's own, which was meant for no address.
@@ -126,12 +138,13 @@ impl WorkerCluster {
     /// # Errors
     /// There is none.
     pub(crate) fn pick_own(self: &Rc<Self>, random: u64) -> Result<Picked, ProxyError> {
-        let picked = if self.config.borrow().passes_through() { None } else { self.pick(None, random) };
+        let wanted = Wanted { random, ..Wanted::default() };
+        let picked = if self.config.borrow().passes_through() { None } else { self.pick(&wanted) };
         picked.ok_or_else(|| ProxyError::fatal(Kind::NoEndpoint(self.config().cluster.name.clone())))
     }
 
     /// The address that a peer's connection was meant for. It has been looked at when the connection came.
-    fn pass_through(self: &Rc<Self>, peer: &Peer) -> Result<Picked, ProxyError> {
+    fn pass_through(self: &Rc<Self>, peer: &Peer, wanted: &Wanted<'_>) -> Result<Picked, ProxyError> {
         let config = self.config();
         let refusal = |address, why| Err(ProxyError::fatal(Kind::Destination(Box::new((address, why)))));
         let Some(address) = peer.meant_for else {
@@ -143,30 +156,38 @@ impl WorkerCluster {
         if is_virtual(address.ip()) {
             return refusal(address, "an address of the mesh that no service has");
         }
+        let host = Arc::new(Host { config: proxy::Endpoint::new(address), state: Arc::default() });
         let endpoint = Endpoint {
             edges: self.passed.borrow().clone(),
             active: Cell::new(1),
-            ..Endpoint::of(&proxy::Endpoint { address, transport: None, workload: None }, &config)
+            ..Endpoint::of(&host, &config)
         };
-        Ok(Picked { cluster: Rc::clone(self), endpoint: Rc::new(endpoint) })
+        let protocol = spoken(config.cluster.protocol, wanted);
+        Ok(Picked { cluster: Rc::clone(self), endpoint: Rc::new(endpoint), protocol })
     }
 
     /// How many per cent of its endpoints are healthy; of none, none are.
     pub(crate) fn healthy_percent(&self) -> f64 {
-        if self.config.borrow().endpoints.load().endpoints.is_empty() { 0.0 } else { 100.0 }
+        let hosts = Arc::clone(&self.config.borrow().hosts.load());
+        let healthy = hosts.hosts.iter().filter(|host| host.health() == proxy::Health::Healthy).count();
+        let share = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        if hosts.hosts.is_empty() { 0.0 } else { 100.0 * share(healthy) / share(hosts.hosts.len()) }
     }
 
-    /// Picks an endpoint, another than `failed` where there is one; `None` where there is none.
-    fn pick(self: &Rc<Self>, failed: Option<&Endpoint>, random: u64) -> Option<Picked> {
+    /// Picks an endpoint; `None` where there is none.
+    fn pick(self: &Rc<Self>, wanted: &Wanted<'_>) -> Option<Picked> {
         let config = self.config.borrow();
         let mut balance = self.balance.borrow_mut();
         balance.refresh(&config);
-        let failed = failed.and_then(|endpoint| endpoint.index.get());
-        let index = balance::pick(config.cluster.balancing, &mut balance.state, failed, random)?;
+        let avoided = wanted
+            .avoid
+            .and_then(|avoid| balance.endpoints.iter().position(|endpoint| avoid(&endpoint.host)));
+        let index = balance::pick(config.cluster.balancing, &mut balance.state, avoided, wanted.random)?;
         let endpoint = Rc::clone(balance.endpoints.get(index)?);
         endpoint.active.set(endpoint.active.get() + 1);
         balance.state.active[index] = endpoint.active.get();
-        Some(Picked { cluster: Rc::clone(self), endpoint })
+        let protocol = spoken(config.cluster.protocol, wanted);
+        Some(Picked { cluster: Rc::clone(self), endpoint, protocol })
     }
 
     /// Closes connections that were idle for too long.
@@ -189,10 +210,19 @@ impl WorkerCluster {
     }
 }
 
+/// What is spoken for a request: never [`UpstreamProtocol::Downstream`].
+fn spoken(configured: UpstreamProtocol, wanted: &Wanted<'_>) -> UpstreamProtocol {
+    match configured {
+        UpstreamProtocol::Downstream if wanted.is_h2 => UpstreamProtocol::Http2,
+        UpstreamProtocol::Downstream => UpstreamProtocol::Http1,
+        configured => configured,
+    }
+}
+
 impl Balance {
     /// Takes new endpoints over, if there are any.
     fn refresh(&mut self, config: &ClusterConfig) {
-        let current = config.endpoints.load();
+        let current = config.hosts.load();
         if !Arc::ptr_eq(&current, &self.set) {
             self.replace(Arc::clone(&current), config);
         }
@@ -204,11 +234,11 @@ impl Balance {
         let mut known: HashMap<SocketAddr, Rc<Endpoint>> =
             self.endpoints.drain(..).map(|e| (e.config.address, e)).collect();
         self.endpoints = set
-            .endpoints
+            .hosts
             .iter()
-            .map(|endpoint| match known.remove(&endpoint.address) {
-                Some(kept) if kept.config == *endpoint => kept,
-                _ => Rc::new(Endpoint::of(endpoint, config)),
+            .map(|host| match known.remove(&host.config.address) {
+                Some(kept) if kept.config.is_same_peer(&host.config) => kept,
+                _ => Rc::new(Endpoint::of(host, config)),
             })
             .collect();
         for (index, endpoint) in self.endpoints.iter().enumerate() {
@@ -220,10 +250,12 @@ impl Balance {
 }
 
 impl Endpoint {
-    fn of(endpoint: &proxy::Endpoint, config: &ClusterConfig) -> Self {
+    fn of(host: &Arc<Host>, config: &ClusterConfig) -> Self {
         Self {
-            config: endpoint.clone(),
-            reach: config.reach(endpoint),
+            counters: host.state.counters(),
+            host: Arc::clone(host),
+            config: host.config.clone(),
+            reach: config.reach(&host.config),
             pool: Pool::default(),
             edges: Edges::default(),
             active: Cell::new(0),
@@ -252,6 +284,16 @@ impl Picked {
     /// The endpoint.
     pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
         &self.endpoint
+    }
+
+    /// What is spoken with it; never what its client speaks, whatever that is.
+    pub(crate) fn protocol(&self) -> UpstreamProtocol {
+        self.protocol
+    }
+
+    /// Whether it is this host.
+    pub(crate) fn is_of(&self, host: &Host) -> bool {
+        self.endpoint.config.address == host.config.address
     }
 
     /// The cluster that it was picked from.

@@ -30,6 +30,8 @@ pub(crate) struct Pool {
     opening: Mutex<()>,
     /// Attempts that failed: those who waited for one fail with it instead of each trying anew.
     failures: Cell<u64>,
+    /// Whether the last connection for which that was open agreed on HTTP/2.
+    agreed_on_h2: Cell<bool>,
 }
 
 struct Idle {
@@ -74,7 +76,8 @@ pub(crate) struct Lease {
 impl Lease {
     /// Takes an HTTP/1 connection that waits, unless it has to be a fresh one; hands `picked` back where none does.
     pub(crate) fn take(picked: Picked, fresh: bool) -> Result<Self, Picked> {
-        match if fresh { None } else { picked.endpoint().pool.pop() } {
+        let is_h2 = picked.protocol() == UpstreamProtocol::Http2;
+        match if fresh || is_h2 { None } else { picked.endpoint().pool.pop() } {
             Some(Idle { connection, open, retires, .. }) => {
                 let open = Some((open, retires));
                 Ok(Self { upstream: Upstream::H1(connection), picked, is_reused: true, open })
@@ -91,12 +94,15 @@ impl Lease {
         picked: Picked,
         opened: impl Fn(&Picked) -> OpenConnection,
     ) -> Result<Self, (ProxyError, Picked)> {
-        let taken = match picked.cluster().protocol() {
-            UpstreamProtocol::Http1 => open_h1(&picked, opened).await,
-            // An endpoint may take the connection, but not what HTTP/2 begins with.
-            UpstreamProtocol::Http2 => {
-                let opening = picked.endpoint().pool.take_h2(&picked, opened);
-                in_time(&picked.cluster().config(), opening).await
+        let pool = &picked.endpoint().pool;
+        // An endpoint may take the connection, but not what HTTP/2 begins with.
+        let taken = match picked.protocol() {
+            UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => open_h1(&picked, opened).await,
+            UpstreamProtocol::Auto if !pool.agreed_on_h2.get() => {
+                in_time(&picked.cluster().config(), pool.open_any(&picked, opened)).await
+            }
+            UpstreamProtocol::Http2 | UpstreamProtocol::Auto => {
+                in_time(&picked.cluster().config(), pool.take_h2(&picked, opened)).await
             }
         };
         match taken {
@@ -170,6 +176,34 @@ impl Pool {
         opened: impl Fn(&Picked) -> OpenConnection,
     ) -> Result<h2::ClientStream, ProxyError> {
         let transport = open(picked).await?;
+        if transport.alpn().is_some_and(|spoken| spoken != b"h2") || transport.is_tls_without_alpn() {
+            self.agreed_on_h2.set(false);
+            return Err(ProxyError::unsent(Kind::Identity("it does not speak HTTP/2 (ALPN)".into())));
+        }
+        self.begin_h2(picked, transport, opened).await
+    }
+
+    /// Opens a connection on which TLS agrees on what is spoken.
+    async fn open_any(
+        &self,
+        picked: &Picked,
+        opened: impl Fn(&Picked) -> OpenConnection,
+    ) -> Result<Taken, ProxyError> {
+        let transport = open(picked).await?;
+        if transport.alpn() != Some(b"h2") {
+            return Ok(begin_h1(picked, transport, opened));
+        }
+        self.agreed_on_h2.set(true);
+        let stream = Box::pin(self.begin_h2(picked, transport, opened)).await?;
+        ready(stream, false).await
+    }
+
+    async fn begin_h2(
+        &self,
+        picked: &Picked,
+        transport: Transport,
+        opened: impl Fn(&Picked) -> OpenConnection,
+    ) -> Result<h2::ClientStream, ProxyError> {
         let h2::Connected { connection, driver } = h2::ClientConnection::begin(transport).await?;
         let open = opened(picked);
         spawn_local(async move {
@@ -209,9 +243,13 @@ impl Pool {
 }
 
 async fn open_h1(picked: &Picked, opened: impl Fn(&Picked) -> OpenConnection) -> Result<Taken, ProxyError> {
-    let connection = Box::new(h1::ClientConnection::new(open(picked).await?));
+    Ok(begin_h1(picked, open(picked).await?, opened))
+}
+
+fn begin_h1(picked: &Picked, transport: Transport, opened: impl Fn(&Picked) -> OpenConnection) -> Taken {
+    let connection = Box::new(h1::ClientConnection::new(transport));
     let open = (opened(picked), retirement(Instant::now()));
-    Ok((Upstream::H1(connection), Some(open), false))
+    (Upstream::H1(connection), Some(open), false)
 }
 
 async fn open(picked: &Picked) -> Result<Transport, ProxyError> {

@@ -6,8 +6,8 @@ use tokio::io::AsyncReadExt as _;
 
 use meshwork_data_plane::Options;
 use meshwork_model::proxy::{
-    Answer, Cluster, Direction, Discovery, DnsHost, Endpoint, Endpoints, Kind, Listener, NameTable, Resource,
-    Route, RouteAction, RouteSource,
+    Answer, Cluster, Direction, Discovery, Dns, DnsHost, Endpoint, Endpoints, Kind, Listener, NameTable,
+    Resource, Route, RouteAction, RouteSource,
 };
 
 use crate::harness::*;
@@ -29,12 +29,7 @@ fn eds(name: &str) -> Resource {
 }
 
 fn endpoints(name: &str, addresses: &[std::net::SocketAddr]) -> Resource {
-    let endpoint =
-        |address: &std::net::SocketAddr| Endpoint { address: *address, transport: None, workload: None };
-    Resource::Endpoints(Endpoints {
-        cluster: name.into(),
-        endpoints: addresses.iter().map(endpoint).collect(),
-    })
+    Resource::Endpoints(Endpoints::new(name, addresses.iter().copied().map(Endpoint::new).collect()))
 }
 
 fn routes(to: &str) -> Resource {
@@ -353,7 +348,8 @@ async fn a_host_is_looked_up_and_called() {
     let one = Origin::answering(ONE).await;
     let by_name = |name: &str| {
         let host = DnsHost { host: name.into(), port: one.address.port() };
-        Resource::Cluster(Cluster { discovery: Discovery::Dns(host), service: None, ..cluster("a", &[]) })
+        let discovery = Discovery::Dns(Dns::all_of(host));
+        Resource::Cluster(Cluster { discovery, service: None, ..cluster("a", &[]) })
     };
     let sut = Sut::start(vec![by_name("name.invalid"), web(vec![route("/", &[("a", 1)])])]);
     let mut client = sut.client().await;

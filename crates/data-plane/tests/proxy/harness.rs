@@ -177,19 +177,12 @@ pub(crate) fn with_timeout(mut route: Route, limit: Duration) -> Route {
 
 pub(crate) fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {
     let endpoints = addresses.iter().map(|address| Endpoint {
-        address: *address,
-        transport: None,
         workload: Some(Workload { name: name.into(), ..Workload::default() }),
+        ..Endpoint::new(*address)
     });
     Cluster {
-        name: name.into(),
         service: Some(ServiceName { name: name.into(), namespace: "shop".into() }),
-        discovery: Discovery::Static(Endpoints { cluster: name.into(), endpoints: endpoints.collect() }),
-        network: meshwork_model::proxy::Network::Proxy,
-        balancing: Balancing::RoundRobin,
-        connect_timeout: Duration::from_secs(5),
-        protocol: UpstreamProtocol::Http1,
-        transports: vec![],
+        ..Cluster::new(name, Discovery::Static(Endpoints::new(name, endpoints.collect())))
     }
 }
 
@@ -223,6 +216,7 @@ pub(crate) fn by_mtls(mut cluster: Cluster, account: &str, alpn: &[&str]) -> Clu
     cluster.transports = vec![TransportMatch {
         name: "mtls".into(),
         transport: Some(mark.clone()),
+        labels: Vec::new(),
         tls: Some(UpstreamTls {
             certificate: Some("default".into()),
             validation: "ROOTCA".into(),

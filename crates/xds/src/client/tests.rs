@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use fastrand::Rng;
-use meshwork_model::proxy::{
-    Balancing, ChainMatch, Direction, Endpoints, HttpConnection, RouteTable, UpstreamProtocol,
-};
+use meshwork_model::proxy::{ChainMatch, Direction, Endpoints, HttpConnection, RouteTable};
 
 use super::*;
 use crate::node::Dialect;
@@ -15,25 +13,15 @@ use crate::{SdsSource, encode, server};
 
 fn cluster(name: &str, eds: &str, content: u64) -> Resource {
     Resource::Cluster(Cluster {
-        name: name.into(),
-        service: None,
-        discovery: Discovery::Eds(eds.into()),
-        network: meshwork_model::proxy::Network::Proxy,
-        balancing: Balancing::RoundRobin,
         connect_timeout: Duration::from_secs(1 + content),
-        protocol: UpstreamProtocol::Http1,
-        transports: Vec::new(),
+        ..Cluster::new(name, Discovery::Eds(eds.into()))
     })
 }
 
 fn endpoints(name: &str, content: u64) -> Resource {
     let port = u16::try_from(content).unwrap() + 1;
-    let endpoint = meshwork_model::proxy::Endpoint {
-        address: ([127, 0, 0, 1], port).into(),
-        transport: None,
-        workload: None,
-    };
-    Resource::Endpoints(Endpoints { cluster: name.into(), endpoints: vec![endpoint] })
+    let endpoint = meshwork_model::proxy::Endpoint::new(([127, 0, 0, 1], port).into());
+    Resource::Endpoints(Endpoints::new(name, vec![endpoint]))
 }
 
 fn listener(name: &str, routes: &str, content: u64) -> Resource {

@@ -1,12 +1,14 @@
 //! Clusters.
 
+#![expect(deprecated, reason = "what people still write is read")]
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    Balancing, Cluster, Discovery, DnsHost, Endpoints, Network, ServiceName, TransportMatch,
-    UpstreamProtocol, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
+    Balancing, Breakers, Cluster, Connections, Discovery, Dns, DnsFamily, Endpoints, Network, ServiceName,
+    Spread, TransportMatch, UpstreamProtocol, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
 };
 use serde_json::Value;
 
@@ -51,6 +53,9 @@ pub(crate) fn cluster(
         connect_timeout: connect_timeout?,
         protocol: protocol?,
         transports: transports?,
+        spread: Spread::default(),
+        connections: Connections::default(),
+        breakers: Breakers::NONE,
     })
 }
 
@@ -71,9 +76,6 @@ fn discovery(message: &pb::cluster::Cluster, at: &Path<'_>, problems: &mut Probl
         Some(ClusterDiscoveryType::ClusterType(_)) => return None,
     };
     match kind {
-        Ok(DiscoveryType::LogicalDns) if named_host(message).is_some() => {
-            dns_host(message, &at.field("load_assignment"), problems).map(Discovery::Dns)
-        }
         Ok(DiscoveryType::OriginalDst) => match &message.load_assignment {
             None => Some(Discovery::OriginalDestination),
             Some(_) => problems.error(
@@ -82,7 +84,15 @@ fn discovery(message: &pb::cluster::Cluster, at: &Path<'_>, problems: &mut Probl
                 "leave it out",
             ),
         },
-        Ok(DiscoveryType::Static | DiscoveryType::StrictDns | DiscoveryType::LogicalDns) => {
+        Ok(kind @ (DiscoveryType::Static | DiscoveryType::StrictDns | DiscoveryType::LogicalDns)) => {
+            let by_name = message
+                .load_assignment
+                .as_ref()
+                .filter(|assignment| kind != DiscoveryType::Static && endpoint::has_names(assignment));
+            if let Some(assignment) = by_name {
+                let is_strict = kind == DiscoveryType::StrictDns;
+                return dns(message, assignment, is_strict, at, problems).map(Discovery::Dns);
+            }
             let endpoints = static_endpoints(message, &at.field("load_assignment"), problems)?;
             Some(Discovery::Static(endpoints))
         }
@@ -97,63 +107,73 @@ fn discovery(message: &pb::cluster::Cluster, at: &Path<'_>, problems: &mut Probl
         _ => problems.error(
             &at.field("type"),
             "this discovery is not supported",
-            "write STATIC, EDS, LOGICAL_DNS or ORIGINAL_DST",
+            "write STATIC, STRICT_DNS, LOGICAL_DNS, EDS or ORIGINAL_DST",
         ),
     }
 }
 
-/// The first endpoint's address, where that is a name.
-fn named_host(message: &pb::cluster::Cluster) -> Option<&pb::core::SocketAddress> {
-    use pb::endpoint::lb_endpoint::HostIdentifier;
-    let locality = message.load_assignment.as_ref()?.endpoints.first()?;
-    let Some(HostIdentifier::Endpoint(endpoint)) = &locality.lb_endpoints.first()?.host_identifier else {
-        return None;
+/// The names of a cluster.
+fn dns(
+    message: &pb::cluster::Cluster,
+    assignment: &pb::endpoint::ClusterLoadAssignment,
+    is_strict: bool,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Dns> {
+    let path = at.field("load_assignment");
+    let (hosts, policy) = endpoint::named(assignment, &path, problems)?;
+    if !is_strict && hosts.len() != 1 {
+        let text = "with LOGICAL_DNS there is one endpoint";
+        return problems.error(&path.field("endpoints"), text, "write STRICT_DNS");
+    }
+    let refresh = match message.dns_refresh_rate {
+        None => Dns::REFRESH,
+        Some(rate) => duration(rate, &at.field("dns_refresh_rate"), problems)?,
     };
-    let Some(pb::core::address::Address::SocketAddress(socket)) = &endpoint.address.as_ref()?.address else {
-        return None;
-    };
-    socket.address.parse::<IpAddr>().is_err().then_some(socket)
-}
-
-/// One endpoint, by name; nothing else is said of it.
-fn dns_host(message: &pb::cluster::Cluster, at: &Path<'_>, problems: &mut Problems) -> Option<DnsHost> {
-    let localities = message.load_assignment.as_ref().map_or(&[][..], |assignment| &assignment.endpoints);
-    let endpoints: Vec<_> = localities.iter().flat_map(|locality| &locality.lb_endpoints).collect();
-    if endpoints.len() != 1 || endpoints[0].metadata.is_some() {
-        let text = "with LOGICAL_DNS there is one endpoint, without metadata";
-        return problems.error(&at.field("endpoints"), text, "make a cluster for each host");
-    }
-    let socket = named_host(message)?;
-    let at = at.field("endpoints");
-    if socket.protocol != pb::core::socket_address::Protocol::Tcp as i32
-        || !socket.network_namespace_filepath.is_empty()
-    {
-        return problems.error(&at, "only TCP in the proxy's own network is supported", "");
-    }
-    if !is_host_name(&socket.address) {
-        let text = format!("`{}` is neither a host name nor an IP address", socket.address);
-        return problems.error(&at, text, "");
-    }
-    match socket.port_specifier {
-        Some(pb::core::socket_address::PortSpecifier::PortValue(port)) => match u16::try_from(port) {
-            Ok(port) if port != 0 => Some(DnsHost { host: socket.address.to_ascii_lowercase().into(), port }),
-            _ => problems.error(&at, format!("{port} is no port"), ""),
+    let failures = message.dns_failure_refresh_rate.as_ref();
+    let failures = failures.map(|rate| refresh_rate(rate, &at.field("dns_failure_refresh_rate"), problems));
+    Some(Dns {
+        hosts,
+        is_strict,
+        family: family(message.dns_lookup_family, &at.field("dns_lookup_family"), problems)?,
+        refresh,
+        failure_refresh: match failures {
+            None => None,
+            Some(failures) => Some(failures?),
         },
-        _ => problems.error(&at, "the port is missing", "write `port_value`"),
-    }
+        policy,
+    })
 }
 
-/// The longest name of DNS. Source: RFC 1035 §2.3.4.
-const NAME_BYTES: usize = 253;
-
-fn is_host_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+fn refresh_rate(
+    message: &pb::cluster::cluster::RefreshRate,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<(Duration, Duration)> {
+    let Some(least) = message.base_interval else {
+        return problems.error(&at.field("base_interval"), "this is missing", "write it");
     };
-    let name = name.strip_suffix('.').unwrap_or(name);
-    name.len() <= NAME_BYTES && name.split('.').all(is_label)
+    let least = duration(least, &at.field("base_interval"), problems)?;
+    let most = match message.max_interval {
+        None => least.saturating_mul(10),
+        Some(most) => duration(most, &at.field("max_interval"), problems)?,
+    };
+    if most < least {
+        return problems.error(&at.field("max_interval"), "this is less than `base_interval`", "");
+    }
+    Some((least, most))
+}
+
+fn family(family: i32, at: &Path<'_>, problems: &mut Problems) -> Option<DnsFamily> {
+    use pb::cluster::cluster::DnsLookupFamily;
+    Some(match DnsLookupFamily::try_from(family) {
+        Ok(DnsLookupFamily::Auto) => DnsFamily::Auto,
+        Ok(DnsLookupFamily::V4Only) => DnsFamily::V4,
+        Ok(DnsLookupFamily::V6Only) => DnsFamily::V6,
+        Ok(DnsLookupFamily::V4Preferred) => DnsFamily::V4Preferred,
+        Ok(DnsLookupFamily::All) => DnsFamily::All,
+        Err(_) => return problems.error(at, "this is no family of addresses", ""),
+    })
 }
 
 /// Whose network connections begin in.
@@ -190,12 +210,12 @@ fn balancing(policy: i32, is_original: bool, at: &Path<'_>, problems: &mut Probl
     use pb::cluster::cluster::LbPolicy;
     match LbPolicy::try_from(policy) {
         // Nothing is picked.
-        Ok(LbPolicy::ClusterProvided) if is_original => Some(Balancing::RoundRobin),
+        Ok(LbPolicy::ClusterProvided) if is_original => Some(Balancing::ROUND_ROBIN),
         _ if is_original => {
             problems.error(at, "with ORIGINAL_DST nothing is balanced", "write CLUSTER_PROVIDED")
         }
-        Ok(LbPolicy::RoundRobin) => Some(Balancing::RoundRobin),
-        Ok(LbPolicy::LeastRequest) => Some(Balancing::LeastRequest),
+        Ok(LbPolicy::RoundRobin) => Some(Balancing::ROUND_ROBIN),
+        Ok(LbPolicy::LeastRequest) => Some(Balancing::LEAST_REQUEST),
         Ok(LbPolicy::Random) => Some(Balancing::Random),
         _ => problems.error(
             at,
@@ -245,7 +265,7 @@ fn transports(
     for (index, message) in message.transport_socket_matches.iter().enumerate() {
         transports.push(transport_match(message, &path.index(index), problems)?);
     }
-    if transports.iter().any(|transport| transport.transport.is_none()) {
+    if transports.iter().any(|transport| transport.transport.is_none() && transport.labels.is_empty()) {
         return Some(transports);
     }
     match &message.transport_socket {
@@ -253,10 +273,13 @@ fn transports(
         Some(socket) => {
             let tls = tls::upstream(socket, &at.field("transport_socket"), problems).ok()?;
             let name = socket.name.as_str().into();
-            transports.push(TransportMatch { name, transport: None, tls });
+            transports.push(TransportMatch { name, transport: None, labels: Vec::new(), tls });
         }
         None if transports.is_empty() => {}
-        None => transports.push(TransportMatch { name: "".into(), transport: None, tls: None }),
+        None => {
+            let name = "".into();
+            transports.push(TransportMatch { name, transport: None, labels: Vec::new(), tls: None });
+        }
     }
     Some(transports)
 }
@@ -266,16 +289,16 @@ fn transport_match(
     at: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<TransportMatch> {
-    let transport = match &message.r#match {
-        None => None,
-        Some(marks) => metadata::identity_mark(marks, &at.field("match"), problems).ok()?,
+    let (transport, labels) = match &message.r#match {
+        None => (None, Vec::new()),
+        Some(marks) => metadata::marks(marks, &at.field("match"), problems).ok()?,
     };
     let path = at.field("transport_socket");
     let Some(socket) = &message.transport_socket else {
         return problems.error(&path, "the transport socket is missing", "");
     };
     let tls = tls::upstream(socket, &path, problems).ok()?;
-    Some(TransportMatch { name: message.name.as_str().into(), transport, tls })
+    Some(TransportMatch { name: message.name.as_str().into(), transport, labels, tls })
 }
 
 /// The service that Istio's metadata names.

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use meshwork_model::fraction::Fraction;
 use meshwork_model::proxy::{
-    HealthCheckFilter, HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind, RouteJwt,
+    CorsPolicy, HealthCheckFilter, HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind,
+    RouteJwt,
 };
 
 use super::{duration, is, policy, required, route, unpack};
@@ -77,6 +78,9 @@ fn kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Option<Http
     if let Some(message) = unpack::<pb::fault::HttpFault>(config) {
         return fault::fault(&message, at, problems).map(HttpFilterKind::Fault);
     }
+    if is::<pb::cors::Cors>(config) {
+        return Some(HttpFilterKind::Cors);
+    }
     if let Some(message) = unpack::<pb::jwt::JwtAuthentication>(config) {
         let filter = jwt::authentication(&message, at, problems)?;
         return Some(HttpFilterKind::Jwt(filter.into()));
@@ -138,6 +142,25 @@ fn health_check(
         cache: cache.filter(|time| !time.is_zero()),
         headers: route::headers(&message.headers, &at.field("headers"), problems)?,
         least_healthy,
+    })
+}
+
+fn cors(message: &pb::cors::CorsPolicy, at: &Path<'_>, problems: &mut Problems) -> Option<CorsPolicy> {
+    let path = at.field("allow_origin_string_match");
+    let each = message.allow_origin_string_match.iter().enumerate();
+    let origins = each.map(|(index, test)| policy::string(test, &path.index(index), problems));
+    let value = |flag: &Option<pb::BoolValue>| flag.as_ref().map(|flag| flag.value);
+    Some(CorsPolicy {
+        allow_origins: origins.collect::<Option<_>>()?,
+        allow_methods: message.allow_methods.as_str().into(),
+        allow_headers: message.allow_headers.as_str().into(),
+        expose_headers: message.expose_headers.as_str().into(),
+        max_age: message.max_age.as_str().into(),
+        allow_credentials: value(&message.allow_credentials),
+        allow_private_network: value(&message.allow_private_network_access),
+        forward_others: value(&message.forward_not_matching_preflights),
+        enabled: message.filter_enabled.as_ref().map_or(Fraction::ALL, |share| runtime_share(Some(share))),
+        shadow: runtime_share(message.shadow_enabled.as_ref()),
     })
 }
 
@@ -259,6 +282,8 @@ fn route_kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Optio
     use pb::buffer::buffer_per_route::Override as Buffered;
     let kind = if let Some(message) = unpack::<pb::fault::HttpFault>(config) {
         RouteFilterKind::Fault(fault::fault(&message, at, problems)?)
+    } else if let Some(message) = unpack::<pb::cors::CorsPolicy>(config) {
+        RouteFilterKind::Cors(cors(&message, at, problems)?.into())
     } else if let Some(message) = unpack::<pb::jwt::PerRouteConfig>(config) {
         use pb::jwt::per_route_config::RequirementSpecifier as Specifier;
         match &message.requirement_specifier {

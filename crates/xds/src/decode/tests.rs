@@ -67,7 +67,8 @@ fn what_leads_elsewhere_says_what_it_cannot_honour() {
     };
     check(&at("LOGICAL_DNS", &endpoint("api.example.com")), "");
     check(&at("LOGICAL_DNS", &endpoint("10.0.0.1")), "");
-    check(&at("STRICT_DNS", &endpoint("api.example.com")), "is not an IP address");
+    check(&at("STRICT_DNS", &endpoint("api.example.com")), "");
+    check(&at("STATIC", &endpoint("api.example.com")), "is not an IP address");
     check(&at("LOGICAL_DNS", &endpoint("'a b'")), "neither a host name nor an IP address");
     let two = format!("{}, {}", endpoint("a.example.com"), endpoint("b.example.com"));
     check(&at("LOGICAL_DNS", &two), "there is one endpoint");

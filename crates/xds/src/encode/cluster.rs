@@ -1,8 +1,12 @@
 //! Clusters and endpoints.
 
+#![expect(deprecated, reason = "what replaces `dns_failure_refresh_rate` is an extension")]
+
+use std::time::Duration;
+
 use meshwork_model::proxy::{
-    Balancing, Cluster, Discovery, DnsHost, Endpoint, Endpoints, Network, TransportMatch, UpstreamProtocol,
-    WORKLOAD_SOURCE_V4, Workload,
+    Balancing, Cluster, Discovery, Dns, DnsFamily, DnsHost, Endpoint, Endpoints, Network, TransportMatch,
+    UpstreamProtocol, WORKLOAD_SOURCE_V4, Workload,
 };
 use serde_json::json;
 
@@ -38,17 +42,17 @@ impl Writer<'_> {
     fn balancing(&self, balancing: Balancing) -> pb::cluster::cluster::LbPolicy {
         use pb::cluster::cluster::LbPolicy;
         match balancing {
-            Balancing::RoundRobin => LbPolicy::RoundRobin,
+            Balancing::RoundRobin(_) => LbPolicy::RoundRobin,
             _ if self.is_grpc() => LbPolicy::RoundRobin,
             Balancing::Random => LbPolicy::Random,
-            Balancing::LeastRequest => LbPolicy::LeastRequest,
+            Balancing::LeastRequest(_) => LbPolicy::LeastRequest,
+            Balancing::RingHash(_) => LbPolicy::RingHash,
+            Balancing::Maglev(_) => LbPolicy::Maglev,
         }
     }
 
     fn discovery(&self, cluster: &Cluster, message: &mut pb::cluster::Cluster) {
-        use pb::cluster::cluster::{
-            ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
-        };
+        use pb::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy};
         let kind = match &cluster.discovery {
             Discovery::Static(endpoints) => {
                 message.load_assignment = Some(self.endpoints(endpoints));
@@ -60,13 +64,17 @@ impl Writer<'_> {
                 message.eds_cluster_config = Some(EdsClusterConfig { eds_config: Some(ads()), service_name });
                 DiscoveryType::Eds
             }
-            Discovery::Dns(host) => {
-                message.load_assignment = Some(dns_host(&cluster.name, host));
-                if self.dialect == Dialect::Envoy {
-                    // Both IP versions, as our proxy.
-                    message.dns_lookup_family = DnsLookupFamily::All as i32;
+            Discovery::Dns(dns) => {
+                message.load_assignment = Some(named(&cluster.name, dns));
+                if !self.is_grpc() {
+                    message.dns_lookup_family = family(dns.family) as i32;
                 }
-                DiscoveryType::LogicalDns
+                if self.dialect == Dialect::Meshwork {
+                    message.dns_failure_refresh_rate = dns.failure_refresh.map(refresh_rate);
+                }
+                // Envoy tries the addresses of one logical host in turn; gRPC knows nothing else.
+                let is_strict = dns.is_strict && self.dialect == Dialect::Meshwork;
+                if is_strict { DiscoveryType::StrictDns } else { DiscoveryType::LogicalDns }
             }
             Discovery::OriginalDestination => {
                 message.lb_policy = LbPolicy::ClusterProvided as i32;
@@ -118,25 +126,42 @@ impl Writer<'_> {
     }
 }
 
-/// One endpoint, by name.
-fn dns_host(cluster: &str, host: &DnsHost) -> pb::endpoint::ClusterLoadAssignment {
+/// Endpoints by name.
+fn named(cluster: &str, dns: &Dns) -> pb::endpoint::ClusterLoadAssignment {
     use pb::endpoint::lb_endpoint::HostIdentifier;
-    let endpoint = pb::endpoint::Endpoint {
-        address: Some(super::socket_address(host.host.to_string(), host.port)),
-        ..pb::endpoint::Endpoint::default()
-    };
-    let endpoint = pb::endpoint::LbEndpoint {
-        host_identifier: Some(HostIdentifier::Endpoint(endpoint)),
+    let endpoint = |DnsHost { host, port }: &DnsHost| pb::endpoint::LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(pb::endpoint::Endpoint {
+            address: Some(super::socket_address(host.to_string(), *port)),
+            ..pb::endpoint::Endpoint::default()
+        })),
         ..pb::endpoint::LbEndpoint::default()
     };
     let locality = pb::endpoint::LocalityLbEndpoints {
-        lb_endpoints: vec![endpoint],
+        lb_endpoints: dns.hosts.iter().map(|named| endpoint(&named.host)).collect(),
         ..pb::endpoint::LocalityLbEndpoints::default()
     };
     pb::endpoint::ClusterLoadAssignment {
         cluster_name: cluster.to_owned(),
         endpoints: vec![locality],
         ..pb::endpoint::ClusterLoadAssignment::default()
+    }
+}
+
+fn family(family: DnsFamily) -> pb::cluster::cluster::DnsLookupFamily {
+    use pb::cluster::cluster::DnsLookupFamily;
+    match family {
+        DnsFamily::Auto => DnsLookupFamily::Auto,
+        DnsFamily::V4 => DnsLookupFamily::V4Only,
+        DnsFamily::V6 => DnsLookupFamily::V6Only,
+        DnsFamily::V4Preferred => DnsLookupFamily::V4Preferred,
+        DnsFamily::All => DnsLookupFamily::All,
+    }
+}
+
+fn refresh_rate((least, most): (Duration, Duration)) -> pb::cluster::cluster::RefreshRate {
+    pb::cluster::cluster::RefreshRate {
+        base_interval: Some(duration(least)),
+        max_interval: Some(duration(most)),
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    AccessLog, Action, Balancing, ChainMatch, Cluster, DirectResponse, Direction, Discovery, DnsHost, Domain,
-    DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest, HttpConnection,
-    HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission,
-    Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource,
-    RouteTable, Rule, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol,
-    UpstreamTls, VirtualHost, WeightedCluster, Workload,
+    AccessLog, Action, Balancing, ChainMatch, Cluster, DirectResponse, Direction, Discovery, Dns, DnsHost,
+    Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest,
+    HttpConnection, HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization,
+    Permission, Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch,
+    RouteSource, RouteTable, Rule, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch,
+    UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
 };
 use meshwork_model::spiffe::SpiffeId;
 
@@ -170,9 +170,12 @@ fn names() -> NameTable {
     }
 }
 
+const CATALOG: &str = "outbound|80||catalog.shop.svc.cluster.local";
+const INBOUND: &str = "inbound|8080||";
+
 fn outside() -> Cluster {
-    let host = DnsHost { host: "api.example.com".into(), port: 443 };
-    Cluster { name: "outside".into(), discovery: Discovery::Dns(host), ..application() }
+    let dns = Dns::all_of(DnsHost { host: "api.example.com".into(), port: 443 });
+    Cluster { name: "outside".into(), discovery: Discovery::Dns(dns), ..application() }
 }
 
 fn passthrough() -> Cluster {
@@ -377,47 +380,37 @@ fn cluster(plaintext: bool) -> Cluster {
     let by_identity = |account: &str| TransportMatch {
         name: account.into(),
         transport: Some(identity(account).as_str().into()),
+        labels: Vec::new(),
         tls: Some(tls(account)),
     };
     let mut transports = vec![by_identity("catalog"), by_identity("catalog-canary")];
     if plaintext {
-        transports.push(TransportMatch { name: "plaintext".into(), transport: None, tls: None });
+        transports.push(TransportMatch {
+            name: "plaintext".into(),
+            transport: None,
+            labels: Vec::new(),
+            tls: None,
+        });
     }
     Cluster {
-        name: "outbound|80||catalog.shop.svc.cluster.local".into(),
         service: Some(ServiceName { name: "catalog".into(), namespace: "shop".into() }),
-        discovery: Discovery::Eds("outbound|80||catalog.shop.svc.cluster.local".into()),
-        network: Network::Proxy,
-        balancing: Balancing::LeastRequest,
-        connect_timeout: Duration::from_secs(5),
+        balancing: Balancing::LEAST_REQUEST,
         protocol: UpstreamProtocol::Http2,
         transports,
+        ..Cluster::new(CATALOG, Discovery::Eds(CATALOG.into()))
     }
 }
 
 fn application() -> Cluster {
+    let endpoint = Endpoint::new("127.0.0.1:9000".parse().unwrap());
     Cluster {
-        name: "inbound|8080||".into(),
-        service: None,
-        discovery: Discovery::Static(Endpoints {
-            cluster: "inbound|8080||".into(),
-            endpoints: vec![Endpoint {
-                address: "127.0.0.1:9000".parse().unwrap(),
-                transport: None,
-                workload: None,
-            }],
-        }),
-        network: Network::Proxy,
-        balancing: Balancing::RoundRobin,
         connect_timeout: Duration::from_millis(250),
-        protocol: UpstreamProtocol::Http1,
-        transports: Vec::new(),
+        ..Cluster::new(INBOUND, Discovery::Static(Endpoints::new(INBOUND, vec![endpoint])))
     }
 }
 
 fn endpoints() -> Endpoints {
     let endpoint = |address: &str, account: &str, version: &str| Endpoint {
-        address: address.parse().unwrap(),
         transport: Some(identity(account).as_str().into()),
         workload: Some(Workload {
             name: format!("{account}-{version}").into(),
@@ -425,13 +418,12 @@ fn endpoints() -> Endpoints {
             app: "catalog".into(),
             version: version.into(),
         }),
+        ..Endpoint::new(address.parse().unwrap())
     };
-    Endpoints {
-        cluster: "outbound|80||catalog.shop.svc.cluster.local".into(),
-        endpoints: vec![
-            endpoint("127.0.0.1:41000", "catalog", "v1"),
-            endpoint("[::1]:41010", "catalog-canary", "v2"),
-            Endpoint { address: "10.0.0.7:80".parse().unwrap(), transport: None, workload: None },
-        ],
-    }
+    let endpoints = vec![
+        endpoint("127.0.0.1:41000", "catalog", "v1"),
+        endpoint("[::1]:41010", "catalog-canary", "v2"),
+        Endpoint::new("10.0.0.7:80".parse().unwrap()),
+    ];
+    Endpoints::new(CATALOG, endpoints)
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use meshwork_model::proxy::{
-    AccessLog, Action, Balancing, ChainMatch, Cluster, Codec, DirectResponse, Direction, Discovery, DnsHost,
-    Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest,
+    AccessLog, Action, Balancing, ChainMatch, Cluster, Codec, DirectResponse, Direction, Discovery, Dns,
+    DnsHost, Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest,
     HttpConnection, HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization,
     Permission, Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch,
     RouteSource, RouteTable, Rule, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch,
@@ -297,29 +297,33 @@ impl Random {
     fn cluster(&mut self) -> Cluster {
         let discovery = match self.0.u8(0..4) {
             0 => Discovery::Eds(self.text()),
-            1 => Discovery::Dns(DnsHost { host: self.host_name(), port: self.0.u16(1..) }),
+            1 => {
+                let host = DnsHost { host: self.host_name(), port: self.0.u16(1..) };
+                Discovery::Dns(Dns::all_of(host))
+            }
             2 => Discovery::OriginalDestination,
             _ => Discovery::Static(self.endpoints()),
         };
         let balancing = if discovery == Discovery::OriginalDestination {
-            Balancing::RoundRobin
+            Balancing::ROUND_ROBIN
         } else {
-            self.pick(&[Balancing::RoundRobin, Balancing::Random, Balancing::LeastRequest])
+            self.pick(&[Balancing::ROUND_ROBIN, Balancing::Random, Balancing::LEAST_REQUEST])
         };
         let transport = |random: &mut Self| TransportMatch {
             name: random.text(),
             transport: random.maybe(Self::text),
+            labels: Vec::new(),
             tls: random.maybe(Self::upstream),
         };
+        let name = self.text();
         Cluster {
-            name: self.text(),
             service: self.maybe(|random| ServiceName { name: random.text(), namespace: random.text() }),
-            discovery,
             network: self.pick(&[Network::Proxy, Network::Workload]),
             balancing,
             connect_timeout: self.time(),
             protocol: self.pick(&[UpstreamProtocol::Http1, UpstreamProtocol::Http2]),
             transports: self.some(0, transport),
+            ..Cluster::new(name, discovery)
         }
     }
 
@@ -335,7 +339,6 @@ impl Random {
 
     fn endpoints(&mut self) -> Endpoints {
         let endpoint = |random: &mut Self| Endpoint {
-            address: random.address(),
             transport: random.maybe(Self::text),
             workload: random.maybe(|random| Workload {
                 name: random.text(),
@@ -343,9 +346,10 @@ impl Random {
                 app: random.text(),
                 version: random.maybe(Self::text).unwrap_or_default(),
             }),
+            ..Endpoint::new(random.address())
         };
         let mut endpoints = self.some(0, endpoint);
         endpoints.dedup_by_key(|endpoint| endpoint.address);
-        Endpoints { cluster: self.text(), endpoints }
+        Endpoints::new(self.text(), endpoints)
     }
 }

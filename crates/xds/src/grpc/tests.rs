@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use meshwork_model::proxy::{Balancing, Cluster, Discovery, Endpoints, Resource, UpstreamProtocol};
+use meshwork_model::proxy::{Cluster, Discovery, Endpoints, Resource};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Endpoint, Server};
@@ -18,19 +18,13 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 fn cluster(name: &str, seconds: u64) -> Resource {
     Resource::Cluster(Cluster {
-        name: name.into(),
-        service: None,
-        discovery: Discovery::Eds(name.into()),
-        network: meshwork_model::proxy::Network::Proxy,
-        balancing: Balancing::RoundRobin,
         connect_timeout: Duration::from_secs(seconds),
-        protocol: UpstreamProtocol::Http1,
-        transports: Vec::new(),
+        ..Cluster::new(name, Discovery::Eds(name.into()))
     })
 }
 
 fn endpoints(name: &str) -> Resource {
-    Resource::Endpoints(Endpoints { cluster: name.into(), endpoints: Vec::new() })
+    Resource::Endpoints(Endpoints::new(name, Vec::new()))
 }
 
 fn snapshot(resources: &[Resource]) -> Arc<Snapshot> {

@@ -40,7 +40,6 @@ const STATISTICS: &str = "names statistics only";
 const LABEL: &str = "a label; the type in `typed_config` decides";
 const BUFFERS: &str = "buffers have fixed limits";
 const FOR_OTHERS: &str = "read by other programs";
-const DNS: &str = "names are looked up every 5 s, in both IP versions";
 
 /// Every message that may occur, by what it is part of.
 const PARTS: &[&[Accepted]] = &[

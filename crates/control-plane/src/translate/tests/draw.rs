@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use meshwork_model::proxy::{
-    ChainMatch, Cluster, Discovery, Domain, Endpoints, FilterChain, HeaderTest, HttpFilter, Network,
-    NetworkFilter, PathMatch, PathNormalization, Rbac, Resource, Route, RouteAction, RouteSource, RouteTable,
-    StringMatch,
+    Balancing, ChainMatch, Cluster, Discovery, DnsHost, Domain, Endpoints, FilterChain, HeaderTest,
+    HttpFilter, Network, NetworkFilter, PathMatch, PathNormalization, Rbac, Resource, Route, RouteAction,
+    RouteSource, RouteTable, StringMatch,
 };
 
 pub(super) fn resources(resources: &[Resource]) -> String {
@@ -137,19 +137,34 @@ fn route(route: &Route) -> String {
     text
 }
 
+fn balancing(balancing: Balancing) -> &'static str {
+    match balancing {
+        Balancing::RoundRobin(_) => "RoundRobin",
+        Balancing::Random => "Random",
+        Balancing::LeastRequest(_) => "LeastRequest",
+        Balancing::RingHash(_) => "RingHash",
+        Balancing::Maglev(_) => "Maglev",
+    }
+}
+
 fn cluster(cluster: &Cluster) -> String {
     let service =
         cluster.service.as_ref().map_or("no service".to_owned(), |s| format!("{}/{}", s.namespace, s.name));
     let network = if cluster.network == Network::Workload { ", in the workload's network" } else { "" };
     let mut text = format!(
-        "cluster {} ({service}, {:?}, {:?}, connects in {:?}{network})\n",
-        cluster.name, cluster.protocol, cluster.balancing, cluster.connect_timeout
+        "cluster {} ({service}, {:?}, {}, connects in {:?}{network})\n",
+        cluster.name,
+        cluster.protocol,
+        balancing(cluster.balancing),
+        cluster.connect_timeout
     );
     match &cluster.discovery {
         Discovery::Eds(name) => assert_eq!(name, &cluster.name),
         Discovery::Static(endpoints) => text.push_str(&indent(&self::endpoints("static", endpoints))),
-        Discovery::Dns(host) => {
-            let _ = writeln!(text, "  by DNS: {}:{}", host.host, host.port);
+        Discovery::Dns(dns) => {
+            for DnsHost { host, port } in dns.hosts.iter().map(|named| &named.host) {
+                let _ = writeln!(text, "  by DNS: {host}:{port}");
+            }
         }
         Discovery::OriginalDestination => text.push_str("  where it was meant to go\n"),
     }

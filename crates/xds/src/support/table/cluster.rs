@@ -1,6 +1,6 @@
 //! Clusters and endpoints.
 
-use super::{Accepted, BUFFERS, DNS, FOR_OTHERS, STATISTICS, accept, harmless, no, only, yes};
+use super::{Accepted, BUFFERS, STATISTICS, accept, harmless, no, only, yes};
 
 pub(super) const ACCEPTED: &[Accepted] = &[
     accept(
@@ -9,7 +9,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             yes("transport_socket_matches"),
             yes("name"),
             harmless("alt_stat_name", STATISTICS),
-            only("type", "STATIC, EDS, ORIGINAL_DST, LOGICAL_DNS; STRICT_DNS with IP addresses"),
+            yes("type"),
             yes("eds_cluster_config"),
             yes("connect_timeout"),
             harmless("per_connection_buffer_limit_bytes", BUFFERS),
@@ -17,9 +17,10 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             yes("load_assignment"),
             no("http2_protocol_options", "write HttpProtocolOptions in `typed_extension_protocol_options`"),
             only("typed_extension_protocol_options", "HttpProtocolOptions"),
-            harmless("dns_refresh_rate", DNS),
-            harmless("respect_dns_ttl", DNS),
-            harmless("dns_lookup_family", DNS),
+            only("dns_refresh_rate", "100 ms at least"),
+            yes("dns_failure_refresh_rate"),
+            no("respect_dns_ttl", "leave it out: the system's resolver tells no TTL"),
+            yes("dns_lookup_family"),
             harmless("wait_for_warm_on_init", "what is missing is waited for"),
             harmless("cleanup_interval", "nothing is kept of an original destination"),
             only("upstream_bind_config", "the workload's network, where the proxy serves one"),
@@ -31,7 +32,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         "envoy.config.cluster.v3.Cluster.TransportSocketMatch",
         &[
             yes("name"),
-            only("match", "empty, or the one key `meshwork.identity`"),
+            only("match", "`meshwork.identity` must be a text"),
             only("transport_socket", "tls or raw_buffer"),
         ],
     ),
@@ -46,33 +47,69 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     ),
     accept("envoy.config.core.v3.Http1ProtocolOptions", &[]),
     accept("envoy.config.core.v3.Http2ProtocolOptions", &[]),
-    accept("envoy.config.endpoint.v3.ClusterLoadAssignment", &[yes("cluster_name"), yes("endpoints")]),
+    accept(
+        "envoy.config.cluster.v3.Cluster.RefreshRate",
+        &[only("base_interval", "100 ms at least"), yes("max_interval")],
+    ),
+    accept(
+        "envoy.config.endpoint.v3.ClusterLoadAssignment",
+        &[
+            yes("cluster_name"),
+            yes("endpoints"),
+            no("named_endpoints", "write `endpoint` where it is used"),
+            yes("policy"),
+        ],
+    ),
+    accept(
+        "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy",
+        &[
+            yes("drop_overloads"),
+            yes("overprovisioning_factor"),
+            no("endpoint_stale_after", "leave it out: endpoints stay until others come"),
+            yes("weighted_priority_health"),
+        ],
+    ),
+    accept(
+        "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload",
+        &[harmless("category", STATISTICS), yes("drop_percentage")],
+    ),
+    accept("envoy.type.v3.FractionalPercent", &[yes("numerator"), yes("denominator")]),
     accept(
         "envoy.config.endpoint.v3.LocalityLbEndpoints",
         &[
-            harmless("locality", "balancing does not look at localities"),
-            harmless("metadata", FOR_OTHERS),
+            yes("locality"),
+            yes("metadata"),
             yes("lb_endpoints"),
-            harmless("load_balancing_weight", "balancing does not look at localities"),
-            no("priority", "leave it out: there is one priority, 0"),
-            harmless("proximity", "balancing does not look at localities"),
+            no("load_balancer_endpoints", "write `lb_endpoints`"),
+            no("leds_cluster_locality_config", "write `lb_endpoints`"),
+            yes("load_balancing_weight"),
+            yes("priority"),
+            harmless("proximity", "Envoy does not read it, either"),
         ],
     ),
+    accept("envoy.config.core.v3.Locality", &[yes("region"), yes("zone"), yes("sub_zone")]),
     accept(
         "envoy.config.endpoint.v3.LbEndpoint",
         &[
             yes("endpoint"),
-            only("health_status", "endpoints that are not healthy or unknown are left out"),
+            no("endpoint_name", "write `endpoint`"),
+            yes("health_status"),
             yes("metadata"),
-            only("load_balancing_weight", "1"),
+            yes("load_balancing_weight"),
         ],
     ),
     accept(
         "envoy.config.endpoint.v3.Endpoint",
         &[
-            yes("address"),
-            harmless("health_check_config", "there are no active health checks"),
-            harmless("hostname", "there are no active health checks, and hosts are not rewritten"),
+            only("address", "an IP address; a name where DNS is asked"),
+            yes("health_check_config"),
+            yes("hostname"),
+            no("additional_addresses", "write an endpoint for each"),
+            harmless("observability_name", STATISTICS),
         ],
+    ),
+    accept(
+        "envoy.config.endpoint.v3.Endpoint.HealthCheckConfig",
+        &[yes("port_value"), yes("hostname"), yes("address"), yes("disable_active_health_check")],
     ),
 ];

@@ -8,7 +8,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         "envoy.config.core.v3.SocketAddress",
         &[
             only("protocol", "TCP; UDP for a listener with the DNS filter"),
-            only("address", "an IP address; a host name in a cluster of type LOGICAL_DNS"),
+            only("address", "an IP address; a host name in a cluster of type STRICT_DNS or LOGICAL_DNS"),
             yes("port_value"),
             no("named_port", "write `port_value`"),
             only("network_namespace_filepath", "`workload`, in `upstream_bind_config`"),
@@ -29,7 +29,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         &[
             only(
                 "filter_metadata",
-                "`istio` and `envoy.transport_socket_match` are read, others are for other programs",
+                "`istio`, `envoy.lb` and `envoy.transport_socket_match` are read, others are for other programs",
             ),
             harmless("typed_filter_metadata", FOR_OTHERS),
         ],

@@ -42,6 +42,22 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         &[yes("fixed_delay"), yes("header_delay"), yes("percentage")],
     ),
     accept("envoy.extensions.filters.common.fault.v3.FaultDelay.HeaderDelay", &[]),
+    accept("envoy.extensions.filters.http.cors.v3.Cors", &[]),
+    accept(
+        "envoy.extensions.filters.http.cors.v3.CorsPolicy",
+        &[
+            yes("allow_origin_string_match"),
+            yes("allow_methods"),
+            yes("allow_headers"),
+            yes("expose_headers"),
+            yes("max_age"),
+            yes("allow_credentials"),
+            yes("filter_enabled"),
+            only("shadow_enabled", "nothing is counted"),
+            yes("allow_private_network_access"),
+            yes("forward_not_matching_preflights"),
+        ],
+    ),
     accept(
         "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
         &[

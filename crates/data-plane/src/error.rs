@@ -54,6 +54,18 @@ pub(crate) enum Kind {
     /// The request asks for something that the proxy does not do.
     #[error("{0}")]
     Unsupported(&'static str),
+    /// The request asks to switch to a protocol that config does not carry.
+    #[error("config does not carry this upgrade")]
+    UpgradeRefused,
+    /// The request's version is not answered.
+    #[error("HTTP/1.0 is not accepted")]
+    Version,
+    /// The path has another form, which the client is sent to.
+    #[error("the path has another form")]
+    MovedPath(Box<[u8]>),
+    /// The exchange lasted too long.
+    #[error("the exchange lasted too long")]
+    TooLong,
     /// The downstream was too slow.
     #[error("the request was not complete in time")]
     RequestTimeout,
@@ -147,6 +159,10 @@ impl ProxyError {
             Kind::BadRequest(_)
             | Kind::Refused(_)
             | Kind::Unsupported(_)
+            | Kind::UpgradeRefused
+            | Kind::Version
+            | Kind::MovedPath(_)
+            | Kind::TooLong
             | Kind::RequestTimeout
             | Kind::SlowReader
             | Kind::Plaintext
@@ -174,6 +190,10 @@ impl ProxyError {
             Kind::BadRequest(error) if error.status() == 431 => Reason::HeadTooLarge,
             Kind::BadRequest(_) | Kind::Refused(_) | Kind::Plaintext => Reason::BadRequest,
             Kind::Unsupported(_) => Reason::Unsupported,
+            Kind::UpgradeRefused => Reason::UpgradeRefused,
+            Kind::Version => Reason::Version,
+            Kind::MovedPath(_) => Reason::DirectResponse,
+            Kind::TooLong => Reason::TooLong,
             Kind::RequestTimeout => Reason::RequestTimeout,
             Kind::SlowReader => Reason::SlowReader,
             Kind::DownstreamGone | Kind::DownstreamBroken(_) => Reason::DownstreamGone,
@@ -196,6 +216,7 @@ impl ProxyError {
     pub(crate) fn status(&self) -> u16 {
         match &self.kind {
             Kind::BadRequest(error) => error.status(),
+            Kind::MovedPath(_) => 307,
             Kind::Answered(reply) => reply.status,
             _ => self.reason().words().status,
         }

@@ -39,6 +39,8 @@ pub(crate) struct Peer {
     pub(crate) server_name: Option<Box<str>>,
     /// What TLS agreed on, where it ends here.
     pub(crate) tls: Option<Box<PeerTls>>,
+    /// The connection's number, among those of its worker.
+    pub(crate) number: u64,
     /// Edges from them, by protocol.
     pub(crate) edges: Edges,
     /// Tokens of the connection's own, where a rate limit asks for that.
@@ -105,6 +107,7 @@ impl Peer {
             is_tls: false,
             server_name: None,
             tls: None,
+            number: 1,
             edges: Edges::default(),
             tokens: OnceCell::new(),
         }

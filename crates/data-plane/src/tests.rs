@@ -6,10 +6,12 @@ mod exchange;
 mod filters;
 mod framing;
 mod http2_tests;
+mod listen;
 mod redirected;
 mod server_names;
 mod tcp;
 
+pub(crate) use self::server_names::hello;
 use crate::testing::config::{ORIGIN, web};
 use crate::testing::{World, play};
 

@@ -130,7 +130,10 @@ mod tests {
     #[test]
     fn an_abort_is_that_of_config_or_of_the_request() {
         let check = |by, fields: &[(&str, &str)], expected: Option<(u16, Option<u32>)>| {
-            let fault = Fault { abort: Some(FaultAbort { by, share: Fraction::ALL }), ..Fault::default() };
+            let fault = Fault {
+                abort: Some(FaultAbort { by, share: Fraction::ALL, body: None }),
+                ..Fault::default()
+            };
             let expected = expected.map(|(status, grpc_status)| Abort { status, grpc_status });
             assert_eq!(abort(&fault, &head(fields), 0), expected, "{by:?} {fields:?}");
         };

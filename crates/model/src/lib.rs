@@ -8,7 +8,9 @@
 //!   worker state and randomness. The proxy, `explain` and the tests call the same ones.
 //! - [`regex`], [`fraction`]: tests and shares as Envoy writes them.
 //! - [`retry`], [`times`], [`outlier`]: what is tried again, what time an exchange has, which endpoints are left out.
+//! - [`mutation`], [`rewrite`], [`hash`]: what a route makes of heads, and of them a hash ([`xxhash`]).
 //! - [`problem`]: what is wrong with a piece of config, and where.
+//! - [`chain`]: which filter chain takes a connection.
 //! - [`fault`], [`limit`]: which fault a request gets, and whether there is a token for it.
 //! - [`jwt`]: whether a token's claims are good.
 //! - [`metadata`]: what filters found out about a request.
@@ -21,16 +23,19 @@
 
 pub mod address;
 pub mod balance;
+pub mod chain;
 pub mod cidr;
 pub mod fault;
 pub mod flag;
 pub mod format;
 pub mod fraction;
+pub mod hash;
 pub mod head;
 pub mod jwt;
 pub mod limit;
 pub mod mesh;
 pub mod metadata;
+pub mod mutation;
 pub mod outlier;
 pub mod policy;
 pub mod problem;
@@ -38,6 +43,7 @@ pub mod proxy;
 pub mod reason;
 pub mod regex;
 pub mod retry;
+pub mod rewrite;
 pub mod route;
 pub mod spiffe;
 pub mod times;

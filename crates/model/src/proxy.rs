@@ -5,12 +5,14 @@
 
 mod authz;
 mod cluster;
+mod domain;
 mod endpoint;
 mod filter;
 mod health;
 mod http;
 mod jwt;
 mod listener;
+mod log;
 mod metadata;
 mod names;
 mod policy;
@@ -24,6 +26,7 @@ pub use cluster::{
     Selector, ServiceName, SlowStart, Spread, Subsets, Thresholds, TransportMatch, UpstreamProtocol,
     UpstreamTls, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
 };
+use domain::{DomainIndex, without_port};
 pub use endpoint::{CheckTarget, Endpoint, Endpoints, Health, LoadPolicy, Locality, Place, Workload};
 pub use filter::{
     AbortBy, CorsPolicy, DelayBy, Fault, FaultAbort, FaultDelay, HealthCheckFilter, HttpFilter,
@@ -33,12 +36,22 @@ pub use health::{
     CheckHeader, CheckIntervals, Enforced, FailurePercentage, GrpcCheck, HealthCheck, HealthCheckKind,
     HttpCheck, OutlierDetection, SuccessRate, TcpCheck,
 };
-pub use http::{AccessLog, Codec, HttpConnection, PathNormalization, RouteSource};
+pub use http::{
+    ClientCert, Clients, Codec, EscapedSlashes, ForwardClientCert, HostNormalization, Http1, Http2,
+    HttpConnection, HttpLimits, PathNormalization, RouteSource, Scheme, ServerHeader, StrippedPort,
+    Underscores,
+};
 pub use jwt::{
     JwtAuthentication, JwtKeys, JwtProvider, JwtRequirement, JwtRule, RemoteKeys, RouteJwt, TokenPlace,
 };
 pub use listener::{
-    ChainMatch, Direction, DownstreamTls, FilterChain, Listener, NetworkFilter, TcpProxy, Transport,
+    ChainMatch, ConnectionLimit, Direction, DownstreamTls, FilterChain, Gate, Listener, ListenerFilter,
+    ListenerFilterKind, NetworkFilter, PortTest, ProxyProtocol, SocketOptions, SourceType, TcpCluster,
+    TcpProxy, TlsInspector, Transport,
+};
+pub use log::{
+    AccessLog, AppendAction, Comparison, Format, FormatBody, LocalReplies, LogFilter, LogSink, ReplyHeader,
+    ReplyMapper,
 };
 pub use metadata::{BALANCING, Criterion, Metadata, MetadataStruct, MetadataValue, TRANSPORT_MATCH};
 pub use names::{Answer, NameTable, ZONE};
@@ -48,8 +61,9 @@ pub use resilience::{
     RetryPolicy, StreamDuration,
 };
 pub use route::{
-    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,
-    RouteTable, VirtualHost, WeightedCluster,
+    ClusterTerms, DirectResponse, Domain, Forward, HeadChanges, HeaderMatch, HeaderTest, HostRewrite, Mirror,
+    MirrorTo, PathMatch, PathRewrite, QueryMatch, Redirect, RedirectPath, Route, RouteAction, RouteMatch,
+    RouteTable, RouteTerms, Secure, VirtualHost, WeightedCluster,
 };
 
 /// One resource of the data plane.

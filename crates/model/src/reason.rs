@@ -12,6 +12,12 @@ pub enum Reason {
     HeadTooLarge,
     /// The request asks for something that the proxy does not do (CONNECT, an upgrade it cannot carry).
     Unsupported,
+    /// The request asks to switch to a protocol that config does not carry.
+    UpgradeRefused,
+    /// The request's HTTP version is not answered.
+    Version,
+    /// The exchange or connection lasted longer than config allows.
+    TooLong,
     /// No virtual host or route matches the request.
     NoRoute,
     /// The route names a cluster that the proxy does not have.
@@ -108,6 +114,12 @@ words! {
         "Send an ordinary request; WebSocket works where both sides speak HTTP/1.1.";
     SlowReader "MW0106" "SI" 408 4 "The client took nothing of the answer for too long, so it was broken off."
         "Look at the client: it asks for more than it reads.";
+    UpgradeRefused "MW0107" "" 403 7 "The request asks to switch to a protocol that the proxy's config does not carry."
+        "Name it in the listener's upgrade_configs.";
+    Version "MW0108" "DPE" 426 12 "The client speaks HTTP/1.0, which the proxy's config does not accept."
+        "Use HTTP/1.1, or set accept_http_10.";
+    TooLong "MW0109" "DT" 408 4 "The exchange lasted longer than the proxy's config allows."
+        "Raise max_stream_duration, or look at what takes so long.";
     NoRoute "MW0201" "NR" 404 12 "No route of the called service matches the request."
         "Add a rule to the service's HTTPRoute or GRPCRoute, or correct the path.";
     NoCluster "MW0202" "NC" 503 14 "The route leads to a service that the proxy does not know."

@@ -9,10 +9,12 @@ mod endpoint;
 mod filter;
 mod http;
 mod listener;
+mod local_reply;
 mod names;
 mod policy;
 mod retry;
 mod route;
+mod terms;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};

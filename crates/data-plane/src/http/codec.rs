@@ -152,6 +152,11 @@ impl<'c> Downstream<'c> {
         Self { side: Caller::H2(Box::new(stream)), ahead: None }
     }
 
+    /// Whether it speaks HTTP/2.
+    pub(crate) fn is_h2(&self) -> bool {
+        matches!(self.side, Caller::H2(_))
+    }
+
     /// Puts frames back that were taken, to be taken again before what follows.
     pub(crate) fn put_back(&mut self, frames: VecDeque<Frame>) {
         let ahead = self.ahead.get_or_insert_default();
@@ -252,11 +257,6 @@ impl<'c> Downstream<'c> {
     /// Breaks the response off, so that the client can see that it is not complete.
     pub(crate) fn abort(&mut self) {
         either!(mut self.side, side => side.abort());
-    }
-
-    /// Whether it speaks HTTP/2.
-    pub(crate) fn is_h2(&self) -> bool {
-        matches!(self.side, Caller::H2(_))
     }
 
     /// Whether a tunnel can be made of it.

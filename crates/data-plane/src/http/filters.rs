@@ -158,8 +158,14 @@ impl Filters {
 
 /// Each route of a table, with what it and what stands above it say of filters, the most specific first.
 fn words(table: &RouteTable) -> impl Iterator<Item = (&Route, [&[RouteFilter]; 3])> {
-    let none: &[RouteFilter] = &[];
-    table.hosts.iter().flat_map(move |host| host.routes.iter().map(move |route| (route, [none, none, none])))
+    table.hosts().iter().flat_map(move |host| {
+        let each = host.routes.iter().chain(host.secure.as_ref().map(|secure| &secure.route));
+        each.map(move |route| (route, [of_route(route), &host.filters, &table.filters]))
+    })
+}
+
+fn of_route(route: &Route) -> &[RouteFilter] {
+    route.terms.as_ref().map_or(&[], |terms| &terms.filters)
 }
 
 // === impl Plan ===

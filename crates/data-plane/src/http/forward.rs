@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use meshwork_model::head::{Fields, RequestHead, ResponseHead};
+use meshwork_model::format::Point;
+use meshwork_model::head::{RequestHead, ResponseHead};
 use meshwork_model::proxy::{self, HttpConnection};
 use meshwork_model::route;
 use meshwork_telemetry::Protocol;
@@ -25,7 +26,7 @@ use super::pace::{Pace, Progress, Turn};
 use crate::error::{self, Kind, ProxyError, Retry};
 use crate::limits::{CONNECT_TRIES, EXCHANGE_IDLE, INTERIM_RESPONSES, STALE_RETRIES, STREAM_IDLE};
 use crate::policy::Authorized;
-use crate::record::{OpenConnection, Record};
+use crate::record::{OpenConnection, Record, grpc_status};
 use crate::timer::Timer;
 use crate::upstream::{Host, Lease, Picked, Wanted, WorkerCluster};
 
@@ -110,7 +111,7 @@ impl Call<'_, '_> {
     /// The last try's.
     pub(super) async fn forward(&mut self, length: Length) -> Result<(Lease, Answer), ProxyError> {
         let worker = self.place.worker;
-        let name = &route::select_cluster(self.action, worker.random()).name;
+        let name = &route::select_cluster(self.action, worker.random()).1.name;
         let unknown = || ProxyError::fatal(Kind::NoCluster(name.clone()));
         let cluster = worker.cluster(name).ok_or_else(unknown)?;
         self.record.note_cluster(&cluster);
@@ -238,8 +239,7 @@ impl Call<'_, '_> {
 
     /// Sends the request and waits for the head of the response, passing interim ones on.
     async fn ask(&mut self, upstream: &mut Upstream, length: Length) -> Result<Answer, ProxyError> {
-        let upgrade = self.downstream.upgrade().filter(|protocols| is_websocket(protocols));
-        let upgrade = upgrade.filter(|_| length.is_empty());
+        let upgrade = self.downstream.upgrade().filter(|_| length.is_empty());
         upstream.send_head(self.authorized.head(), length, upgrade)?;
         let mut interim_left = INTERIM_RESPONSES;
         let mut was_open = true;
@@ -248,6 +248,8 @@ impl Call<'_, '_> {
             self.poll_request(cx, upstream)?;
             if was_open && self.course.flow == Flow::Ended {
                 was_open = false;
+                self.record.note(Point::RequestEnd);
+                self.record.note(Point::SendEnd);
                 self.await_response();
             }
             while let Poll::Ready(answer) = upstream.poll_head(cx, self.response) {
@@ -293,7 +295,9 @@ impl Call<'_, '_> {
         if let Some(passed) = &mut self.passed {
             passed.answer(self.authorized.head(), response);
         }
-        fields::prepare_response(response, config);
+        fields::prepare_response(response, config, self.authorized.head());
+        self.record.note(Point::ResponseBegin);
+        self.record.note(Point::AnswerBegin);
         self.record.status = response.status;
         self.record.grpc_status = grpc_status(&response.fields);
         if self.place.worker.is_draining() {
@@ -314,6 +318,8 @@ impl Call<'_, '_> {
             }
         })
         .await?;
+        self.record.note(Point::ResponseEnd);
+        self.record.note(Point::AnswerEnd);
         if self.course.flow != Flow::Ended {
             // The response came before the request's end: nobody wants the rest of it.
             self.downstream.abandon_request();
@@ -352,7 +358,7 @@ impl Call<'_, '_> {
         let record = &mut *self.record;
         move_on(cx, upstream, self.downstream, back, |frame| match frame {
             Frame::Data(data) => record.bytes_out += data.len() as u64,
-            Frame::Trailers(trailers) => record.grpc_status = grpc_status(trailers).or(record.grpc_status),
+            Frame::Trailers(trailers) => record.note_trailers(trailers),
         })
     }
 
@@ -442,16 +448,7 @@ fn move_on<F: Side, T: Side>(
     Ok(Moved::All)
 }
 
-fn grpc_status(fields: &Fields) -> Option<u8> {
-    std::str::from_utf8(fields.find(b"grpc-status")?).ok()?.parse().ok()
-}
-
 /// Source: RFC 9110 §9.2.2.
 fn is_idempotent(head: &RequestHead) -> bool {
     matches!(head.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
-}
-
-/// Whether the client asks for a WebSocket, the one upgrade that is carried; `h2c` above all is not.
-fn is_websocket(protocols: &[u8]) -> bool {
-    protocols.trim_ascii().eq_ignore_ascii_case(b"websocket")
 }

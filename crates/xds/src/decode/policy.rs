@@ -1,5 +1,7 @@
 //! Authorization rules, and tests of texts.
 
+#![expect(deprecated, reason = "files that people have use the older forms, too")]
+
 use std::sync::Arc;
 
 use meshwork_model::cidr::Cidr;

@@ -1,5 +1,7 @@
 //! Authorization rules, and tests of texts.
 
+#![expect(deprecated, reason = "files that people have use the older forms, too")]
+
 use meshwork_model::cidr::Cidr;
 use meshwork_model::proxy::{
     Action, MetadataMatch, Permission, Principal, Rbac, Rule, StringMatch, ValueMatch,

@@ -15,7 +15,7 @@ use meshwork_model::jwt::{self, Failure};
 use meshwork_model::metadata::Value;
 use meshwork_model::proxy::{JwtAuthentication, JwtProvider, JwtRequirement, RouteJwt};
 use meshwork_model::reason::Reason;
-use meshwork_model::route::matches;
+use meshwork_model::route::{Asked, takes};
 
 use self::keys::Keys;
 use self::places::Token;
@@ -76,7 +76,7 @@ impl Authentication {
             let wrong = || format!("Failed JWT authentication: Wrong requirement_name: {name}.");
             return found.map(|(_, requirement)| Some(requirement)).ok_or_else(wrong);
         }
-        let rule = self.config.rules.iter().find(|rule| matches(&rule.matches, head));
+        let rule = self.config.rules.iter().find(|rule| takes(&rule.matches, head, Asked::default()));
         Ok(rule.and_then(|rule| rule.requires.as_ref()))
     }
 

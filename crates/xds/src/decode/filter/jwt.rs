@@ -69,7 +69,7 @@ impl Providers<'_> {
         problems: &mut Problems,
     ) -> Option<JwtRule> {
         use pb::jwt::requirement_rule::RequirementType;
-        let matches = route::route_match(message.r#match.as_ref(), &at.field("match"), problems)?;
+        let matches = route::route_match(message.r#match.as_ref(), false, &at.field("match"), problems)?;
         let requires = match &message.requirement_type {
             None => None,
             Some(RequirementType::Requires(message)) => {

@@ -86,7 +86,5 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     accept("envoy.type.matcher.v3.DoubleMatcher", &[yes("range"), yes("exact")]),
     accept("envoy.type.matcher.v3.ListMatcher", &[yes("one_of")]),
     accept("envoy.type.matcher.v3.OrMatcher", &[yes("value_matchers")]),
-    accept("envoy.type.v3.Int32Range", &[yes("start"), yes("end")]),
     accept("envoy.type.v3.DoubleRange", &[yes("start"), yes("end")]),
-    accept("envoy.config.core.v3.CidrRange", &[yes("address_prefix"), yes("prefix_len")]),
 ];

@@ -3,6 +3,7 @@
 //! `control-plane` makes these from the mesh, `xds` carries them as Envoy's protobufs, and `data-plane` runs
 //! them. Names of other resources are kept as texts; the data plane resolves them when it builds its runtime.
 
+mod authz;
 mod cluster;
 mod domain;
 mod endpoint;
@@ -19,6 +20,7 @@ mod resilience;
 mod route;
 mod tls;
 
+pub use authz::{AuthBody, AuthHttp, AuthService, CheckSettings, ExtAuthz};
 pub use cluster::{
     Balancing, Breakers, Cluster, Connections, Discovery, Dns, DnsFamily, DnsHost, Fallback, HashFunction,
     HashKeys, Keepalive, LeastRequest, Maglev, NamedEndpoint, Network, Priority, RetryBudget, RingHash,
@@ -28,8 +30,8 @@ pub use cluster::{
 use domain::{DomainIndex, without_port};
 pub use endpoint::{CheckTarget, Endpoint, Endpoints, Health, LoadPolicy, Locality, Place, Workload};
 pub use filter::{
-    AbortBy, DelayBy, Fault, FaultAbort, FaultDelay, HealthCheckFilter, HttpFilter, HttpFilterKind, HttpRbac,
-    LocalDescriptor, LocalRateLimit, RouteFilter, RouteFilterKind, TokenBucket,
+    AbortBy, CorsPolicy, DelayBy, Fault, FaultAbort, FaultDelay, HealthCheckFilter, HttpFilter,
+    HttpFilterKind, HttpRbac, LocalDescriptor, LocalRateLimit, RouteFilter, RouteFilterKind, TokenBucket,
 };
 pub use health::{
     CheckHeader, CheckIntervals, Enforced, FailurePercentage, GrpcCheck, HealthCheck, HealthCheckKind,

@@ -25,6 +25,7 @@ mod path;
 mod pb;
 mod resource;
 pub mod server;
+pub mod services;
 pub mod support;
 mod yaml;
 

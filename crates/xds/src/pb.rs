@@ -19,6 +19,8 @@ pub(crate) use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::{
 pub(crate) use envoy_types::pb::envoy::extensions::common::ratelimit::v3 as ratelimit;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common_fault;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::buffer::v3 as buffer;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors;
+pub(crate) use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3 as ext_authz;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::health_check::v3 as health_check;
 pub(crate) use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt;
@@ -45,6 +47,7 @@ pub(crate) use envoy_types::pb::envoy::extensions::retry::priority::previous_pri
 pub(crate) use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 pub(crate) use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 pub(crate) use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;
+pub(crate) use envoy_types::pb::envoy::service::auth::v3 as auth;
 pub(crate) use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 pub(crate) use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 pub(crate) use envoy_types::pb::envoy::r#type::v3 as fraction;
@@ -53,6 +56,6 @@ pub(crate) use envoy_types::pb::envoy::r#type::v3::{
     fractional_percent, hash_policy,
 };
 pub(crate) use envoy_types::pb::google::protobuf::{
-    Any, BoolValue, Duration, Struct, UInt32Value, UInt64Value, Value, value,
+    Any, BoolValue, Duration, ListValue, Struct, Timestamp, UInt32Value, UInt64Value, Value, value,
 };
 pub(crate) use envoy_types::pb::google::rpc::Status;

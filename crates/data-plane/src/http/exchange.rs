@@ -7,7 +7,6 @@
 use std::rc::Rc;
 
 use meshwork_model::head::{RequestHead, ResponseHead};
-use meshwork_model::policy::Facts;
 use meshwork_model::proxy::RouteAction;
 use meshwork_model::route;
 use tokio::time::Instant;
@@ -90,27 +89,26 @@ impl<'x> Exchange<'x> {
             self.judge_upgrade(route.is_some())?;
         }
 
-        // Authenticate: the peer proved its identity in the handshake, or has none.
+        // Authenticate: the peer proved its identity in the handshake, or has none. Nothing is left to do.
 
         // Filter, as the route has it: fault, CORS, JWT, rules of authorization, external authorization, local and global
         // rate limits, header mutation, health check, buffer. What comes of it is the proof that forwarding asks for; it
         // borrows the request as judged.
         let plan = http.filters.plan(route);
-        let facts = if plan.is_empty() { Facts::default() } else { peer.facts() };
         let (authorized, length) = match plan.rules_alone() {
-            Some(rules) => (policy::authorize(rules, &facts, &mut self.record, self.request)?, length),
+            Some(rules) => (policy::authorize(rules, peer, &mut self.record, self.request)?, length),
             None => {
                 let scene = Scene {
                     place: self.place,
                     plan,
                     route,
-                    facts,
+                    facts: peer.facts(),
                     length,
                     downstream: &mut self.downstream,
                     record: &mut self.record,
                     passed: &mut self.passed,
                 };
-                Box::pin(filters::ask(scene, self.request)).await?
+                filters::ask(scene, self.request).await?
             }
         };
         let route = route.ok_or_else(|| ProxyError::fatal(Kind::NoRoute))?;

@@ -4,7 +4,9 @@
 //! no config. [`ask`] runs a plan's steps in their one order; a step lets the request pass, waits, changes it, or answers
 //! in the service's place. What a step has still to say when the response comes is kept in [`Passed`].
 
+mod authz;
 mod body;
+mod cors;
 mod fault;
 mod health;
 mod jwt;
@@ -13,7 +15,7 @@ mod limit;
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::ptr;
 use std::sync::Arc;
 use std::task::Poll;
@@ -56,10 +58,14 @@ pub(crate) struct Plan {
 enum Step {
     /// A fault on purpose.
     Fault(fault::Fault),
+    /// What pages of other origins may do.
+    Cors(cors::Cors),
     /// Tokens that the request needs.
     Jwt(jwt::Authentication),
     /// The next of the plan's rules judge.
     Judge,
+    /// Another service judges.
+    Authz(authz::Authorization),
     /// A rate limit that is counted here.
     LocalLimit(limit::LocalLimit),
     /// Whether the proxy is healthy.
@@ -95,6 +101,10 @@ pub(crate) struct Passed {
     is_answered: bool,
     /// Counts the request among those that have a fault.
     active: Vec<fault::Active>,
+    /// The origin whose page asks, where it may.
+    origin: Option<Vec<u8>>,
+    /// What authorization services want to be added to the response.
+    authz: Vec<authz::Added>,
     /// What a rate limit says of itself.
     limit: Option<limit::Told>,
     /// Whether somebody asked whether the proxy is healthy.
@@ -148,11 +158,14 @@ impl Filters {
 
 /// Each route of a table, with what it and what stands above it say of filters, the most specific first.
 fn words(table: &RouteTable) -> impl Iterator<Item = (&Route, [&[RouteFilter]; 3])> {
-    let none: &[RouteFilter] = &[];
-    table
-        .hosts()
-        .iter()
-        .flat_map(move |host| host.routes.iter().map(move |route| (route, [none, none, none])))
+    table.hosts().iter().flat_map(move |host| {
+        let each = host.routes.iter().chain(host.secure.as_ref().map(|secure| &secure.route));
+        each.map(move |route| (route, [of_route(route), &host.filters, &table.filters]))
+    })
+}
+
+fn of_route(route: &Route) -> &[RouteFilter] {
+    route.terms.as_ref().map_or(&[], |terms| &terms.filters)
 }
 
 // === impl Plan ===
@@ -166,16 +179,18 @@ impl Plan {
             let found: Vec<RouteFilter> = words.iter().filter_map(named).collect();
             let is_off = found.first().map_or(filter.disabled, |word| word.disabled);
             if !is_off {
-                let word = found.iter().find_map(|word| word.kind.as_ref());
-                plan.push(&filter.kind, word, kept);
+                let words: Vec<&RouteFilterKind> =
+                    found.iter().filter_map(|word| word.kind.as_ref()).collect();
+                plan.push(&filter.kind, &words, kept);
             }
         }
         plan
     }
 
-    fn push(&mut self, filter: &HttpFilterKind, word: Option<&RouteFilterKind>, kept: &mut Kept) {
+    fn push(&mut self, filter: &HttpFilterKind, words: &[&RouteFilterKind], kept: &mut Kept) {
         use {HttpFilterKind as Of, RouteFilterKind as To};
-        self.steps.push(match (filter, word) {
+        self.steps.push(match (filter, words.first().copied()) {
+            (Of::Cors, _) => Step::Cors(cors::Cors::new(words)),
             (Of::Fault(own), Some(To::Fault(other))) => Step::Fault(fault::Fault::new(own, other, kept)),
             (Of::Fault(own), _) => Step::Fault(fault::Fault::new(own, own, kept)),
             (Of::Jwt(config), word) => {
@@ -186,17 +201,17 @@ impl Plan {
                 self.rules.push(rules.clone());
                 Step::Judge
             }
+            (Of::ExtAuthz(config), word) => {
+                let settings =
+                    if let Some(To::ExtAuthz(settings)) = word { settings.clone() } else { <_>::default() };
+                Step::Authz(authz::Authorization::new(config, settings))
+            }
             (Of::LocalRateLimit(_), Some(To::LocalRateLimit(limit))) | (Of::LocalRateLimit(limit), _) => {
                 Step::LocalLimit(limit::LocalLimit::new(limit, kept))
             }
             (Of::HealthCheck(filter), _) => Step::Health(health::Health::new(filter, kept)),
             (Of::Buffer(_), Some(To::Buffer(most))) | (Of::Buffer(most), _) => Step::Buffer(*most),
         });
-    }
-
-    /// Whether nothing is asked at all.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.steps.is_empty()
     }
 
     /// The rules, where nothing else is asked.
@@ -209,7 +224,17 @@ impl Plan {
 ///
 /// # Errors
 /// The first filter's that does not let the request pass, or answers it.
-pub(crate) async fn ask<'h>(
+///
+/// Boxed, so that exchanges without filters do not carry its memory.
+pub(crate) fn ask<'s, 'x: 's, 'h: 's>(scene: Scene<'s, 'x>, request: &'h mut RequestHead) -> Asking<'s, 'h> {
+    Box::pin(ask_all(scene, request))
+}
+
+/// Filters that are asked.
+pub(crate) type Asking<'s, 'h> =
+    Pin<Box<dyn Future<Output = Result<(Authorized<'h>, Length), ProxyError>> + 's>>;
+
+async fn ask_all<'h>(
     mut scene: Scene<'_, '_>,
     request: &'h mut RequestHead,
 ) -> Result<(Authorized<'h>, Length), ProxyError> {
@@ -218,8 +243,10 @@ pub(crate) async fn ask<'h>(
     for step in &plan.steps {
         match step {
             Step::Fault(fault) => fault.ask(&mut scene, request).await?,
+            Step::Cors(policies) => policies.ask(&mut scene, request)?,
             Step::Jwt(tokens) => tokens.ask(&mut scene, request).await?,
             Step::Judge => judge.next(&scene.facts, scene.record, request)?,
+            Step::Authz(service) => service.ask(&mut scene, request).await?,
             Step::LocalLimit(limit) => limit.ask(&mut scene)?,
             Step::Health(health) => health.ask(&mut scene, request)?,
             Step::Buffer(most) => body::hold(&mut scene, request, *most as usize).await?,
@@ -250,6 +277,8 @@ impl Scene<'_, '_> {
                 plan: Arc::clone(plan),
                 is_answered: false,
                 active: Vec::new(),
+                origin: None,
+                authz: Vec::new(),
                 limit: None,
                 asked_health: false,
             })
@@ -285,6 +314,16 @@ impl Passed {
                 Step::LocalLimit(_) => {
                     if let Some(told) = self.limit.take() {
                         told.tell(response);
+                    }
+                }
+                Step::Cors(policies) => {
+                    if let Some(origin) = &self.origin {
+                        policies.answer(origin, response);
+                    }
+                }
+                Step::Authz(_) => {
+                    if let Some(added) = self.authz.pop() {
+                        added.answer(response);
                     }
                 }
                 Step::Fault(_) | Step::Jwt(_) | Step::Judge | Step::Health(_) | Step::Buffer(_) => {}

@@ -191,7 +191,10 @@ impl WorkerCluster {
 
     /// How many per cent of its endpoints are healthy; of none, none are.
     pub(crate) fn healthy_percent(&self) -> f64 {
-        if self.config.borrow().hosts.load().hosts.is_empty() { 0.0 } else { 100.0 }
+        let hosts = Arc::clone(&self.config.borrow().hosts.load());
+        let healthy = hosts.hosts.iter().filter(|host| host.health() == proxy::Health::Healthy).count();
+        let share = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        if hosts.hosts.is_empty() { 0.0 } else { 100.0 * share(healthy) / share(hosts.hosts.len()) }
     }
 
     /// Picks an endpoint; `None` where there is none.

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{HeaderMatch, JwtAuthentication, Rbac, RouteJwt};
+use super::{CheckSettings, ExtAuthz, HeaderMatch, JwtAuthentication, Rbac, RouteJwt, StringMatch};
 use crate::fraction::Fraction;
 
 /// A filter before the router.
@@ -20,10 +20,14 @@ pub struct HttpFilter {
 pub enum HttpFilterKind {
     /// Delays and statuses on purpose.
     Fault(Arc<Fault>),
+    /// What pages of other origins may do; routes say it.
+    Cors,
     /// Tokens that requests need.
     Jwt(Arc<JwtAuthentication>),
     /// Authorization by who asks, and for what.
     Rbac(HttpRbac),
+    /// Authorization by another service.
+    ExtAuthz(Arc<ExtAuthz>),
     /// So many requests in a time, counted here.
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Answers to who asks whether this proxy is healthy.
@@ -48,14 +52,45 @@ pub struct RouteFilter {
 pub enum RouteFilterKind {
     /// Other faults.
     Fault(Arc<Fault>),
+    /// What pages of other origins may do.
+    Cors(Arc<CorsPolicy>),
     /// Other tokens.
     Jwt(RouteJwt),
     /// Other rules.
     Rbac(HttpRbac),
+    /// What that service is told besides.
+    ExtAuthz(CheckSettings),
     /// Another limit, which counts on its own.
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Another number of bytes.
     Buffer(u32),
+}
+
+/// What pages of other origins may do. Texts are as they stand in header fields; what is empty is not said.
+///
+/// Source: Envoy `extensions.filters.http.cors.v3.CorsPolicy`; the Fetch standard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CorsPolicy {
+    /// Tests of an origin, one of which must pass.
+    pub allow_origins: Vec<StringMatch>,
+    /// Methods; `*` for whatever is asked for.
+    pub allow_methods: Arc<str>,
+    /// Header fields; `*` for whatever is asked for.
+    pub allow_headers: Arc<str>,
+    /// Header fields of responses that pages see.
+    pub expose_headers: Arc<str>,
+    /// How long the answer to a preflight stands, in seconds.
+    pub max_age: Arc<str>,
+    /// Whether credentials may be sent.
+    pub allow_credentials: Option<bool>,
+    /// Whether pages of public networks may ask.
+    pub allow_private_network: Option<bool>,
+    /// Whether a preflight of another origin is forwarded; else it is answered.
+    pub forward_others: Option<bool>,
+    /// Requests that the policy is for.
+    pub enabled: Fraction,
+    /// Requests that it is tried on, which changes nothing.
+    pub shadow: Fraction,
 }
 
 /// Delays and statuses on purpose. Source: Envoy `extensions.filters.http.fault.v3`.
@@ -218,8 +253,10 @@ impl HttpFilterKind {
     pub fn place(&self) -> usize {
         match self {
             Self::Fault(_) => 0,
+            Self::Cors => 1,
             Self::Jwt(_) => 2,
             Self::Rbac(_) => 3,
+            Self::ExtAuthz(_) => 4,
             Self::LocalRateLimit(_) => 5,
             Self::HealthCheck(_) => 8,
             Self::Buffer(_) => 9,

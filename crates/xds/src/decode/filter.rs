@@ -1,5 +1,6 @@
 //! HTTP filters, which stand in one order, and what routes say of them.
 
+mod authz;
 mod fault;
 mod jwt;
 mod limit;
@@ -10,7 +11,8 @@ use std::time::Duration;
 
 use meshwork_model::fraction::Fraction;
 use meshwork_model::proxy::{
-    HealthCheckFilter, HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind, RouteJwt,
+    CorsPolicy, HealthCheckFilter, HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind,
+    RouteJwt,
 };
 
 use super::{duration, is, policy, required, route, unpack};
@@ -76,12 +78,19 @@ fn kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Option<Http
     if let Some(message) = unpack::<pb::fault::HttpFault>(config) {
         return fault::fault(&message, at, problems).map(HttpFilterKind::Fault);
     }
+    if is::<pb::cors::Cors>(config) {
+        return Some(HttpFilterKind::Cors);
+    }
     if let Some(message) = unpack::<pb::jwt::JwtAuthentication>(config) {
         let filter = jwt::authentication(&message, at, problems)?;
         return Some(HttpFilterKind::Jwt(filter.into()));
     }
     if let Some(message) = unpack::<pb::HttpRbac>(config) {
         return rbac(&message, at, problems).map(HttpFilterKind::Rbac);
+    }
+    if let Some(message) = unpack::<pb::ext_authz::ExtAuthz>(config) {
+        let filter = authz::authorization(&message, at, problems)?;
+        return Some(HttpFilterKind::ExtAuthz(filter.into()));
     }
     if let Some(message) = unpack::<pb::local_ratelimit::LocalRateLimit>(config) {
         return limit::local(&message, false, at, problems).map(HttpFilterKind::LocalRateLimit);
@@ -136,6 +145,25 @@ fn health_check(
     })
 }
 
+fn cors(message: &pb::cors::CorsPolicy, at: &Path<'_>, problems: &mut Problems) -> Option<CorsPolicy> {
+    let path = at.field("allow_origin_string_match");
+    let each = message.allow_origin_string_match.iter().enumerate();
+    let origins = each.map(|(index, test)| policy::string(test, &path.index(index), problems));
+    let value = |flag: &Option<pb::BoolValue>| flag.as_ref().map(|flag| flag.value);
+    Some(CorsPolicy {
+        allow_origins: origins.collect::<Option<_>>()?,
+        allow_methods: message.allow_methods.as_str().into(),
+        allow_headers: message.allow_headers.as_str().into(),
+        expose_headers: message.expose_headers.as_str().into(),
+        max_age: message.max_age.as_str().into(),
+        allow_credentials: value(&message.allow_credentials),
+        allow_private_network: value(&message.allow_private_network_access),
+        forward_others: value(&message.forward_not_matching_preflights),
+        enabled: message.filter_enabled.as_ref().map_or(Fraction::ALL, |share| runtime_share(Some(share))),
+        shadow: runtime_share(message.shadow_enabled.as_ref()),
+    })
+}
+
 fn buffer(message: &pb::buffer::Buffer, at: &Path<'_>, problems: &mut Problems) -> Option<u32> {
     match message.max_request_bytes {
         Some(most) if most.value > 0 => Some(most.value),
@@ -161,6 +189,26 @@ fn http_uri(
     required(authority, &at.field("uri"), problems)?;
     let timeout = duration(timeout, &at.field("timeout"), problems)?;
     Some((cluster.as_str().into(), authority.into(), path.into(), timeout))
+}
+
+/// A gRPC service: its cluster, the host that is asked for, and the time-out.
+fn grpc_service(
+    message: &pb::core::GrpcService,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<(Arc<str>, Option<Arc<str>>, Option<Duration>)> {
+    use pb::core::grpc_service::TargetSpecifier::EnvoyGrpc;
+    let Some(EnvoyGrpc(grpc)) = &message.target_specifier else {
+        return problems.error(at, "only `envoy_grpc` is supported", "write `envoy_grpc: {cluster_name: …}`");
+    };
+    let timeout = match message.timeout {
+        Some(time) => Some(duration(time, &at.field("timeout"), problems)?),
+        None => None,
+    };
+    let at = at.field("envoy_grpc");
+    let cluster = required(&grpc.cluster_name, &at.field("cluster_name"), problems)?;
+    let authority = (!grpc.authority.is_empty()).then(|| grpc.authority.as_str().into());
+    Some((cluster.into(), authority, timeout))
 }
 
 /// A share of requests; Envoy takes none where nothing is said.
@@ -234,6 +282,8 @@ fn route_kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Optio
     use pb::buffer::buffer_per_route::Override as Buffered;
     let kind = if let Some(message) = unpack::<pb::fault::HttpFault>(config) {
         RouteFilterKind::Fault(fault::fault(&message, at, problems)?)
+    } else if let Some(message) = unpack::<pb::cors::CorsPolicy>(config) {
+        RouteFilterKind::Cors(cors(&message, at, problems)?.into())
     } else if let Some(message) = unpack::<pb::jwt::PerRouteConfig>(config) {
         use pb::jwt::per_route_config::RequirementSpecifier as Specifier;
         match &message.requirement_specifier {
@@ -247,6 +297,15 @@ fn route_kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Optio
         match &message.rbac {
             Some(message) => RouteFilterKind::Rbac(rbac(message, &at.field("rbac"), problems)?),
             None => return Some(Word::Off),
+        }
+    } else if let Some(message) = unpack::<pb::ext_authz::ExtAuthzPerRoute>(config) {
+        use pb::ext_authz::ext_authz_per_route::Override;
+        match &message.r#override {
+            Some(Override::CheckSettings(message)) => RouteFilterKind::ExtAuthz(authz::settings(message)),
+            Some(Override::Disabled(true)) => return Some(Word::Off),
+            _ => {
+                return problems.error(at, "this says nothing", "write `disabled: true` or `check_settings`");
+            }
         }
     } else if let Some(message) = unpack::<pb::local_ratelimit::LocalRateLimit>(config) {
         RouteFilterKind::LocalRateLimit(limit::local(&message, true, at, problems)?)

@@ -42,6 +42,22 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         &[yes("fixed_delay"), yes("header_delay"), yes("percentage")],
     ),
     accept("envoy.extensions.filters.common.fault.v3.FaultDelay.HeaderDelay", &[]),
+    accept("envoy.extensions.filters.http.cors.v3.Cors", &[]),
+    accept(
+        "envoy.extensions.filters.http.cors.v3.CorsPolicy",
+        &[
+            yes("allow_origin_string_match"),
+            yes("allow_methods"),
+            yes("allow_headers"),
+            yes("expose_headers"),
+            yes("max_age"),
+            yes("allow_credentials"),
+            yes("filter_enabled"),
+            only("shadow_enabled", "nothing is counted"),
+            yes("allow_private_network_access"),
+            yes("forward_not_matching_preflights"),
+        ],
+    ),
     accept(
         "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
         &[
@@ -139,6 +155,71 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         ],
     ),
     accept("envoy.extensions.filters.http.rbac.v3.RBACPerRoute", &[yes("rbac")]),
+    accept(
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        &[
+            only("grpc_service", "`envoy_grpc`; 0.2 s where there is no `timeout`"),
+            yes("http_service"),
+            only("transport_api_version", "V3"),
+            yes("failure_mode_allow"),
+            yes("failure_mode_allow_header_add"),
+            yes("with_request_body"),
+            only("clear_route_cache", "false"),
+            yes("status_on_error"),
+            harmless("validate_mutations", "what is no field is always refused"),
+            yes("metadata_context_namespaces"),
+            yes("filter_enabled"),
+            yes("deny_at_disable"),
+            yes("include_peer_certificate"),
+            harmless("stat_prefix", STATISTICS),
+            yes("allowed_headers"),
+            yes("disallowed_headers"),
+            yes("include_tls_session"),
+            harmless("charge_cluster_response_stats", STATISTICS),
+        ],
+    ),
+    accept(
+        "envoy.extensions.filters.http.ext_authz.v3.BufferSettings",
+        &[yes("max_request_bytes"), yes("allow_partial_message"), yes("pack_as_bytes")],
+    ),
+    accept(
+        "envoy.extensions.filters.http.ext_authz.v3.HttpService",
+        &[
+            only("server_uri", "its cluster and time-out; the host is the request's"),
+            yes("path_prefix"),
+            yes("authorization_request"),
+            yes("authorization_response"),
+        ],
+    ),
+    accept(
+        "envoy.extensions.filters.http.ext_authz.v3.AuthorizationRequest",
+        &[yes("allowed_headers"), yes("headers_to_add")],
+    ),
+    accept(
+        "envoy.extensions.filters.http.ext_authz.v3.AuthorizationResponse",
+        &[
+            yes("allowed_upstream_headers"),
+            yes("allowed_upstream_headers_to_append"),
+            yes("allowed_client_headers"),
+            yes("allowed_client_headers_on_success"),
+        ],
+    ),
+    accept(
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+        &[yes("disabled"), yes("check_settings")],
+    ),
+    accept(
+        "envoy.extensions.filters.http.ext_authz.v3.CheckSettings",
+        &[yes("context_extensions"), yes("disable_request_body_buffering")],
+    ),
+    accept("envoy.type.matcher.v3.ListStringMatcher", &[yes("patterns")]),
+    accept("envoy.config.core.v3.HeaderValue", &[yes("key"), yes("value")]),
+    accept(
+        "envoy.config.core.v3.RuntimeFeatureFlag",
+        &[yes("default_value"), harmless("runtime_key", RUNTIME)],
+    ),
+    accept("envoy.config.core.v3.GrpcService", &[yes("envoy_grpc"), yes("timeout")]),
+    accept("envoy.config.core.v3.GrpcService.EnvoyGrpc", &[yes("cluster_name"), yes("authority")]),
     accept(
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
         &[

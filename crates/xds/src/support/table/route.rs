@@ -212,7 +212,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             yes("request_headers_to_remove"),
             yes("response_headers_to_add"),
             yes("response_headers_to_remove"),
-            yes("typed_per_filter_config"),
+            no("typed_per_filter_config", "write it at the route"),
             yes("host_rewrite_literal"),
         ],
     ),

@@ -28,6 +28,7 @@ mod dial;
 mod drain;
 mod error;
 mod handshakes;
+mod health;
 mod hello;
 mod http;
 mod limits;

@@ -149,8 +149,15 @@ pub(crate) const PROBE_AFTER: Duration = Duration::from_secs(15);
 pub(crate) const PEER_SILENCE: Duration = Duration::from_secs(30);
 /// How often a request may meet a pooled connection that had gone stale before it is sent on a new one.
 pub(crate) const STALE_RETRIES: u32 = 1;
-/// Tries of one request on all endpoints together, whatever the route asks for.
-pub(crate) const CONNECT_TRIES: u32 = 10;
+/// Tries of one request after the first, whatever the route or the request itself asks for.
+pub(crate) const RETRIES: u32 = 256;
+/// Bytes of a request's body that are kept for another try, where config does not say. Source: Envoy
+/// `per_connection_buffer_limit_bytes`, 1 MiB.
+pub(crate) const REPLAY_BYTES: u64 = 1024 * 1024;
+/// The most of them, whatever config says.
+pub(crate) const REPLAY_BYTES_MOST: u64 = 64 * 1024 * 1024;
+/// A body is kept in pieces of this size.
+pub(crate) const REPLAY_PIECE_BYTES: usize = 16 * 1024;
 
 /// Endpoints that a TCP connection is tried on; none of them has got a byte yet.
 pub(crate) const TCP_CONNECT_TRIES: u32 = 3;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use meshwork_model::flag::Flags;
 use meshwork_model::head::RequestHead;
 use meshwork_model::proxy::{Direction, ServiceName, Workload};
 use meshwork_model::reason::Reason;
@@ -27,6 +28,12 @@ pub(crate) struct Record {
     pub(crate) grpc_status: Option<u8>,
     /// Why the mesh decided it.
     pub(crate) reason: Option<Reason>,
+    /// What else its log says of it, besides the reason.
+    pub(crate) flags: Flags,
+    /// Tries of the request; 0 where it was not forwarded.
+    pub(crate) attempts: u32,
+    /// Whether the client is told how many.
+    pub(crate) tells_attempts: bool,
     /// Bytes of the request's body.
     pub(crate) bytes_in: u64,
     /// Bytes of the response's body.
@@ -51,6 +58,9 @@ impl Record {
             status: 0,
             grpc_status: None,
             reason: None,
+            flags: Flags::default(),
+            attempts: 0,
+            tells_attempts: false,
             bytes_in: 0,
             bytes_out: 0,
             route: None,

@@ -6,6 +6,7 @@ mod exchange;
 mod framing;
 mod http2_tests;
 mod redirected;
+mod retries;
 mod server_names;
 mod tcp;
 

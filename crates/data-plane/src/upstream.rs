@@ -10,11 +10,9 @@ mod host;
 mod pool;
 pub(crate) mod workload;
 
-#[expect(unused_imports, reason = "what retries are counted by")]
 pub(crate) use breaker::{Breakers, Held, Limited, Overflow};
 pub(crate) use cluster::{Edges, Endpoint, Picked, Reach, Wanted, WorkerCluster};
 pub(crate) use connect::connect;
-#[expect(unused_imports, reason = "what health checks and the admin interface read and write")]
 pub(crate) use host::{EndpointSet, Flag, Host, HostCounts, HostState, Hosts};
 pub(crate) use pool::{Lease, Pool};
 pub use workload::{Workload, WorkloadSockets};

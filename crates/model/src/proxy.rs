@@ -36,7 +36,7 @@ pub use names::{Answer, NameTable, ZONE};
 pub use policy::{Action, Permission, Principal, Rbac, Rule, StringMatch};
 pub use resilience::{
     AvoidedHosts, BackOff, GrpcTimeout, RateLimitedBackOff, ResetFormat, ResetHeader, Resilience, RetryOn,
-    RetryPolicy, StreamDuration,
+    RetryPolicy, Router, StreamDuration,
 };
 pub use route::{
     DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,

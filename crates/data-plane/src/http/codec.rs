@@ -102,11 +102,6 @@ impl Downstream<'_> {
         either!(self, side => side.poll_gone(cx))
     }
 
-    /// Whether the end of the request's body has been read.
-    pub(crate) fn is_request_ended(&self) -> bool {
-        either!(self, side => side.is_request_ended())
-    }
-
     /// Whether [`Self::poll_gone`] can tell now: with HTTP/1 only once the request's body has been read.
     pub(crate) fn tells_when_gone(&self) -> bool {
         match self {

@@ -14,6 +14,7 @@ use super::body::{Frame, Length, Shape};
 use super::codec::{Downstream, Side};
 use super::fields;
 use super::filters::Passed;
+use super::tries::tell_attempts;
 use crate::error::{Kind, ProxyError, words_for_people};
 use crate::limits::LINGER;
 use crate::record::Record;
@@ -86,6 +87,9 @@ pub(crate) async fn refuse(
         fields::local_answer(head, error.status(), reason);
         Bytes::from(text)
     };
+    if record.tells_attempts {
+        tell_attempts(&mut head.fields, record.attempts);
+    }
     to.prepare(head, config);
     record.status = head.status;
     if send(downstream, head, to.request, body, record).await.is_err() {

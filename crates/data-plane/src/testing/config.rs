@@ -71,13 +71,18 @@ pub(crate) fn http(timeout: Option<Duration>) -> NetworkFilter {
 }
 
 pub(crate) fn http_connection(timeout: Option<Duration>) -> HttpConnection {
+    http_connection_with(timeout, resilience())
+}
+
+/// With a route that is so resilient.
+pub(crate) fn http_connection_with(timeout: Option<Duration>, resilience: Resilience) -> HttpConnection {
     let route = Route {
         name: "route".into(),
         matches: RouteMatch { path: PathMatch::Prefix("/".into()), headers: vec![] },
         action: RouteAction::Forward(Forward {
             clusters: vec![WeightedCluster { name: "a".into(), weight: 1 }],
             timeout,
-            resilience: resilience(),
+            resilience,
         }),
     };
     let host = VirtualHost { name: "all".into(), domains: vec![Domain::Any], routes: vec![route] };

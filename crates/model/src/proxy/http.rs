@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{HttpFilter, RouteTable};
+use super::{HttpFilter, RouteTable, Router};
 
 /// What is done with the requests of an HTTP connection.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,10 @@ pub struct HttpConnection {
     /// How long no byte of an exchange may move; zero for as long as it may at all, `None` for the data plane's
     /// default.
     pub stream_idle_timeout: Option<Duration>,
+    /// How long a whole exchange may take, where its route says nothing; `None` or zero for as long as it likes.
+    pub max_stream_duration: Option<Duration>,
+    /// How requests are forwarded, whatever their route.
+    pub router: Router,
     /// Access logs that the config itself asks for.
     pub access_logs: Vec<AccessLog>,
 }
@@ -49,6 +53,8 @@ impl HttpConnection {
             server_name: None,
             idle_timeout: None,
             stream_idle_timeout: None,
+            max_stream_duration: None,
+            router: Router::default(),
             access_logs: Vec::new(),
         }
     }

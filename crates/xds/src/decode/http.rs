@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use meshwork_model::proxy::{Codec, HttpConnection, PathNormalization, RouteSource};
 
-use super::{access_log, duration, filter, only_ads, required, route, timeout};
+use super::{access_log, duration, filter, only_ads, required, retry, route, timeout};
 use crate::path::{Noted, Path, Problems};
 use crate::pb;
 
@@ -40,6 +40,8 @@ pub(super) fn connection(
         server_name: server_name.ok()?,
         idle_timeout: timeout(idle, &options.field("idle_timeout"), problems),
         stream_idle_timeout: stream_idle?,
+        max_stream_duration: retry::limit_of(common, &options, problems)?,
+        router: retry::router(&message.http_filters),
         access_logs,
     })
 }

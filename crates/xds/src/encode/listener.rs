@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use meshwork_model::proxy::{
     AccessLog, ChainMatch, Codec, Direction, FilterChain, HttpConnection, HttpFilter, HttpFilterKind,
-    Listener, NetworkFilter, Rbac, RouteSource, TcpProxy, Transport,
+    Listener, NetworkFilter, Rbac, RouteSource, Router, TcpProxy, Transport,
 };
 
 use super::{Writer, address, ads, boolean, duration, pack};
@@ -100,7 +100,7 @@ impl Writer<'_> {
         use pb::hcm::http_connection_manager::RouteSpecifier;
         let mut message = pb::hcm::HttpConnectionManager {
             stat_prefix: http.stat_prefix.to_string(),
-            http_filters: self.http_filters(&http.filters),
+            http_filters: self.http_filters(&http.filters, &http.router),
             route_specifier: Some(match &http.routes {
                 RouteSource::Inline(table) => RouteSpecifier::RouteConfig(self.route_table(table)),
                 RouteSource::Named(name) => RouteSpecifier::Rds(pb::hcm::Rds {
@@ -146,7 +146,7 @@ impl Writer<'_> {
         message.access_log = http.access_logs.iter().map(|log| self.access_log(log)).collect();
     }
 
-    fn http_filters(&self, filters: &[HttpFilter]) -> Vec<pb::hcm::HttpFilter> {
+    fn http_filters(&self, filters: &[HttpFilter], router: &Router) -> Vec<pb::hcm::HttpFilter> {
         let mut messages = Vec::new();
         for filter in filters {
             let HttpFilterKind::Rbac(rbac) = &filter.kind;
@@ -156,8 +156,7 @@ impl Writer<'_> {
             messages.push(pb::hcm::HttpFilter { disabled: filter.disabled, ..message });
         }
         let router = pb::Router {
-            // Our proxy adds no x-envoy fields.
-            suppress_envoy_headers: self.dialect == Dialect::Envoy,
+            suppress_envoy_headers: !self.is_grpc() && router.is_silent,
             ..pb::Router::default()
         };
         messages.push(http_filter(ROUTER.to_owned(), pack(&router)));

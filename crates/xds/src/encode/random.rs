@@ -11,7 +11,7 @@ use meshwork_model::proxy::{
     DnsHost, Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest,
     HttpConnection, HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization,
     Permission, Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch,
-    RouteSource, RouteTable, Rule, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch,
+    RouteSource, RouteTable, Router, Rule, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch,
     UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
 };
 use meshwork_model::regex::Regex;
@@ -165,6 +165,8 @@ impl Random {
             server_name: self.maybe(Self::text),
             idle_timeout: self.maybe(Self::time),
             stream_idle_timeout: self.maybe(Self::time),
+            max_stream_duration: None,
+            router: Router::default(),
             access_logs: self.some(0, |random| {
                 if random.0.bool() { AccessLog::File(random.text()) } else { AccessLog::Stdout }
             }),

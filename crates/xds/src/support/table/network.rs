@@ -59,7 +59,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter",
         &[yes("name"), yes("typed_config"), yes("is_optional"), yes("disabled")],
     ),
-    accept("envoy.config.core.v3.HttpProtocolOptions", &[yes("idle_timeout")]),
+    accept("envoy.config.core.v3.HttpProtocolOptions", &[yes("idle_timeout"), yes("max_stream_duration")]),
     accept(
         "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
         &[yes("stat_prefix"), yes("cluster"), yes("idle_timeout")],

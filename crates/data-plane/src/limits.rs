@@ -151,6 +151,8 @@ pub(crate) const PEER_SILENCE: Duration = Duration::from_secs(30);
 pub(crate) const STALE_RETRIES: u32 = 1;
 /// Tries of one request after the first, whatever the route or the request itself asks for.
 pub(crate) const RETRIES: u32 = 256;
+/// Bytes of an answer to a TCP health check that are looked through for what it has to hold.
+pub(crate) const CHECK_BYTES: usize = 64 * 1024;
 /// Bytes of a request's body that are kept for another try, where config does not say. Source: Envoy
 /// `per_connection_buffer_limit_bytes`, 1 MiB.
 pub(crate) const REPLAY_BYTES: u64 = 1024 * 1024;

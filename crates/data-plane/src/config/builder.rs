@@ -20,6 +20,7 @@ use super::{
     Bound, Chain, ChainLog, ClientTls, ClusterConfig, Filter, HttpChain, ListenerConfig, RuntimeConfig,
     ServerTls, Takeover,
 };
+use crate::health::{Keeper, Kept};
 use crate::http::filters::Filters;
 use crate::limits::{ACCESS_LOGS, DNS_HOSTS, LISTENER_ADDRESSES};
 use crate::listener::Sockets;
@@ -43,6 +44,10 @@ pub(crate) struct Builder {
     /// Endpoints that were delivered on their own, by the name they were asked for.
     delivered: BTreeMap<Arc<str>, Endpoints>,
     resolver: Resolver,
+    /// Who looks after the health of hosts.
+    keeper: Keeper,
+    /// Clusters that are looked after.
+    kept: HashMap<Arc<str>, Kept>,
     /// Hosts whose addresses are kept fresh, by the cluster that names them.
     followed: HashMap<Arc<str>, Followed>,
     /// Names that are answered for; whoever does reads this on its own.
@@ -81,6 +86,8 @@ impl Builder {
             identity,
             workers,
             resolver: Resolver::new(workload.is_some()),
+            keeper: Keeper::default(),
+            kept: HashMap::new(),
             followed: HashMap::new(),
             workload,
             listeners: BTreeMap::new(),
@@ -187,6 +194,7 @@ impl Builder {
             Kind::Cluster => {
                 self.clusters.remove(name);
                 self.followed.remove(name);
+                self.kept.remove(name);
             }
             Kind::Endpoints => {
                 self.delivered.remove(name);
@@ -245,6 +253,7 @@ impl Builder {
             reaches.push(reach);
         }
         let hosts = old.as_ref().map(|old| Arc::clone(&old.hosts)).unwrap_or_default();
+        hosts.await_checks(!cluster.checks.is_empty());
         self.discover(&cluster, &hosts)?;
         let breakers = match &old {
             Some(old) => old.breakers.with(cluster.breakers.clone()),
@@ -252,7 +261,25 @@ impl Builder {
         };
         let name = Arc::clone(&cluster.name);
         let config = ClusterConfig { cluster, hosts, breakers, workload, reaches };
-        self.clusters.insert(name, Arc::new(config));
+        let config = Arc::new(config);
+        self.look_after(&config, old.as_deref())?;
+        self.clusters.insert(name, config);
+        Ok(())
+    }
+
+    /// Has the health of a cluster's hosts looked after, where config asks for it.
+    fn look_after(&mut self, config: &Arc<ClusterConfig>, old: Option<&ClusterConfig>) -> Result<(), String> {
+        let what = |config: &ClusterConfig| {
+            let Cluster { outliers, checks, transports, connect_timeout, .. } = &config.cluster;
+            (outliers.clone(), checks.clone(), transports.clone(), *connect_timeout)
+        };
+        let name = &config.cluster.name;
+        if old.is_some_and(|old| what(old) == what(config)) && self.kept.contains_key(name) {
+            return Ok(());
+        }
+        self.kept.remove(name);
+        let kept = self.keeper.keep(config).map_err(|error| format!("health_checks: {error}"))?;
+        self.kept.extend(kept.map(|kept| (Arc::clone(name), kept)));
         Ok(())
     }
 

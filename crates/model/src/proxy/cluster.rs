@@ -2,7 +2,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Criterion, Endpoint, Endpoints, LoadPolicy, Metadata, MetadataStruct, TRANSPORT_MATCH};
+use super::{
+    Criterion, Endpoint, Endpoints, HealthCheck, LoadPolicy, Metadata, MetadataStruct, OutlierDetection,
+    TRANSPORT_MATCH,
+};
 use crate::spiffe::SpiffeId;
 
 /// A group of endpoints and how to reach it.
@@ -28,6 +31,10 @@ pub struct Cluster {
     pub connections: Connections,
     /// What it may have at the same time.
     pub breakers: Breakers,
+    /// When endpoints are left out for what their responses are like.
+    pub outliers: Option<Arc<OutlierDetection>>,
+    /// How endpoints are asked whether they are well; one at most.
+    pub checks: Vec<Arc<HealthCheck>>,
     /// Tried in order against an endpoint's `transport`; the first that matches is how it is reached. An
     /// endpoint that matches none is reached in plaintext only where this list is empty, else not at all.
     pub transports: Vec<TransportMatch>,
@@ -414,6 +421,8 @@ impl Cluster {
             protocol: UpstreamProtocol::Http1,
             connections: Connections::default(),
             breakers: Breakers::NONE,
+            outliers: None,
+            checks: Vec::new(),
             transports: Vec::new(),
         }
     }

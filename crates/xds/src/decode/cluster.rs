@@ -12,7 +12,7 @@ use meshwork_model::proxy::{
 };
 use serde_json::Value;
 
-use super::{duration, endpoint, only_ads, required, tls, unpack};
+use super::{duration, endpoint, health, only_ads, required, tls, unpack};
 use crate::metadata;
 use crate::path::{Path, Problems};
 use crate::pb;
@@ -44,6 +44,12 @@ pub(crate) fn cluster(
     };
     let protocol = protocol(message, at, problems);
     let transports = transports(message, at, problems);
+    let outliers = match &message.outlier_detection {
+        None => Some(None),
+        Some(outliers) => health::outliers(outliers, &at.field("outlier_detection"), problems)
+            .map(|found| Some(Arc::new(found))),
+    };
+    let checks = health::checks(&message.health_checks, &at.field("health_checks"), problems);
     Some(Cluster {
         name: name?,
         service: service(message.metadata.as_ref()),
@@ -56,6 +62,8 @@ pub(crate) fn cluster(
         spread: Spread::default(),
         connections: Connections::default(),
         breakers: Breakers::NONE,
+        outliers: outliers?,
+        checks: checks?,
     })
 }
 

@@ -56,7 +56,10 @@ pub(super) fn outliers(
     let failure_percentage = FailurePercentage {
         threshold: percent(message.failure_percentage_threshold, threshold, "failure_percentage_threshold")?,
         minimum_hosts: or(message.failure_percentage_minimum_hosts, usual.failure_percentage.minimum_hosts),
-        request_volume: or(message.failure_percentage_request_volume, usual.failure_percentage.request_volume),
+        request_volume: or(
+            message.failure_percentage_request_volume,
+            usual.failure_percentage.request_volume,
+        ),
         enforcing: percent(message.enforcing_failure_percentage, 0, "enforcing_failure_percentage")?,
         enforcing_local: percent(message.enforcing_failure_percentage_local_origin, 0, name)?,
     };
@@ -79,7 +82,8 @@ pub(super) fn outliers(
         interval: positive(message.interval, &at.field("interval"), problems)?.unwrap_or(usual.interval),
         base_ejection,
         max_ejection,
-        max_ejection_jitter: maybe(message.max_ejection_time_jitter, &jitter_at, problems)?.unwrap_or_default(),
+        max_ejection_jitter: maybe(message.max_ejection_time_jitter, &jitter_at, problems)?
+            .unwrap_or_default(),
         max_ejection_percent,
         always_eject_one: message.always_eject_one_host.is_some_and(|value| value.value),
         success_rate,
@@ -133,13 +137,14 @@ fn check(message: &pb::core::HealthCheck, at: &Path<'_>, problems: &mut Problems
     let intervals = intervals(message, at, problems);
     let unhealthy = threshold(message.unhealthy_threshold, &at.field("unhealthy_threshold"), problems);
     let healthy = threshold(message.healthy_threshold, &at.field("healthy_threshold"), problems);
-    let alpn = message.tls_options.as_ref().map(|options| {
-        options.alpn_protocols.iter().map(|protocol| Arc::from(protocol.as_str())).collect()
-    });
+    let alpn = message
+        .tls_options
+        .as_ref()
+        .map(|options| options.alpn_protocols.iter().map(|protocol| Arc::from(protocol.as_str())).collect());
     let path = at.field("transport_socket_match_criteria");
     let transport = match &message.transport_socket_match_criteria {
         None => None,
-        Some(marks) => metadata::identity_mark(marks, &path, problems).ok()?,
+        Some(marks) => Some(metadata::marks(marks, &path, problems).ok()?),
     };
     Some(HealthCheck {
         kind: kind?,
@@ -217,7 +222,11 @@ fn http(
         receive,
         response_bytes,
         add: add?,
-        remove: message.request_headers_to_remove.iter().map(|name| name.to_ascii_lowercase().into()).collect(),
+        remove: message
+            .request_headers_to_remove
+            .iter()
+            .map(|name| name.to_ascii_lowercase().into())
+            .collect(),
         expected: if expected.is_empty() { vec![(200, 201)] } else { expected },
         retriable: retriable?,
         http2: http2?,
@@ -314,6 +323,7 @@ fn headers(
     Some(headers)
 }
 
+#[expect(deprecated, reason = "older configs say it so")]
 fn header(
     message: &pb::core::HeaderValueOption,
     at: &Path<'_>,
@@ -341,11 +351,7 @@ fn header(
     Some(CheckHeader { name: name.into(), value: header.value.as_str().into(), append })
 }
 
-fn statuses(
-    ranges: &[pb::Int64Range],
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<Vec<(u16, u16)>> {
+fn statuses(ranges: &[pb::Int64Range], at: &Path<'_>, problems: &mut Problems) -> Option<Vec<(u16, u16)>> {
     let mut statuses = Vec::new();
     for (index, range) in ranges.iter().enumerate() {
         match (u16::try_from(range.start), u16::try_from(range.end)) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    AvoidedHosts, BALANCING, BackOff, Criterion, GrpcTimeout, RateLimitedBackOff, ResetFormat, ResetHeader, Resilience, RetryOn,
-    RetryPolicy, Router, StreamDuration,
+    AvoidedHosts, BALANCING, BackOff, Criterion, GrpcTimeout, RateLimitedBackOff, ResetFormat, ResetHeader,
+    Resilience, RetryOn, RetryPolicy, Router, StreamDuration,
 };
 
 use super::{duration, is, required, route, unpack};

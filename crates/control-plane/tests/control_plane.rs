@@ -214,7 +214,7 @@ impl Client {
     async fn until_weights(&self, expected: &[u32]) -> Duration {
         let weights = |resource: &Resource| {
             let Resource::Routes(table) = resource else { return Vec::new() };
-            let RouteAction::Forward(forward) = &table.hosts[0].routes.last().expect("one").action else {
+            let RouteAction::Forward(forward) = &table.hosts()[0].routes.last().expect("one").action else {
                 return Vec::new();
             };
             forward.clusters.iter().map(|c| c.weight).collect::<Vec<u32>>()

@@ -10,14 +10,16 @@ mod builder;
 
 pub(crate) use builder::Builder;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
+use meshwork_model::chain::{Arrival, ChainIndex};
 use meshwork_model::proxy::{
-    self, ChainMatch, Cluster, Direction, Discovery, DownstreamTls, HttpConnection, RouteTable, ServiceName,
-    TcpProxy, Transport,
+    self, ChainMatch, Cluster, ConnectionLimit, Direction, Discovery, DownstreamTls, HttpConnection,
+    ListenerFilter, Rbac, RouteTable, ServiceName, TcpProxy,
 };
 use meshwork_telemetry::AccessLog;
 use tokio_rustls::rustls;
@@ -68,36 +70,77 @@ pub(crate) struct ListenerConfig {
     pub(crate) direction: Direction,
     /// Whether connections are handed over by the address that they were meant for.
     pub(crate) use_original_dst: bool,
-    /// Chains in order.
+    /// What looks at a connection before its chain is chosen, in order.
+    pub(crate) filters: Vec<ListenerFilter>,
+    /// How long that may take.
+    pub(crate) filters_timeout: Option<Duration>,
+    /// Whether a connection goes on when that time is over.
+    pub(crate) continue_on_filters_timeout: bool,
+    /// Chains, in the places that the index knows.
     pub(crate) chains: Vec<Arc<Chain>>,
+    /// Which of them takes a connection.
+    pub(crate) index: Arc<ChainIndex>,
+    /// Takes what no other chain does.
+    pub(crate) default_chain: Option<Arc<Chain>>,
+    /// What is counted of it.
+    pub(crate) counters: Arc<ListenerCounters>,
 }
 
-/// What a connection's first bytes say, as far as they were looked at.
-#[derive(Default)]
-pub(crate) struct Asked<'a> {
-    /// TLS or not.
-    pub(crate) transport: Option<Transport>,
-    /// The server name, in lowercase.
-    pub(crate) server_name: Option<&'a str>,
-    /// The protocols that are offered.
-    pub(crate) alpn: &'a [&'a [u8]],
+/// What is counted of a listener, over all workers and versions. Source: Envoy's listener statistics.
+#[derive(Debug, Default)]
+pub(crate) struct ListenerCounters {
+    /// `downstream_cx_total`: connections that it has had.
+    pub(crate) total: AtomicU64,
+    /// `downstream_cx_active`: those that it has.
+    pub(crate) active: AtomicU64,
+    /// `no_filter_chain_match`: those that no chain took.
+    pub(crate) unmatched: AtomicU64,
 }
 
 /// What is done with a connection.
 pub(crate) struct Chain {
     /// Name.
     pub(crate) name: Arc<str>,
-    /// Its place in the listener.
-    pub(crate) index: usize,
-    /// Which connections take it.
-    pub(crate) matches: ChainMatch,
+    /// Which connections take it; `None` for all that no other chain takes.
+    pub(crate) matches: Option<ChainMatch>,
     /// TLS that it ends.
     pub(crate) tls: Option<ServerTls>,
+    /// How long the handshake may take.
+    pub(crate) handshake_timeout: Duration,
+    /// Whom it lets in.
+    pub(crate) rules: Vec<Arc<Rbac>>,
+    /// How many at the same time.
+    pub(crate) limits: Vec<Arc<Limit>>,
     /// What consumes the connection.
     pub(crate) filter: Filter,
     /// The service that a workload's inbound side stands for.
     pub(crate) service: Option<ServiceName>,
+    /// Access logs of its own.
+    pub(crate) logs: Vec<ChainLog>,
+    /// What they ask for.
+    pub(crate) asks: Asks,
 }
+
+/// What access logs ask for, and is not looked up otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asks {
+    /// When the parts of a request were done.
+    pub(crate) times: bool,
+    /// The response's trailers.
+    pub(crate) trailers: bool,
+}
+
+/// How many connections a chain may have, and has.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    /// What config says.
+    pub(crate) config: ConnectionLimit,
+    /// How many there are, over all workers.
+    open: AtomicU64,
+}
+
+/// A connection counts towards a limit until this is dropped.
+pub(crate) struct Within(Arc<Limit>);
 
 /// What consumes a connection.
 pub(crate) enum Filter {
@@ -115,8 +158,6 @@ pub(crate) struct HttpChain {
     pub(crate) routes: Arc<RouteTable>,
     /// Filters, and what each route makes of them.
     pub(crate) filters: Filters,
-    /// Access logs of its own.
-    pub(crate) logs: Vec<ChainLog>,
 }
 
 /// An access log that the config asks for.
@@ -126,6 +167,8 @@ pub(crate) struct ChainLog {
     pub(crate) number: usize,
     /// The log.
     pub(crate) log: AccessLog,
+    /// What config says of it.
+    pub(crate) config: proxy::AccessLog,
 }
 
 /// The server side of mTLS.
@@ -173,8 +216,8 @@ impl RuntimeConfig {
 impl ListenerConfig {
     /// What its clients may speak, for people.
     pub(crate) fn accepts(&self) -> &'static str {
-        let plaintext = self.chains.iter().any(|chain| chain.tls.is_none());
-        let tls = || self.chains.iter().filter_map(|chain| chain.tls.as_ref());
+        let plaintext = self.all_chains().any(|chain| chain.tls.is_none());
+        let tls = || self.all_chains().filter_map(|chain| chain.tls.as_ref());
         let mtls = tls().any(|tls| tls.source.require_client_certificate);
         match (plaintext, mtls, tls().next().is_some()) {
             (false, true, _) => "mTLS",
@@ -185,54 +228,53 @@ impl ListenerConfig {
         }
     }
 
-    /// Whether no connection's first bytes are needed, neither to choose its chain nor to end TLS.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.chains.iter().all(|chain| {
-            chain.matches.transport.is_none() && !reads_hello(&chain.matches) && chain.tls.is_none()
-        })
+    /// All chains, the default one last.
+    pub(crate) fn all_chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
+        self.chains.iter().chain(&self.default_chain)
     }
 
-    /// Whether what a TLS client asks for is needed to choose its chain.
-    pub(crate) fn needs_hello(&self) -> bool {
-        self.chains.iter().any(|chain| reads_hello(&chain.matches))
+    /// Whether no connection's first bytes are needed, neither to choose its chain nor to end TLS, nor anything else
+    /// that a connection would have to wait for.
+    pub(crate) fn is_plain(&self) -> bool {
+        let is_plain = |chain: &Arc<Chain>| chain.tls.is_none() && chain.limits.is_empty();
+        self.filters.is_empty() && self.all_chains().all(is_plain)
     }
 
     /// Whether some chain ends TLS.
     pub(crate) fn ends_tls(&self) -> bool {
-        self.chains.iter().any(|chain| chain.tls.is_some())
+        self.all_chains().any(|chain| chain.tls.is_some())
     }
 
-    /// The chain that takes a connection: of those that name the server most exactly the first.
-    pub(crate) fn chain(&self, asked: &Asked<'_>) -> Option<&Arc<Chain>> {
-        let takers = self.chains.iter().filter_map(|chain| Some((asked.fit(&chain.matches)?, chain)));
-        // The first of equals.
-        takers.min_by_key(|(exactness, _)| Reverse(*exactness)).map(|(_, chain)| chain)
-    }
-}
-
-fn reads_hello(matches: &ChainMatch) -> bool {
-    !matches.alpn.is_empty() || !matches.server_names.is_empty()
-}
-
-// === impl Asked ===
-
-impl Asked<'_> {
-    /// How exactly a chain is meant for the connection; `None` where it is not.
-    ///
-    /// Source: Envoy `FilterChainMatch.server_names`: exact, then the longest wildcard, then no name at all.
-    fn fit(&self, wanted: &ChainMatch) -> Option<usize> {
-        let has_alpn = || wanted.alpn.iter().any(|name| self.alpn.contains(&name.as_bytes()));
-        let fits = (wanted.transport.is_none() || wanted.transport == self.transport)
-            && (wanted.alpn.is_empty() || has_alpn());
-        if !fits || wanted.server_names.is_empty() {
-            return fits.then_some(0);
+    /// The chain that takes a connection.
+    pub(crate) fn chain(&self, arrival: &Arrival<'_>) -> Option<&Arc<Chain>> {
+        let found = self.index.find(arrival).and_then(|place| self.chains.get(place));
+        let found = found.or(self.default_chain.as_ref());
+        if found.is_none() {
+            self.counters.unmatched.fetch_add(1, Relaxed);
         }
-        let name = self.server_name?;
-        let exactness = |wanted: &Arc<str>| match wanted.strip_prefix('*') {
-            None => (**wanted == *name).then_some(usize::MAX),
-            Some(domain) => (name.len() > domain.len() && name.ends_with(domain)).then_some(domain.len()),
-        };
-        wanted.server_names.iter().filter_map(exactness).max()
+        found
+    }
+}
+
+// === impl Limit ===
+
+impl Limit {
+    /// A limit that nobody counts towards yet.
+    pub(crate) fn new(config: ConnectionLimit) -> Arc<Self> {
+        Arc::new(Self { config, open: AtomicU64::new(0) })
+    }
+
+    /// Counts one more; `None` where that would be too many.
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<Within> {
+        let fits = |open| (open < self.config.most).then_some(open + 1);
+        self.open.fetch_update(Relaxed, Relaxed, fits).ok()?;
+        Some(Within(Arc::clone(self)))
+    }
+}
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
     }
 }
 
@@ -241,10 +283,7 @@ impl Asked<'_> {
 impl Chain {
     /// Access logs of its own.
     pub(crate) fn logs(&self) -> &[ChainLog] {
-        match &self.filter {
-            Filter::Http(http) => &http.logs,
-            Filter::Tcp(_) => &[],
-        }
+        &self.logs
     }
 
     /// Whether a connection that took `self` may live on under `other`: same place, same proof asked for.
@@ -314,23 +353,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_exact_server_name_wins() {
-        let check = |wanted: &[&str], asked: Option<&str>, expected: Option<usize>| {
-            let server_names = wanted.iter().map(|&name| name.into()).collect();
-            let matches = ChainMatch { server_names, ..ChainMatch::default() };
-            let asked = Asked { server_name: asked, ..Asked::default() };
-            assert_eq!(asked.fit(&matches), expected, "{wanted:?} {:?}", asked.server_name);
-        };
-        check(&[], None, Some(0));
-        check(&[], Some("a.example.com"), Some(0));
-        check(&["a.example.com"], None, None);
-        check(&["a.example.com"], Some("a.example.com"), Some(usize::MAX));
-        check(&["a.example.com"], Some("b.example.com"), None);
-        check(&["*.example.com"], Some("a.example.com"), Some(".example.com".len()));
-        check(&["*.example.com"], Some("a.b.example.com"), Some(".example.com".len()));
-        check(&["*.com", "*.example.com"], Some("a.example.com"), Some(".example.com".len()));
-        for other in ["example.com", ".example.com", "badexample.com", ""] {
-            check(&["*.example.com"], Some(other), None);
-        }
+    fn a_limit_has_room_again_when_one_has_ended() {
+        let limit = Limit::new(ConnectionLimit { most: 2, delay: None });
+        let (first, _second) = (limit.enter().expect("room"), limit.enter().expect("room"));
+        assert!(limit.enter().is_none());
+        drop(first);
+        assert!(limit.enter().is_some());
     }
 }

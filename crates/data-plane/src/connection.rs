@@ -1,29 +1,33 @@
 //! An accepted connection: which filter chain takes it, who is at its other end, and then that chain.
 
+use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
 use bytes::BytesMut;
 use meshwork_identity::peer_id;
-use meshwork_model::proxy::Transport as Detected;
+use meshwork_model::proxy::{Direction, Transport as Detected};
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_telemetry::{Protocol, Refusal};
 use tokio::io::ReadBuf;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::{StartHandshake, TlsAcceptor, server};
 use tracing::{info, warn};
 
-use crate::config::{Asked, Chain, Filter, ListenerConfig, Takeover};
+use crate::config::{Chain, Filter, ListenerConfig, ListenerCounters, Takeover, Within};
 use crate::error::{Kind, ProxyError};
 use crate::hello;
 use crate::http::serve::serve as serve_http;
-use crate::limits::HANDSHAKE;
+use crate::inspect::{Arrived, inspect};
 use crate::listener::Gate;
 pub(crate) use crate::peer::Peer;
 use crate::peer::PeerTls;
+use crate::policy::{self, Admitted};
 use crate::record::OpenConnection;
 use crate::tcp;
 use crate::transport::{Socket, Transport};
@@ -41,6 +45,8 @@ pub(crate) struct Seat {
     pub(crate) chain: Arc<Chain>,
     /// The config's version that it is of.
     pub(crate) version: u64,
+    /// Who sits there.
+    peer: Rc<Peer>,
     found: Found,
 }
 
@@ -60,13 +66,25 @@ struct Accepted {
     id: Option<SpiffeId>,
     /// The protocol that was agreed on by ALPN.
     alpn: Option<Vec<u8>>,
-    /// What was read to choose the chain, where that passes it on.
+    /// What was read of the connection, and TLS did not take.
     ahead: BytesMut,
-    /// The server name that the client asked for.
-    server_name: Option<Box<str>>,
     /// What the handshake agreed on.
     tls: Option<Box<PeerTls>>,
+    /// Its places in what the chain's limits count.
+    places: Vec<Within>,
+    facts: Facts,
 }
+
+/// What became known of a connection on its way to a chain.
+struct Facts {
+    remote: SocketAddr,
+    local: SocketAddr,
+    meant_for: Option<SocketAddr>,
+    server_name: Option<Box<str>>,
+}
+
+/// A connection counts as the listener's until this is dropped.
+struct Counted(Arc<ListenerCounters>);
 
 /// Serves a connection to its end.
 ///
@@ -81,37 +99,39 @@ pub(crate) async fn serve(
     remote: SocketAddr,
 ) -> Result<(), ProxyError> {
     let version = worker.version();
-    let stream = stream.into();
-    let (mut found, mut meant_for, mut taken_over) = (Found::Bound(address), None, None);
+    let mut arrived = Arrived::new(stream.into(), address, remote);
+    let _counted = Counted::enter(&listener.counters);
+    let (mut found, mut taken_over) = (Found::Bound(address), None);
     if listener.use_original_dst {
-        let redirected = redirected(worker, address, &stream);
-        let (meant, by) = redirected.inspect_err(|error| refused(worker, listener, gate, remote, error))?;
-        meant_for = Some(meant);
-        if by.is_some() {
-            (found, taken_over) = (Found::MeantFor(meant), by);
+        let redirected = redirected(worker, listener, address, &mut arrived);
+        taken_over = redirected.inspect_err(|error| refused(worker, listener, gate, remote, error))?;
+        if taken_over.is_some() {
+            found = Found::MeantFor(arrived.local);
         }
     }
     let listener = taken_over.as_deref().unwrap_or(listener);
     // Apart, so that a connection does not carry the memory of its handshake.
     let accepted = if listener.is_plain() {
-        accept_plain(listener, stream)
+        accept_plain(listener, arrived)
     } else {
-        let accepted = Box::pin(timeout(HANDSHAKE, accept(worker, listener, stream))).await;
-        accepted.unwrap_or_else(|_| Err(ProxyError::fatal(Kind::RequestTimeout)))
+        Box::pin(accept(worker, listener, arrived)).await
     };
     let accepted = accepted.inspect_err(|error| refused(worker, listener, gate, remote, error))?;
+    let facts = accepted.facts;
     let peer = Rc::new(Peer {
         direction: listener.direction,
-        address: remote,
+        address: facts.remote,
         direct: remote,
-        local: meant_for.unwrap_or(address),
-        port: meant_for.unwrap_or(address).port(),
-        meant_for,
+        local: facts.local,
+        port: facts.local.port(),
+        meant_for: facts.meant_for,
         id: accepted.id,
         is_tls: accepted.transport.is_tls(),
-        server_name: accepted.server_name,
+        server_name: facts.server_name,
         tls: accepted.tls,
+        number: worker.next_number(),
         edges: Edges::default(),
+        tokens: OnceCell::new(),
     });
     let protocol = match &accepted.chain.filter {
         Filter::Tcp(_) => Protocol::Tcp,
@@ -119,9 +139,15 @@ pub(crate) async fn serve(
         Filter::Http(_) => Protocol::Http,
     };
     let _open = OpenConnection::accepted(worker, &peer, accepted.chain.service.as_ref(), protocol);
-    let seat = Seat { worker: Rc::clone(worker), chain: accepted.chain, found, version };
+    let _places = accepted.places;
+    let (worker, seated) = (Rc::clone(worker), Rc::clone(&peer));
+    let seat = Seat { worker, chain: accepted.chain, peer: seated, found, version };
     match &seat.chain.filter {
-        Filter::Http(_) => serve_http(seat, peer, accepted.transport, accepted.alpn.as_deref()).await,
+        Filter::Http(_) => {
+            // What a connection may not do, its requests may not either: it is closed without an answer.
+            seat.admit().inspect_err(|error| refused(&seat.worker, listener, gate, remote, error))?;
+            serve_http(seat, peer, accepted.transport, accepted.ahead, accepted.alpn.as_deref()).await
+        }
         Filter::Tcp(_) => Box::pin(tcp::relay(seat, &peer, accepted.transport, accepted.ahead)).await,
     }
 }
@@ -142,6 +168,12 @@ fn refused(worker: &Worker, listener: &ListenerConfig, gate: &Gate, remote: Sock
                 warn!(listener = %name, %remote, untold, "refused: {} (MW0402)", error.kind);
             }
         }
+        Kind::Overload(limit) => {
+            worker.registry.count_refusal(Refusal::Limit);
+            if let Some(untold) = gate.limited.arises() {
+                warn!(listener = %name, untold, "{limit}: a connection was closed (MW0501)");
+            }
+        }
         // Nobody has asked for anything yet: a health check, or somebody who was told that we drain.
         Kind::DownstreamGone => {}
         kind => {
@@ -153,67 +185,111 @@ fn refused(worker: &Worker, listener: &ListenerConfig, gate: &Gate, remote: Sock
     }
 }
 
-/// Where a redirected connection was meant to go, and the listener that takes it over, if there is one.
+/// Finds out where a redirected connection was meant to go, and gives the listener that takes it over, if there is one.
 fn redirected(
     worker: &Worker,
+    listener: &ListenerConfig,
     bound: SocketAddr,
-    stream: &Socket,
-) -> Result<(SocketAddr, Option<Arc<ListenerConfig>>), ProxyError> {
+    arrived: &mut Arrived,
+) -> Result<Option<Arc<ListenerConfig>>, ProxyError> {
+    let stream = &arrived.stream;
     let meant = stream.original_destination().map_err(|e| ProxyError::downstream(&e))?;
     let refuse = |why| {
         stream.reset_on_close();
         Err(ProxyError::fatal(Kind::Destination(Box::new((meant, why)))))
     };
-    if meant == bound {
+    if meant == bound || meant == arrived.local {
+        // A plain proxy may be called by its own address; a workload's would call itself, or more than the workload may.
+        if listener.direction == Direction::Unspecified {
+            return Ok(None);
+        }
         return refuse("the proxy's own address: the connection was not redirected");
     }
     if let Some(why) = worker.own.refusal(meant.ip()) {
         return refuse(why);
     }
-    match worker.takeover(meant) {
-        None => Ok((meant, None)),
-        Some(Takeover::By(listener)) => Ok((meant, Some(listener))),
-        Some(Takeover::Awaited) => refuse("a service whose routes have not come yet"),
-    }
+    let taken_over = match worker.takeover(meant) {
+        None => None,
+        Some(Takeover::By(listener)) => Some(listener),
+        Some(Takeover::Awaited) => return refuse("a service whose routes have not come yet"),
+    };
+    (arrived.local, arrived.meant_for) = (meant, Some(meant));
+    Ok(taken_over)
 }
 
-fn accept_plain(listener: &ListenerConfig, stream: Socket) -> Result<Accepted, ProxyError> {
-    let chain = Arc::clone(listener.chain(&Asked::default()).ok_or_else(no_chain)?);
-    stream.set_nodelay().map_err(|e| ProxyError::downstream(&e))?;
-    Ok(Accepted::plain(chain, stream))
+fn accept_plain(listener: &ListenerConfig, arrived: Arrived) -> Result<Accepted, ProxyError> {
+    let chain = choose(listener, &arrived)?;
+    arrived.stream.set_nodelay().map_err(|e| ProxyError::downstream(&e))?;
+    Ok(Accepted::plain(chain, arrived))
 }
 
-/// Chooses the chain by the connection's first bytes, and ends TLS where that does.
-async fn accept(worker: &Worker, listener: &ListenerConfig, stream: Socket) -> Result<Accepted, ProxyError> {
+/// Has the listener's filters look, chooses the chain, and ends TLS where that does.
+async fn accept(
+    worker: &Worker,
+    listener: &ListenerConfig,
+    arrived: Arrived,
+) -> Result<Accepted, ProxyError> {
     let pending = worker.handshakes.enter();
     tokio::select! {
         biased;
         () = pending.displaced() => Err(ProxyError::fatal(Kind::Overload("too many handshakes at the same time"))),
-        accepted = detect(worker, listener, stream) => accepted,
+        accepted = detect(worker, listener, arrived) => accepted,
     }
 }
 
-async fn detect(worker: &Worker, listener: &ListenerConfig, stream: Socket) -> Result<Accepted, ProxyError> {
-    stream.set_nodelay().map_err(|e| ProxyError::downstream(&e))?;
-    // Who is silent costs neither a step of a handshake nor its memory.
-    let transport = match first_byte(worker, &stream).await? {
-        TLS_HANDSHAKE => Detected::Tls,
-        _ => Detected::Plaintext,
+async fn detect(
+    worker: &Worker,
+    listener: &ListenerConfig,
+    mut arrived: Arrived,
+) -> Result<Accepted, ProxyError> {
+    arrived.stream.set_nodelay().map_err(|e| ProxyError::downstream(&e))?;
+    inspect(worker, listener, &mut arrived).await?;
+    let chain = choose(listener, &arrived)?;
+    let places = enter(&chain).await?;
+    let Some(tls) = &chain.tls else { return Ok(Accepted { places, ..Accepted::plain(chain, arrived) }) };
+    let config = Arc::clone(&tls.config);
+    let handshake = async {
+        // Who is silent costs neither a step of a handshake nor its memory.
+        if first_byte(worker, &arrived).await? != TLS_HANDSHAKE {
+            return Err(ProxyError::fatal(Kind::Plaintext));
+        }
+        worker.handshakes.pace(end_tls(config, arrived)).await
     };
-    if transport == Detected::Tls {
-        return Box::pin(worker.handshakes.pace(accept_tls(listener, stream))).await;
+    let ended = timeout(chain.handshake_timeout, Box::pin(handshake)).await;
+    let (stream, facts) = ended.unwrap_or_else(|_| Err(ProxyError::fatal(Kind::RequestTimeout)))?;
+    Ok(Accepted { places, ..proven(chain, stream, facts)? })
+}
+
+/// The chain that takes a connection.
+fn choose(listener: &ListenerConfig, arrived: &Arrived) -> Result<Arc<Chain>, ProxyError> {
+    let chosen = arrived.with_arrival(|arrival| listener.chain(arrival).map(Arc::clone));
+    let spoke_plaintext = arrived.transport == Detected::Plaintext && !arrived.ahead.is_empty();
+    chosen.ok_or_else(|| match listener.ends_tls() && spoke_plaintext {
+        true => ProxyError::fatal(Kind::Plaintext),
+        false => ProxyError::fatal(Kind::Refused("no filter chain takes the connection")),
+    })
+}
+
+/// Counts a connection towards the limits of its chain. One too many waits for as long as that is to be delayed.
+async fn enter(chain: &Chain) -> Result<Vec<Within>, ProxyError> {
+    let mut places = Vec::new();
+    for limit in &chain.limits {
+        let Some(place) = limit.enter() else {
+            sleep(limit.config.delay.unwrap_or_default()).await;
+            return Err(ProxyError::fatal(Kind::Overload("the chain has as many connections as it may")));
+        };
+        places.push(place);
     }
-    match listener.chain(&Asked { transport: Some(transport), ..Asked::default() }) {
-        Some(chain) if chain.tls.is_none() => Ok(Accepted::plain(Arc::clone(chain), stream)),
-        None if !listener.ends_tls() => Err(no_chain()),
-        _ => Err(ProxyError::fatal(Kind::Plaintext)),
-    }
+    Ok(places)
 }
 
 /// Waits for the first byte and leaves it where it is. Those who are silent while the proxy drains are let go.
-async fn first_byte(worker: &Worker, stream: &Socket) -> Result<u8, ProxyError> {
+async fn first_byte(worker: &Worker, arrived: &Arrived) -> Result<u8, ProxyError> {
+    if let Some(first) = arrived.ahead.first() {
+        return Ok(*first);
+    }
     let mut first = [0];
-    let read = poll_fn(|cx| match stream.poll_peek(cx, &mut ReadBuf::new(&mut first)) {
+    let read = poll_fn(|cx| match arrived.stream.poll_peek(cx, &mut ReadBuf::new(&mut first)) {
         Poll::Pending if worker.is_draining() => Poll::Ready(Ok(0)),
         read => read,
     });
@@ -223,41 +299,28 @@ async fn first_byte(worker: &Worker, stream: &Socket) -> Result<u8, ProxyError> 
     }
 }
 
-/// Reads what the client asks for, where that chooses its chain, and ends TLS or passes it through.
-async fn accept_tls(listener: &ListenerConfig, mut stream: Socket) -> Result<Accepted, ProxyError> {
-    let by_tls = Asked { transport: Some(Detected::Tls), ..Asked::default() };
-    if !listener.needs_hello() {
-        let chain = listener.chain(&by_tls).ok_or_else(no_chain)?;
-        let Some(tls) = &chain.tls else {
-            // Passed through.
-            return Ok(Accepted::plain(Arc::clone(chain), stream));
-        };
-        let accepted = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await;
-        return proven(Arc::clone(chain), accepted.map_err(ProxyError::handshake)?);
-    }
-    let hello = hello::read(&mut stream).await?;
-    let chain = {
-        let client = hello.accepted.client_hello();
-        let offered: Vec<&[u8]> = client.alpn().into_iter().flatten().collect();
-        let asked = Asked { server_name: hello.server_name.as_deref(), alpn: &offered, ..by_tls };
-        listener.chain(&asked).map(Arc::clone).ok_or_else(no_chain)?
+/// Ends TLS, with what was read of it already.
+async fn end_tls(
+    config: Arc<ServerConfig>,
+    mut arrived: Arrived,
+) -> Result<(server::TlsStream<Socket>, Facts), ProxyError> {
+    let facts = Facts::of(&mut arrived);
+    let Arrived { mut stream, ahead, .. } = arrived;
+    let ended = if ahead.is_empty() {
+        TlsAcceptor::from(config).accept(stream).await
+    } else {
+        let accepted = hello::resume(&mut stream, ahead).await?;
+        StartHandshake::from_parts(accepted, stream).into_stream(config).await
     };
-    let Some(tls) = &chain.tls else {
-        return match chain.filter {
-            Filter::Tcp(_) => {
-                let server_name = hello.server_name.map(Into::into);
-                Ok(Accepted { ahead: hello.bytes, server_name, ..Accepted::plain(chain, stream) })
-            }
-            Filter::Http(_) => Err(ProxyError::fatal(Kind::Refused("TLS came where HTTP is spoken"))),
-        };
-    };
-    let start = StartHandshake::from_parts(hello.accepted, stream);
-    let stream = start.into_stream(Arc::clone(&tls.config)).await.map_err(ProxyError::handshake)?;
-    proven(chain, stream)
+    Ok((ended.map_err(ProxyError::handshake)?, facts))
 }
 
 /// Who the client is, and whether the chain lets them in.
-fn proven(chain: Arc<Chain>, stream: server::TlsStream<Socket>) -> Result<Accepted, ProxyError> {
+fn proven(
+    chain: Arc<Chain>,
+    stream: server::TlsStream<Socket>,
+    facts: Facts,
+) -> Result<Accepted, ProxyError> {
     let session = stream.get_ref().1;
     let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
     let id = match session.peer_certificates() {
@@ -271,28 +334,56 @@ fn proven(chain: Arc<Chain>, stream: server::TlsStream<Socket>) -> Result<Accept
         return Err(ProxyError::fatal(Kind::Denied(None)));
     }
     let tls = Some(Box::new(PeerTls::of(session)));
-    let server_name = session.server_name().map(|name| name.to_ascii_lowercase().into());
+    let asked = session.server_name().map(|name| name.to_ascii_lowercase().into());
+    let facts = Facts { server_name: asked.or(facts.server_name), ..facts };
     let transport = Transport::Server(Box::new(stream));
-    Ok(Accepted { transport, id, alpn, ahead: BytesMut::new(), chain, server_name, tls })
+    Ok(Accepted { chain, transport, id, alpn, ahead: BytesMut::new(), tls, places: Vec::new(), facts })
 }
 
-fn no_chain() -> ProxyError {
-    ProxyError::fatal(Kind::Refused("no filter chain takes the connection"))
+// === impl Counted ===
+
+impl Counted {
+    fn enter(counters: &Arc<ListenerCounters>) -> Self {
+        counters.total.fetch_add(1, Relaxed);
+        counters.active.fetch_add(1, Relaxed);
+        Self(Arc::clone(counters))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Relaxed);
+    }
+}
+
+// === impl Facts ===
+
+impl Facts {
+    fn of(arrived: &mut Arrived) -> Self {
+        Self {
+            remote: arrived.remote,
+            local: arrived.local,
+            meant_for: arrived.meant_for,
+            server_name: arrived.hello.server_name.take(),
+        }
+    }
 }
 
 // === impl Accepted ===
 
 impl Accepted {
     /// A connection whose bytes are taken as they come.
-    fn plain(chain: Arc<Chain>, stream: Socket) -> Self {
+    fn plain(chain: Arc<Chain>, mut arrived: Arrived) -> Self {
+        let facts = Facts::of(&mut arrived);
         Self {
             chain,
-            transport: Transport::Plain(stream),
+            transport: Transport::Plain(arrived.stream),
             id: None,
             alpn: None,
-            ahead: BytesMut::new(),
-            server_name: None,
+            ahead: arrived.ahead,
             tls: None,
+            places: Vec::new(),
+            facts,
         }
     }
 }
@@ -301,22 +392,32 @@ impl Accepted {
 
 impl Seat {
     /// Whether the connection has to end as soon as it can: the proxy drains, or the present config has no place for
-    /// it any more (its listener is gone, or asks for another proof).
+    /// it any more (its listener is gone, asks for another proof, or does not let it in).
     pub(crate) fn must_end(&mut self) -> bool {
-        self.worker.is_draining() || !self.move_along()
+        self.worker.is_draining() || self.move_along().is_err()
     }
 
-    /// Follows the config; `false` where it cannot.
-    pub(crate) fn move_along(&mut self) -> bool {
+    /// Whether the chain lets the connection in.
+    pub(crate) fn admit(&self) -> Result<Admitted, ProxyError> {
+        policy::admit(&self.chain.rules, self.peer.id.as_ref(), self.peer.port)
+    }
+
+    /// Follows the config.
+    ///
+    /// # Errors
+    /// There is no place for the connection any more.
+    pub(crate) fn move_along(&mut self) -> Result<(), ProxyError> {
         if self.version == self.worker.version() {
-            return true;
+            return Ok(());
         }
-        let Some(listener) = self.worker.found(self.found) else { return false };
-        let follower = listener.chains.get(self.chain.index).filter(|next| self.chain.is_followed_by(next));
-        let Some(next) = follower else { return false };
-        self.chain = Arc::clone(next);
+        let gone = || ProxyError::fatal(Kind::Refused("the listener is gone, or asks for another proof"));
+        let listener = self.worker.found(self.found).ok_or_else(gone)?;
+        let follower = listener.all_chains().find(|next| self.chain.is_followed_by(next));
+        let next = Arc::clone(follower.ok_or_else(gone)?);
+        policy::admit(&next.rules, self.peer.id.as_ref(), self.peer.port)?;
+        self.chain = next;
         self.version = self.worker.version();
-        true
+        Ok(())
     }
 }
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use meshwork_http1::ParseError;
 use meshwork_model::reason::Reason;
 
+use crate::http::filters::LocalReply;
+
 /// A failure of an exchange or a connection.
 #[derive(Debug)]
 pub(crate) struct ProxyError {
@@ -52,6 +54,18 @@ pub(crate) enum Kind {
     /// The request asks for something that the proxy does not do.
     #[error("{0}")]
     Unsupported(&'static str),
+    /// The request asks to switch to a protocol that config does not carry.
+    #[error("config does not carry this upgrade")]
+    UpgradeRefused,
+    /// The request's version is not answered.
+    #[error("HTTP/1.0 is not accepted")]
+    Version,
+    /// The path has another form, which the client is sent to.
+    #[error("the path has another form")]
+    MovedPath(Box<[u8]>),
+    /// The exchange lasted too long.
+    #[error("the exchange lasted too long")]
+    TooLong,
     /// The downstream was too slow.
     #[error("the request was not complete in time")]
     RequestTimeout,
@@ -79,6 +93,9 @@ pub(crate) enum Kind {
     /// Policy refused.
     #[error("policy refused it ({})", .0.as_deref().unwrap_or("no rule allows it"))]
     Denied(Option<Arc<str>>),
+    /// A filter answers in the service's place.
+    #[error("a filter answered ({})", .0.reason.words().code)]
+    Answered(Box<LocalReply>),
     /// The connection was meant for an address that nobody is taken to.
     #[error("nobody is taken to {}: it is {}", .0.0, .0.1)]
     Destination(Box<(SocketAddr, &'static str)>),
@@ -175,6 +192,10 @@ impl ProxyError {
             Kind::BadRequest(_)
             | Kind::Refused(_)
             | Kind::Unsupported(_)
+            | Kind::UpgradeRefused
+            | Kind::Version
+            | Kind::MovedPath(_)
+            | Kind::TooLong
             | Kind::RequestTimeout
             | Kind::SlowReader
             | Kind::Plaintext
@@ -185,6 +206,7 @@ impl ProxyError {
             | Kind::NoCluster(_)
             | Kind::NoEndpoint(_)
             | Kind::Denied(_)
+            | Kind::Answered(_)
             | Kind::Destination(_)
             | Kind::Overload(_) => Side::Local,
             Kind::Connect(_)
@@ -209,6 +231,10 @@ impl ProxyError {
             Kind::BadRequest(error) if error.status() == 431 => Reason::HeadTooLarge,
             Kind::BadRequest(_) | Kind::Refused(_) | Kind::Plaintext => Reason::BadRequest,
             Kind::Unsupported(_) => Reason::Unsupported,
+            Kind::UpgradeRefused => Reason::UpgradeRefused,
+            Kind::Version => Reason::Version,
+            Kind::MovedPath(_) => Reason::DirectResponse,
+            Kind::TooLong => Reason::TooLong,
             Kind::RequestTimeout => Reason::RequestTimeout,
             Kind::SlowReader => Reason::SlowReader,
             Kind::DownstreamGone | Kind::DownstreamBroken(_) => Reason::DownstreamGone,
@@ -216,6 +242,7 @@ impl ProxyError {
             Kind::NoCluster(_) => Reason::NoCluster,
             Kind::NoEndpoint(_) => Reason::NoEndpoint,
             Kind::Denied(_) => Reason::Denied,
+            Kind::Answered(reply) => reply.reason,
             Kind::Destination(_) => Reason::Destination,
             Kind::Connect(_) | Kind::ConnectTimeout => Reason::ConnectFailed,
             Kind::Identity(_) => Reason::UpstreamIdentity,
@@ -240,6 +267,8 @@ impl ProxyError {
             Kind::StreamIdle { taken: false }
             | Kind::StreamDuration { taken: false }
             | Kind::UpstreamDuration { taken: false } => 408,
+            Kind::MovedPath(_) => 307,
+            Kind::Answered(reply) => reply.status,
             _ => self.reason().words().status,
         }
     }

@@ -1,6 +1,4 @@
-//! What a TLS client asks for before anybody answers it: the name and the protocols that choose its chain.
-//!
-//! The bytes are kept, so that a chain that does not end TLS passes them on as they came.
+//! Goes on with TLS of which the first bytes have been read already.
 
 use std::io;
 
@@ -12,39 +10,18 @@ use crate::error::ProxyError;
 use crate::limits::CLIENT_HELLO_BYTES;
 use crate::transport::Socket;
 
-/// A client's first message.
-pub(crate) struct Hello {
-    /// As TLS goes on with it.
-    pub(crate) accepted: Accepted,
-    /// All that was read.
-    pub(crate) bytes: BytesMut,
-    /// The name that is asked for, in lowercase.
-    pub(crate) server_name: Option<String>,
-}
-
-/// Reads until the message is complete.
+/// Reads until the client's first message is complete; `bytes` is what was read of it.
 ///
 /// # Errors
 /// It is not TLS, too large, or breaks off.
-pub(crate) async fn read(stream: &mut Socket) -> Result<Hello, ProxyError> {
+pub(crate) async fn resume(stream: &mut Socket, mut bytes: BytesMut) -> Result<Accepted, ProxyError> {
     let mut acceptor = Acceptor::default();
-    let mut bytes = BytesMut::new();
+    let mut begun = 0;
     loop {
-        let begun = bytes.len();
-        let mut room = (&mut bytes).limit(CLIENT_HELLO_BYTES - begun);
-        let read = stream.read_buf(&mut room).await.map_err(|e| ProxyError::downstream(&e))?;
-        if read == 0 {
-            let is_full = begun == CLIENT_HELLO_BYTES;
-            let why = if is_full { "the ClientHello is too large" } else { "it broke off" };
-            return Err(ProxyError::handshake(why));
-        }
         feed(&mut acceptor, &bytes[begun..]).map_err(ProxyError::handshake)?;
         match acceptor.accept() {
             Ok(None) => {}
-            Ok(Some(accepted)) => {
-                let server_name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
-                return Ok(Hello { accepted, bytes, server_name });
-            }
+            Ok(Some(accepted)) => return Ok(accepted),
             Err((error, mut alert)) => {
                 let mut words = Vec::new();
                 if alert.write_all(&mut words).is_ok() {
@@ -53,6 +30,14 @@ pub(crate) async fn read(stream: &mut Socket) -> Result<Hello, ProxyError> {
                 }
                 return Err(ProxyError::handshake(error));
             }
+        }
+        begun = bytes.len();
+        let mut room = (&mut bytes).limit(CLIENT_HELLO_BYTES.saturating_sub(begun));
+        let read = stream.read_buf(&mut room).await.map_err(|e| ProxyError::downstream(&e))?;
+        if read == 0 {
+            let is_full = begun >= CLIENT_HELLO_BYTES;
+            let why = if is_full { "the ClientHello is too large" } else { "it broke off" };
+            return Err(ProxyError::handshake(why));
         }
     }
 }

@@ -5,12 +5,15 @@
 
 pub(crate) mod body;
 pub(crate) mod call;
+mod client_cert;
+mod clients;
 pub(crate) mod codec;
 pub(crate) mod exchange;
-mod fields;
+pub(crate) mod fields;
 pub(crate) mod filters;
 mod forward;
 mod lend;
+pub(crate) mod log;
 mod pace;
 mod path;
 mod respond;

@@ -27,15 +27,16 @@ mod destination;
 mod dial;
 mod drain;
 mod error;
+mod facts;
 mod handshakes;
 mod health;
 mod hello;
 mod http;
+mod inspect;
 mod limits;
 mod listener;
 mod occasion;
 mod overload;
-#[expect(dead_code, reason = "what logs and rules do not read yet")]
 mod peer;
 mod places;
 mod policy;

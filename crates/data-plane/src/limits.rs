@@ -8,7 +8,8 @@ use std::time::Duration;
 pub(crate) const HEAD_BYTES: usize = 60 * 1024;
 /// Field lines of a head. Source: Envoy `max_headers_count`, 100.
 pub(crate) const FIELDS: usize = 100;
-/// From the first byte of a request head to its last, so that slow heads hold no connection for long.
+/// From the first byte of a TCP, TLS or HTTP/2 client to the end of HTTP/2's preface and settings, so that slow ones
+/// hold no connection for long. HTTP/1 heads have the time that config gives them.
 pub(crate) const HEAD_READ: Duration = Duration::from_secs(10);
 /// How often an exchange is looked at: whether its bytes move, and if not, whose fault that is. A request body that
 /// stalls for one window is answered with 408, a response that its client does not take is broken off. Source: nginx
@@ -25,7 +26,8 @@ pub(crate) const EXCHANGE_IDLE: Duration = Duration::from_mins(5);
 /// Interim responses (1xx) that one exchange passes on; more is an origin gone wrong.
 pub(crate) const INTERIM_RESPONSES: u32 = 16;
 
-/// From accept to the end of the TLS handshake, detection of the protocol included.
+/// From a connection's accept, or from what listener filters found, to the end of the TLS handshake, where config does
+/// not say.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Steps of TLS handshakes that a worker does before everything else that is ready has its turn. One is a quarter of
 /// a millisecond of CPU, so that a request waits a millisecond for them at most.
@@ -69,8 +71,11 @@ pub(crate) const OWN_ADDRESSES_KNOWN: usize = 1024;
 pub(crate) const OWN_ADDRESSES_KEPT: Duration = Duration::from_secs(10);
 
 /// Bytes of a TLS client's first message, where a chain is chosen by what it says; usual ones take some 2 KiB. They are
-/// passed on in a buffer of [`TCP_BUFFER_BYTES`].
+/// passed on in a buffer of [`TCP_BUFFER_BYTES`]. Source: Envoy `max_client_hello_size`, 16 KiB.
 pub(crate) const CLIENT_HELLO_BYTES: usize = 16 * 1024;
+/// Bytes of a first line that is looked at for a version of HTTP. They fit a buffer of [`TCP_BUFFER_BYTES`], too. Source:
+/// Envoy `http_inspector`, 64 KiB.
+pub(crate) const HTTP_LINE_BYTES: usize = 64 * 1024;
 
 /// Hosts that clusters name: each is looked up every few seconds.
 pub(crate) const DNS_HOSTS: usize = 1024;
@@ -161,8 +166,9 @@ pub(crate) const REPLAY_BYTES_MOST: u64 = 64 * 1024 * 1024;
 /// A body is kept in pieces of this size.
 pub(crate) const REPLAY_PIECE_BYTES: usize = 16 * 1024;
 
-/// Endpoints that a TCP connection is tried on; none of them has got a byte yet.
-pub(crate) const TCP_CONNECT_TRIES: u32 = 3;
+/// How often connecting is tried for one TCP connection, whatever config asks for: each try may take as long as its
+/// cluster lets it.
+pub(crate) const TCP_CONNECT_TRIES: u32 = 32;
 
 /// Bytes of an answer to a request of the proxy's own: a set of keys, a verdict.
 pub(crate) const CALL_BYTES: usize = 1024 * 1024;

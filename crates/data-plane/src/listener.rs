@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use meshwork_model::proxy::SocketOptions;
 use meshwork_telemetry::Refusal;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,16 +44,16 @@ impl Sockets {
     ///
     /// # Errors
     /// The kernel's: the address is in use, is not ours, or needs a privilege.
-    pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Self> {
+    pub(crate) fn bind(address: SocketAddr, options: &SocketOptions, workers: usize) -> io::Result<Self> {
         // Sockets that share a port do not exclude those of another process of ours; one that does not share does.
         if address.port() != 0 {
-            socket(address, false)?;
+            socket(address, options, false)?;
         }
-        let first = listen(address)?;
+        let first = listen(address, options)?;
         let address = first.local_addr()?;
         let mut each = vec![first];
         while each.len() < workers {
-            each.push(listen(address)?);
+            each.push(listen(address, options)?);
         }
         Ok(Self { address, each, workers, are_adopted: false })
     }
@@ -91,21 +92,32 @@ impl Sockets {
     }
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+fn socket(address: SocketAddr, options: &SocketOptions, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    if options.freebind && address.is_ipv6() {
+        socket.set_freebind_v6(true)?;
+    } else if options.freebind {
+        socket.set_freebind_v4(true)?;
+    }
+    if options.transparent && address.is_ipv6() {
+        socket.set_ip_transparent_v6(true)?;
+    } else if options.transparent {
+        socket.set_ip_transparent_v4(true)?;
+    }
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
-fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = socket(address, true)?;
+fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<std::net::TcpListener> {
+    let socket = socket(address, options, true)?;
     socket.set_nonblocking(true)?;
-    socket.listen(ACCEPT_BACKLOG)?;
+    let backlog = options.backlog.and_then(|backlog| i32::try_from(backlog).ok());
+    socket.listen(backlog.unwrap_or(ACCEPT_BACKLOG))?;
     Ok(socket.into())
 }
 
@@ -121,6 +133,8 @@ pub(crate) struct Gate {
     pub(crate) plaintext: Occasion,
     /// Those that were refused for where they were meant to go.
     pub(crate) destination: Occasion,
+    /// Those that were one too many for their chain.
+    pub(crate) limited: Occasion,
     shed: Occasion,
     unaccepted: Occasion,
 }
@@ -267,14 +281,18 @@ impl Drop for Open {
 mod tests {
     use super::*;
 
+    fn bind(address: SocketAddr, workers: usize) -> io::Result<Sockets> {
+        Sockets::bind(address, &SocketOptions::default(), workers)
+    }
+
     #[test]
     fn an_address_is_bound_once_per_process_and_once_per_worker() {
-        let first = Sockets::bind(([127, 0, 0, 1], 0).into(), 2).expect("free");
+        let first = bind(([127, 0, 0, 1], 0).into(), 2).expect("free");
         assert_eq!(first.each.len(), 2);
-        let again = Sockets::bind(first.address(), 2).map(|_| ()).map_err(|e| e.kind());
+        let again = bind(first.address(), 2).map(|_| ()).map_err(|e| e.kind());
         assert_eq!(again, Err(io::ErrorKind::AddrInUse));
         let address = first.address();
         drop(first);
-        assert!(Sockets::bind(address, 1).is_ok());
+        assert!(bind(address, 1).is_ok());
     }
 }

@@ -8,11 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use meshwork_identity::CertificateFacts;
+use meshwork_model::policy::{Facts, Names};
 use meshwork_model::proxy::Direction;
 use meshwork_model::spiffe::SpiffeId;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{CipherSuite, ProtocolVersion, ServerConnection};
 
+use crate::http::filters::Tokens;
 use crate::upstream::Edges;
 
 /// Who is at the other end, and how they came in.
@@ -37,8 +39,12 @@ pub(crate) struct Peer {
     pub(crate) server_name: Option<Box<str>>,
     /// What TLS agreed on, where it ends here.
     pub(crate) tls: Option<Box<PeerTls>>,
+    /// The connection's number, among those of its worker.
+    pub(crate) number: u64,
     /// Edges from them, by protocol.
     pub(crate) edges: Edges,
+    /// Tokens of the connection's own, where a rate limit asks for that.
+    pub(crate) tokens: OnceCell<Arc<Tokens>>,
 }
 
 /// What a finished handshake agreed on.
@@ -55,6 +61,22 @@ pub(crate) struct PeerTls {
 }
 
 impl Peer {
+    /// What rules look at.
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts {
+            peer: self.id.as_ref(),
+            names: self.certificate().map(names),
+            destination: Some(self.local.ip()),
+            destination_port: self.port,
+            direct: Some(self.direct.ip()),
+            source: Some(self.address.ip()),
+            remote: Some(self.address.ip()),
+            server_name: self.server_name.as_deref(),
+            metadata: None,
+            head: None,
+        }
+    }
+
     /// What the certificate that the peer showed says.
     pub(crate) fn certificate(&self) -> Option<&CertificateFacts> {
         self.tls.as_ref()?.certificate()
@@ -85,9 +107,15 @@ impl Peer {
             is_tls: false,
             server_name: None,
             tls: None,
+            number: 1,
             edges: Edges::default(),
+            tokens: OnceCell::new(),
         }
     }
+}
+
+fn names(facts: &CertificateFacts) -> Names<'_> {
+    Names { uris: &facts.uris, dns_names: &facts.dns_names, subject: &facts.subject }
 }
 
 impl PeerTls {

@@ -9,11 +9,13 @@ use std::slice;
 use std::sync::Arc;
 
 use meshwork_model::head::RequestHead;
+use meshwork_model::metadata::Value;
 use meshwork_model::policy::{self, Facts, Verdict};
-use meshwork_model::proxy::{HttpRbac, Rbac};
+use meshwork_model::proxy::{Action, HttpFilter, HttpRbac, Rbac};
 use meshwork_model::spiffe::SpiffeId;
 
 use crate::error::{Kind, ProxyError};
+use crate::record::Record;
 
 /// A request that policy lets pass, in the very form that was judged.
 #[derive(Clone, Copy)]
@@ -36,9 +38,10 @@ pub(crate) struct Admitted(());
 pub(crate) fn authorize<'h>(
     rules: &[HttpRbac],
     facts: &Facts<'_>,
+    record: &mut Record,
     head: &'h RequestHead,
 ) -> Result<Authorized<'h>, ProxyError> {
-    Judge::new(rules).authorize(facts, head)
+    Judge::new(rules).authorize(facts, record, head)
 }
 
 /// Judges a connection of bytes.
@@ -50,7 +53,7 @@ pub(crate) fn admit(
     peer: Option<&SpiffeId>,
     destination_port: u16,
 ) -> Result<Admitted, ProxyError> {
-    let facts = Facts { peer, destination_port, head: None };
+    let facts = Facts { peer, destination_port, ..Facts::default() };
     judge(policies.iter().map(|rbac| &**rbac), &facts).map(Admitted)
 }
 
@@ -73,9 +76,26 @@ impl<'p> Judge<'p> {
     ///
     /// # Errors
     /// As [`authorize`].
-    pub(crate) fn next(&mut self, facts: &Facts<'_>, head: &RequestHead) -> Result<(), ProxyError> {
+    pub(crate) fn next(
+        &mut self,
+        facts: &Facts<'_>,
+        record: &mut Record,
+        head: &RequestHead,
+    ) -> Result<(), ProxyError> {
+        let Some(HttpRbac { rules, shadow, shadow_prefix }) = self.left.next() else { return Ok(()) };
         let facts = Facts { head: Some(head), ..*facts };
-        self.left.next().map_or(Ok(()), |next| judge(next.rules.as_deref(), &facts))
+        if let Some(shadow) = shadow {
+            let metadata = record.metadata.as_deref();
+            let verdict = policy::authorize([&**shadow], &Facts { metadata, ..facts });
+            note(record, shadow_prefix, &verdict);
+        }
+        let facts = Facts { metadata: record.metadata.as_deref(), ..facts };
+        if let Some(rules) = rules.as_deref().filter(|rules| rules.action == Action::Log) {
+            let is_marked = matches!(policy::authorize([rules], &facts), Verdict::Allowed(Some(_)));
+            record.metadata().set("envoy.common", "access_log_hint", Value::Bool(is_marked));
+            return Ok(());
+        }
+        judge(rules.as_deref(), &facts)
     }
 
     /// Judges by all rules that are left, and gives the proof.
@@ -85,12 +105,28 @@ impl<'p> Judge<'p> {
     pub(crate) fn authorize<'h>(
         mut self,
         facts: &Facts<'_>,
+        record: &mut Record,
         head: &'h RequestHead,
     ) -> Result<Authorized<'h>, ProxyError> {
         while !self.left.as_slice().is_empty() {
-            self.next(facts, head)?;
+            self.next(facts, record, head)?;
         }
         Ok(Authorized { head })
+    }
+}
+
+/// Notes a verdict that decides nothing. Source: Envoy, dynamic metadata of the filter `rbac`.
+fn note(record: &mut Record, prefix: &str, verdict: &Verdict<'_>) {
+    let (result, rule) = match verdict {
+        Verdict::Allowed(rule) => ("allowed", rule),
+        Verdict::Denied(rule) => ("denied", rule),
+    };
+    let mut set = |key: &str, value: Arc<str>| {
+        record.metadata().set(HttpFilter::RBAC, &format!("{prefix}{key}"), Value::Text(value));
+    };
+    set("shadow_engine_result", result.into());
+    if let Some(rule) = rule {
+        set("shadow_effective_policy_id", Arc::clone(rule));
     }
 }
 

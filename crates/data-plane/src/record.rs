@@ -6,15 +6,19 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use meshwork_model::flag::Flags;
-use meshwork_model::head::RequestHead;
+use meshwork_model::format::Point;
+use meshwork_model::head::{Fields, RequestHead, ResponseHead};
+use meshwork_model::metadata::Metadata;
 use meshwork_model::proxy::{Direction, ServiceName, Workload};
 use meshwork_model::reason::Reason;
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_telemetry::{EdgeId, EdgeKey, Entry, Protocol, Reporter, Request, Shard};
 use tokio::time::Instant;
 
-use crate::config::{Chain, ChainLog};
+use crate::config::{Asks, Chain};
 use crate::connection::Peer;
+use crate::facts::Seen;
+use crate::http::log::{passes, write};
 use crate::upstream::{Endpoint, Picked, Reach, WorkerCluster};
 use crate::worker::Worker;
 
@@ -28,22 +32,57 @@ pub(crate) struct Record {
     pub(crate) grpc_status: Option<u8>,
     /// Why the mesh decided it.
     pub(crate) reason: Option<Reason>,
-    /// What else its log says of it, besides the reason.
-    pub(crate) flags: Flags,
-    /// Tries of the request; 0 where it was not forwarded.
-    pub(crate) attempts: u32,
-    /// Whether the client is told how many.
+    /// Whether the client is told how many tries there were.
     pub(crate) tells_attempts: bool,
+    /// What else happened to it.
+    pub(crate) flags: Flags,
+    /// What filters found out about it.
+    pub(crate) metadata: Option<Box<Metadata>>,
     /// Bytes of the request's body.
     pub(crate) bytes_in: u64,
     /// Bytes of the response's body.
     pub(crate) bytes_out: u64,
+    /// The client's address, as far as it is known behind trusted hops; `None`: the peer's.
+    pub(crate) client: Option<SocketAddr>,
+    /// Flags beside that of the reason.
+    pub(crate) more_flags: Flags,
+    /// Envoy's word for how the response came about, where it is another than that of the reason.
+    pub(crate) words: Option<&'static str>,
+    /// The length that the request's head declares.
+    pub(crate) declared: Option<u64>,
+    /// How often the request was sent, or would have been.
+    pub(crate) attempts: u32,
+    /// Whether it is a health check of the proxy itself.
+    pub(crate) is_health_check: bool,
+    /// When its parts were done, where a log asks.
+    pub(crate) points: Points,
+    /// The response's trailers, where a log asks.
+    pub(crate) trailers: Option<Box<Fields>>,
+    asks: Asks,
     route: Option<Arc<str>>,
+    host: Option<Arc<str>>,
     cluster: Option<Rc<WorkerCluster>>,
     endpoint: Option<Rc<Endpoint>>,
     clock: Option<SystemTime>,
     ended: Option<Instant>,
 }
+
+/// Moments that are noted.
+pub(crate) const NOTED: [Point; 9] = [
+    Point::RequestEnd,
+    Point::SendBegin,
+    Point::SendEnd,
+    Point::ResponseBegin,
+    Point::ResponseEnd,
+    Point::AnswerBegin,
+    Point::AnswerEnd,
+    Point::ConnectBegin,
+    Point::ConnectEnd,
+];
+
+/// When the parts of a request were done: microseconds since it began.
+#[derive(Clone, Copy)]
+pub(crate) struct Points([u32; NOTED.len()]);
 
 /// Counts a connection between two proxies as open.
 pub(crate) struct OpenConnection {
@@ -59,16 +98,31 @@ impl Record {
             grpc_status: None,
             reason: None,
             flags: Flags::default(),
-            attempts: 0,
             tells_attempts: false,
+            metadata: None,
             bytes_in: 0,
             bytes_out: 0,
+            client: None,
+            more_flags: Flags::NONE,
+            words: None,
+            declared: None,
+            attempts: 0,
+            is_health_check: false,
+            points: Points::default(),
+            trailers: None,
+            asks: chain.asks,
             route: None,
+            host: None,
             cluster: None,
             endpoint: None,
             ended: None,
             clock: (worker.lane.enabled() || !chain.logs().is_empty()).then(SystemTime::now),
         }
+    }
+
+    /// What filters found out about the request, to be added to.
+    pub(crate) fn metadata(&mut self) -> &mut Metadata {
+        self.metadata.get_or_insert_default()
     }
 
     /// The route that takes the request, for the log.
@@ -95,7 +149,80 @@ impl Record {
         *self.ended.get_or_insert_with(Instant::now)
     }
 
-    fn duration(&self) -> Duration {
+    /// A moment of the request has come; the clock is looked at only where a log asks for such.
+    pub(crate) fn note(&mut self, point: Point) {
+        if self.asks.times {
+            self.points.note(point, self.started.elapsed());
+        }
+    }
+
+    /// The response's trailers have come.
+    pub(crate) fn note_trailers(&mut self, trailers: &Fields) {
+        self.grpc_status = grpc_status(trailers).or(self.grpc_status);
+        if self.asks.trailers {
+            self.trailers = Some(Box::new(trailers.clone()));
+        }
+    }
+
+    /// The virtual host that the request is for, for the log.
+    pub(crate) fn note_host(&mut self, name: &Arc<str>) {
+        if self.clock.is_some() {
+            self.host = Some(Arc::clone(name));
+        }
+    }
+
+    /// The cluster's name.
+    pub(crate) fn cluster_name(&self, read: impl FnOnce(&str) -> bool) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| read(&cluster.config().cluster.name))
+    }
+
+    /// The route's name; empty where there is none.
+    pub(crate) fn route_name(&self) -> &str {
+        self.route.as_deref().unwrap_or_default()
+    }
+
+    /// The virtual host's name; empty where there is none.
+    pub(crate) fn host_name(&self) -> &str {
+        self.host.as_deref().unwrap_or_default()
+    }
+
+    /// The identity that the endpoint proved; empty where there is none.
+    pub(crate) fn upstream_principal(&self) -> &str {
+        self.endpoint.as_ref().map_or("", |endpoint| principal(endpoint))
+    }
+
+    /// Why no connection to the endpoint could be opened, where that was so.
+    pub(crate) fn failure(&self, read: impl FnOnce(&str) -> bool) -> bool {
+        match self.reason {
+            Some(reason @ (Reason::ConnectFailed | Reason::UpstreamIdentity)) => read(reason.words().what),
+            _ => false,
+        }
+    }
+
+    /// When the request came, by the calendar.
+    pub(crate) fn began(&self) -> SystemTime {
+        self.clock.unwrap_or_else(|| {
+            SystemTime::now().checked_sub(self.started.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH)
+        })
+    }
+
+    /// Why it ended as it did.
+    pub(crate) fn flags(&self) -> Flags {
+        self.reason.map_or(Flags::NONE, Flags::from).union(self.more_flags)
+    }
+
+    /// Envoy's word for how the response came about; empty where there is none.
+    pub(crate) fn details(&self) -> &str {
+        match (self.words, self.reason) {
+            (Some(words), _) => words,
+            (None, Some(reason)) => details(reason),
+            (None, None) if self.status != 0 => "via_upstream",
+            (None, None) => "",
+        }
+    }
+
+    /// How long it took, or has taken so far.
+    pub(crate) fn duration(&self) -> Duration {
         self.ended.unwrap_or_else(Instant::now).duration_since(self.started)
     }
 
@@ -105,10 +232,9 @@ impl Record {
         worker: &Worker,
         peer: &Peer,
         chain: &Chain,
-        head: &RequestHead,
+        (head, response): (&RequestHead, &ResponseHead),
         protocol: &str,
     ) {
-        let logs = chain.logs();
         let is_grpc = head.is_grpc();
         let duration = self.duration();
         let kind = if is_grpc { Protocol::Grpc } else { Protocol::Http };
@@ -135,22 +261,38 @@ impl Record {
                 request_id: head.fields.find(b"x-request-id").unwrap_or_default(),
                 ..Entry::default()
             };
-            self.write_line(worker, peer, logs, &entry);
+            self.write_line(worker, peer, &entry);
+            let (request, response) = (Some(head), Some(response));
+            let seen = Seen { worker, peer, chain, record: self, request, response, protocol, body: b"" };
+            write_logs(chain, &seen);
         }
     }
 
     /// Writes the record of a connection of bytes. Called once.
-    pub(crate) fn write_connection(&self, worker: &Worker, peer: &Peer, edge: EdgeId) {
+    pub(crate) fn write_connection(&self, worker: &Worker, peer: &Peer, chain: &Chain, edge: EdgeId) {
         let duration = self.duration();
         worker.shard.tcp_closed(edge, duration, self.reason);
-        let logs = &[];
         if let Some(start) = self.clock {
             let entry = Entry { start, duration, protocol: "TCP", ..Entry::default() };
-            self.write_line(worker, peer, logs, &entry);
+            self.write_line(worker, peer, &entry);
+            let seen = Seen {
+                worker,
+                peer,
+                chain,
+                record: self,
+                request: None,
+                response: None,
+                protocol: "",
+                body: b"",
+            };
+            write_logs(chain, &seen);
         }
     }
 
-    fn write_line(&self, worker: &Worker, peer: &Peer, logs: &[ChainLog], entry: &Entry<'_>) {
+    fn write_line(&self, worker: &Worker, peer: &Peer, entry: &Entry<'_>) {
+        if !worker.lane.enabled() {
+            return;
+        }
         let config = self.cluster.as_ref().map(|cluster| cluster.config());
         let version = worker.config_version();
         let line = Entry {
@@ -171,12 +313,10 @@ impl Record {
             ..*entry
         };
         worker.lane.write(&line);
-        for log in logs {
-            worker.chain_lane(log).write(&line);
-        }
     }
 
-    fn upstream_address(&self) -> Option<SocketAddr> {
+    /// The endpoint's address.
+    pub(crate) fn upstream_address(&self) -> Option<SocketAddr> {
         self.endpoint.as_ref().map(|endpoint| endpoint.config.address)
     }
 
@@ -249,6 +389,86 @@ impl Drop for OpenConnection {
             shard.connection_closed(*edge);
         }
     }
+}
+
+/// Writes the lines of the config's own logs.
+fn write_logs(chain: &Chain, seen: &Seen<'_>) {
+    for log in chain.logs() {
+        if log.config.filter.as_ref().is_none_or(|filter| passes(filter, seen)) {
+            seen.worker.chain_lane(log).append(|out| write(&log.config.format, seen, out));
+        }
+    }
+}
+
+/// The status of a call, as its head or trailers say.
+pub(crate) fn grpc_status(fields: &Fields) -> Option<u8> {
+    std::str::from_utf8(fields.find(b"grpc-status")?).ok()?.parse().ok()
+}
+
+/// Envoy's words for the same events. Source: Envoy `ResponseCodeDetailValues`.
+fn details(reason: Reason) -> &'static str {
+    match reason {
+        Reason::BadRequest | Reason::HeadTooLarge => "http1.codec_error",
+        Reason::RequestTimeout => "request_overall_timeout",
+        Reason::DownstreamGone => "downstream_remote_disconnect",
+        Reason::SlowReader => "stream_idle_timeout",
+        Reason::Unsupported | Reason::UpgradeRefused => "upgrade_failed",
+        Reason::Version => "low_version",
+        Reason::TooLong => "max_duration_timeout",
+        Reason::NoRoute => "route_not_found",
+        Reason::NoCluster => "cluster_not_found",
+        Reason::DirectResponse => "direct_response",
+        Reason::NoEndpoint => "no_healthy_upstream",
+        Reason::ConnectFailed | Reason::UpstreamIdentity => {
+            "upstream_reset_before_response_started{connection_failure}"
+        }
+        Reason::UpstreamReset => "upstream_reset_before_response_started{connection_termination}",
+        Reason::BadResponse => "upstream_reset_before_response_started{protocol_error}",
+        Reason::Timeout => "response_timeout",
+        Reason::StreamReset => "upstream_reset_before_response_started{remote_reset}",
+        Reason::StreamIdle => "stream_idle_timeout",
+        Reason::StreamDuration => "max_duration_timeout",
+        Reason::UpstreamDuration => "upstream_max_stream_duration_reached",
+        Reason::InvalidField => "request_headers_failed_strict_check",
+        Reason::Denied => "rbac_access_denied_matched_policy[none]",
+        Reason::Overload => "overload",
+        Reason::Unauthenticated => "jwt_authn_access_denied",
+        Reason::Fault => "fault_filter_abort",
+        Reason::RefusedExternally => "ext_authz_denied",
+        Reason::AuthorizationFailed => "ext_authz_error",
+        Reason::RateLimited => "request_rate_limited",
+        Reason::RateLimitFailed => "rate_limiter_error",
+        Reason::BodyTooLarge => "request_payload_too_large",
+        Reason::Unhealthy => "health_check_failed",
+        Reason::Destination => "",
+    }
+}
+
+// === impl Points ===
+
+impl Points {
+    fn note(&mut self, point: Point, after: Duration) {
+        let micros = u32::try_from(after.as_micros()).unwrap_or(u32::MAX - 1).min(u32::MAX - 1);
+        if let Some(slot) = slot(point).and_then(|slot| self.0.get_mut(slot)) {
+            *slot = micros;
+        }
+    }
+
+    /// When it was, counted from the request's beginning.
+    pub(crate) fn at(&self, point: Point) -> Option<Duration> {
+        let micros = *self.0.get(slot(point)?)?;
+        (micros != u32::MAX).then(|| Duration::from_micros(micros.into()))
+    }
+}
+
+impl Default for Points {
+    fn default() -> Self {
+        Self([u32::MAX; NOTED.len()])
+    }
+}
+
+fn slot(point: Point) -> Option<usize> {
+    NOTED.iter().position(|noted| *noted == point)
 }
 
 fn outbound(

@@ -10,11 +10,12 @@ mod flow;
 mod lent;
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::BytesMut;
 use meshwork_model::outlier::Outcome;
-use meshwork_model::proxy::TcpProxy;
+use meshwork_model::proxy::{TcpCluster, TcpProxy};
 use meshwork_telemetry::{EdgeId, Protocol};
 use tokio::time::Instant;
 use tracing::debug;
@@ -25,7 +26,7 @@ use crate::connection::{Peer, Seat};
 use crate::error::{Kind, ProxyError, Retry};
 use crate::health;
 use crate::limits::{STREAM_IDLE, TCP_CONNECT_TRIES};
-use crate::policy::{self, Admitted};
+use crate::policy::Admitted;
 use crate::record::{OpenConnection, Record};
 use crate::timer::Timer;
 use crate::transport::Transport;
@@ -59,7 +60,7 @@ pub(crate) async fn relay(
 impl Relay<'_> {
     async fn run(&mut self, mut downstream: Transport, ahead: BytesMut) -> Result<(), ProxyError> {
         // Authenticate: in the handshake. Authorize: the proof that forwarding asks for.
-        let admitted = self.authorize()?;
+        let admitted = self.seat.admit()?;
         // Forward: pick and connect.
         let (mut upstream, picked) = match Box::pin(self.forward(&admitted)).await {
             Ok(connected) => connected,
@@ -83,20 +84,19 @@ impl Relay<'_> {
         // Record: once, in `drop`.
     }
 
-    fn authorize(&self) -> Result<Admitted, ProxyError> {
-        policy::admit(&tcp(&self.seat.chain).rbac, self.peer.id.as_ref(), self.peer.port)
-    }
-
     async fn forward(&mut self, _: &Admitted) -> Result<(Transport, Picked), ProxyError> {
-        let name = &tcp(&self.seat.chain).cluster;
         let worker = &self.seat.worker;
-        let unknown = || ProxyError::fatal(Kind::NoCluster(name.clone()));
-        let cluster = worker.cluster(name).ok_or_else(unknown)?;
-        self.record.note_cluster(&cluster);
+        let proxy = tcp(&self.seat.chain);
         let mut failed: Option<Picked> = None;
-        // There is one place that a connection was meant for.
-        let mut tries_left = if cluster.config().passes_through() { 1 } else { TCP_CONNECT_TRIES };
+        let mut tries_left = proxy.connect_attempts.min(TCP_CONNECT_TRIES);
         loop {
+            // Each try may be another cluster's.
+            let name = cluster(&proxy.clusters, worker.random());
+            let unknown = || ProxyError::fatal(Kind::NoCluster(name.clone()));
+            let cluster = worker.cluster(name).ok_or_else(unknown)?;
+            self.record.note_cluster(&cluster);
+            // There is one place that a connection was meant for.
+            tries_left = if cluster.config().passes_through() { 1 } else { tries_left };
             let has_failed = |host: &Host| failed.as_ref().is_some_and(|failed| failed.is_of(host));
             let wanted = Wanted {
                 avoid: if failed.is_some() { Some(&has_failed) } else { None },
@@ -132,16 +132,24 @@ impl Relay<'_> {
         upstream: &mut Transport,
     ) -> Result<(), ProxyError> {
         let mut timer = Timer::default();
-        let idle = tcp(&self.seat.chain).idle_timeout.unwrap_or(STREAM_IDLE);
-        timer.set(Some(Instant::now() + idle));
+        let proxy = tcp(&self.seat.chain);
+        let idle = proxy.idle_timeout.unwrap_or(STREAM_IDLE);
+        let end = proxy.longest.map(|longest| self.record.started + longest);
+        // Whichever is sooner: that nothing moves for too long, or that the connection has lived long enough.
+        let deadline = move || {
+            let quiet = Instant::now() + idle;
+            Some(end.map_or(quiet, |end| end.min(quiet)))
+        };
+        timer.set(deadline());
         poll_fn(|cx| {
-            self.judge_again()?;
+            // After a change of config: there still is a place for this connection, and policy lets it be.
+            self.seat.move_along()?;
             let (mut received, mut sent) = (0, 0);
             let moved_there = there.poll_move(cx, downstream, upstream, &mut received);
             let moved_back = back.poll_move(cx, upstream, downstream, &mut sent);
             if received + sent > 0 {
                 self.count(edge, received, sent);
-                timer.set(Some(Instant::now() + idle));
+                timer.set(deadline());
             }
             match (moved_there.map_err(ProxyError::from)?, moved_back.map_err(ProxyError::from)?) {
                 (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
@@ -149,18 +157,6 @@ impl Relay<'_> {
             }
         })
         .await
-    }
-
-    /// After a change of config: whether there still is a place for this connection, and policy lets it be.
-    fn judge_again(&mut self) -> Result<(), ProxyError> {
-        let version = self.seat.version;
-        if !self.seat.move_along() {
-            return Err(ProxyError::fatal(Kind::Refused("the listener is gone, or asks for another proof")));
-        }
-        if self.seat.version != version {
-            self.authorize()?;
-        }
-        Ok(())
     }
 
     /// Counts the connection as begun.
@@ -182,8 +178,21 @@ impl Relay<'_> {
 impl Drop for Relay<'_> {
     fn drop(&mut self) {
         let edge = self.edge.unwrap_or_else(|| self.open());
-        self.record.write_connection(&self.seat.worker, self.peer, edge);
+        self.record.write_connection(&self.seat.worker, self.peer, &self.seat.chain, edge);
     }
+}
+
+/// The cluster that a random number falls to.
+fn cluster(clusters: &[TcpCluster], random: u64) -> &Arc<str> {
+    let total: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
+    let mut left = random % total.max(1);
+    for cluster in clusters {
+        match left.checked_sub(u64::from(cluster.weight)) {
+            None => return &cluster.name,
+            Some(rest) => left = rest,
+        }
+    }
+    unreachable!("a TCP proxy has a cluster, and a remainder is less than the sum")
 }
 
 fn tcp(chain: &Chain) -> &TcpProxy {

@@ -3,13 +3,16 @@
 mod bodies;
 mod deadlines;
 mod exchange;
+mod filters;
 mod framing;
 mod http2_tests;
+mod listen;
 mod redirected;
 mod retries;
 mod server_names;
 mod tcp;
 
+pub(crate) use self::server_names::hello;
 use crate::testing::config::{ORIGIN, web};
 use crate::testing::{World, play};
 

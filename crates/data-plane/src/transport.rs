@@ -179,6 +179,15 @@ impl Socket {
         }
     }
 
+    /// The address that the client connected to.
+    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr(),
+            #[cfg(test)]
+            Self::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Where the client meant to connect to. What was not redirected was meant for here.
     pub(crate) fn original_destination(&self) -> io::Result<SocketAddr> {
         match self {

@@ -65,6 +65,7 @@ pub(crate) struct Worker {
     phase: Cell<Phase>,
     random: RefCell<Rng>,
     chain_lanes: RefCell<HashMap<usize, Rc<Lane>>>,
+    numbered: Cell<u64>,
 }
 
 /// A socket that is accepted from, and how to end that.
@@ -122,6 +123,7 @@ impl Worker {
             phase: Cell::new(Phase::Running),
             random: RefCell::new(Rng::new()),
             chain_lanes: RefCell::default(),
+            numbered: Cell::new(0),
         })
     }
 
@@ -297,6 +299,13 @@ impl Worker {
     pub(crate) fn chain_lane(&self, log: &ChainLog) -> Rc<Lane> {
         let mut lanes = self.chain_lanes.borrow_mut();
         Rc::clone(lanes.entry(log.number).or_insert_with(|| Rc::new(log.log.lane())))
+    }
+
+    /// A number for a new connection. Its last bits are the worker's, so that no two connections have the same.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.numbered.set(self.numbered.get() + 1);
+        let index = u64::try_from(self.index).unwrap_or(0);
+        self.numbered.get() << 16 | index
     }
 
     /// A random number, uniformly drawn.

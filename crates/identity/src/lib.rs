@@ -9,6 +9,7 @@
 //!   read them anew at each handshake: a renewed certificate acts without rebuilding anything.
 //! - [`peer_id`] tells who the other end of a finished handshake is.
 //! - [`CertificateFacts`] are what any certificate says, for logs and rules.
+//! - [`jwt`] reads tokens, and verifies them by sets of keys.
 //! - [`istio_ca`] is the wire format in which certificates are asked for.
 //! - [`files`] writes what must stay private; [`FileIdentity`] follows an identity that others write.
 //!
@@ -21,6 +22,7 @@ mod error;
 mod file_identity;
 pub mod files;
 pub mod istio_ca;
+pub mod jwt;
 mod key;
 mod pem;
 mod source;

@@ -372,6 +372,11 @@ impl Template {
         self.commands().any(Command::reads_response)
     }
 
+    /// Whether it names the response's trailers.
+    pub fn reads_trailers(&self) -> bool {
+        self.commands().any(Command::reads_trailers)
+    }
+
     /// Whether a command asks for one of these moments.
     pub fn asks_when(&self, points: &[Point]) -> bool {
         self.commands().any(|command| command.asks_when(points))

@@ -84,6 +84,28 @@ impl Fields {
         self.lines.retain(|(n, _)| &text[n.range()] != name);
     }
 
+    /// Keeps the fields whose names pass a test.
+    pub fn retain(&mut self, mut test: impl FnMut(&[u8]) -> bool) {
+        let text = &self.text;
+        self.lines.retain(|(n, _)| test(&text[n.range()]));
+    }
+
+    /// Appends to a field's value behind a separator, as one line; sets it where there is none. `name` is lowercase.
+    pub fn append(&mut self, name: &[u8], separator: &[u8], value: &[u8]) {
+        let start = self.text.len();
+        let spans: Vec<Span> =
+            self.lines.iter().filter(|(n, _)| self.read(*n) == name).map(|(_, v)| *v).collect();
+        for span in spans {
+            self.text.extend_from_within(span.range());
+            self.text.extend_from_slice(separator);
+        }
+        self.text.extend_from_slice(value);
+        let joined = Span { start: offset(start), len: offset(self.text.len() - start) };
+        self.remove(name);
+        let name = self.write(name);
+        self.lines.push((name, joined));
+    }
+
     /// Every field line as name and value, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.lines.iter().map(|(n, v)| (self.read(*n), self.read(*v)))

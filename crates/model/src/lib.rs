@@ -9,7 +9,12 @@
 //! - [`regex`], [`fraction`]: tests and shares as Envoy writes them.
 //! - [`retry`], [`times`], [`outlier`], [`check`]: what is tried again, what time an exchange has, which endpoints are
 //!   left out, by their responses and by asking them.
+//! - [`mutation`], [`rewrite`], [`hash`]: what a route makes of heads, and of them a hash ([`xxhash`]).
 //! - [`problem`]: what is wrong with a piece of config, and where.
+//! - [`chain`]: which filter chain takes a connection.
+//! - [`fault`], [`limit`]: which fault a request gets, and whether there is a token for it.
+//! - [`jwt`]: whether a token's claims are good.
+//! - [`metadata`]: what filters found out about a request.
 //! - [`cidr`]: ranges of IP addresses.
 //! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
 //! - [`xxhash`]: the hash of consistent hashing.
@@ -19,13 +24,20 @@
 
 pub mod address;
 pub mod balance;
+pub mod chain;
 pub mod check;
 pub mod cidr;
+pub mod fault;
 pub mod flag;
 pub mod format;
 pub mod fraction;
+pub mod hash;
 pub mod head;
+pub mod jwt;
+pub mod limit;
 pub mod mesh;
+pub mod metadata;
+pub mod mutation;
 pub mod outlier;
 pub mod policy;
 pub mod problem;
@@ -33,6 +45,7 @@ pub mod proxy;
 pub mod reason;
 pub mod regex;
 pub mod retry;
+pub mod rewrite;
 pub mod route;
 pub mod spiffe;
 pub mod times;

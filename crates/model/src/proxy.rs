@@ -4,11 +4,14 @@
 //! them. Names of other resources are kept as texts; the data plane resolves them when it builds its runtime.
 
 mod cluster;
+mod domain;
 mod endpoint;
 mod filter;
 mod health;
 mod http;
+mod jwt;
 mod listener;
+mod log;
 mod metadata;
 mod names;
 mod policy;
@@ -21,26 +24,44 @@ pub use cluster::{
     Selector, ServiceName, SlowStart, Spread, Subsets, Thresholds, TransportMatch, UpstreamProtocol,
     UpstreamTls, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
 };
+use domain::{DomainIndex, without_port};
 pub use endpoint::{CheckTarget, Endpoint, Endpoints, Health, LoadPolicy, Locality, Place, Workload};
-pub use filter::{HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind};
+pub use filter::{
+    AbortBy, DelayBy, Fault, FaultAbort, FaultDelay, HealthCheckFilter, HttpFilter, HttpFilterKind, HttpRbac,
+    LocalDescriptor, LocalRateLimit, RouteFilter, RouteFilterKind, TokenBucket,
+};
 pub use health::{
     CheckHeader, CheckIntervals, Enforced, FailurePercentage, GrpcCheck, HealthCheck, HealthCheckKind,
     HttpCheck, OutlierDetection, SuccessRate, TcpCheck,
 };
-pub use http::{AccessLog, Codec, HttpConnection, PathNormalization, RouteSource};
+pub use http::{
+    ClientCert, Clients, Codec, EscapedSlashes, ForwardClientCert, HostNormalization, Http1, Http2,
+    HttpConnection, HttpLimits, PathNormalization, RouteSource, Scheme, ServerHeader, StrippedPort,
+    Underscores,
+};
+pub use jwt::{
+    JwtAuthentication, JwtKeys, JwtProvider, JwtRequirement, JwtRule, RemoteKeys, RouteJwt, TokenPlace,
+};
 pub use listener::{
-    ChainMatch, Direction, DownstreamTls, FilterChain, Listener, NetworkFilter, TcpProxy, Transport,
+    ChainMatch, ConnectionLimit, Direction, DownstreamTls, FilterChain, Gate, Listener, ListenerFilter,
+    ListenerFilterKind, NetworkFilter, PortTest, ProxyProtocol, SocketOptions, SourceType, TcpCluster,
+    TcpProxy, TlsInspector, Transport,
+};
+pub use log::{
+    AccessLog, AppendAction, Comparison, Format, FormatBody, LocalReplies, LogFilter, LogSink, ReplyHeader,
+    ReplyMapper,
 };
 pub use metadata::{BALANCING, Criterion, Metadata, MetadataStruct, MetadataValue, TRANSPORT_MATCH};
 pub use names::{Answer, NameTable, ZONE};
-pub use policy::{Action, Permission, Principal, Rbac, Rule, StringMatch};
+pub use policy::{Action, MetadataMatch, Permission, Principal, Rbac, Rule, StringMatch, ValueMatch};
 pub use resilience::{
     AvoidedHosts, BackOff, GrpcTimeout, RateLimitedBackOff, ResetFormat, ResetHeader, Resilience, RetryOn,
     RetryPolicy, Router, StreamDuration,
 };
 pub use route::{
-    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteAction, RouteMatch,
-    RouteTable, VirtualHost, WeightedCluster,
+    ClusterTerms, DirectResponse, Domain, Forward, HeadChanges, HeaderMatch, HeaderTest, HostRewrite, Mirror,
+    MirrorTo, PathMatch, PathRewrite, QueryMatch, Redirect, RedirectPath, Route, RouteAction, RouteMatch,
+    RouteTable, RouteTerms, Secure, VirtualHost, WeightedCluster,
 };
 
 /// One resource of the data plane.

@@ -12,6 +12,12 @@ pub enum Reason {
     HeadTooLarge,
     /// The request asks for something that the proxy does not do (CONNECT, an upgrade it cannot carry).
     Unsupported,
+    /// The request asks to switch to a protocol that config does not carry.
+    UpgradeRefused,
+    /// The request's HTTP version is not answered.
+    Version,
+    /// The exchange or connection lasted longer than config allows.
+    TooLong,
     /// No virtual host or route matches the request.
     NoRoute,
     /// The route names a cluster that the proxy does not have.
@@ -50,6 +56,22 @@ pub enum Reason {
     DirectResponse,
     /// The connection was meant for an address that nobody is taken to.
     Destination,
+    /// The request has no valid token.
+    Unauthenticated,
+    /// A fault on purpose.
+    Fault,
+    /// The authorization service refused the request.
+    RefusedExternally,
+    /// The authorization service could not be asked.
+    AuthorizationFailed,
+    /// The request is over a rate limit.
+    RateLimited,
+    /// The rate limit service could not be asked.
+    RateLimitFailed,
+    /// The request's body is longer than a filter takes.
+    BodyTooLarge,
+    /// The proxy, or what stands behind it, is not healthy.
+    Unhealthy,
     /// The proxy is at one of its limits and sheds load.
     Overload,
 }
@@ -102,6 +124,12 @@ words! {
         "Send an ordinary request; WebSocket works where both sides speak HTTP/1.1.";
     SlowReader "MW0106" "SI" 408 4 "The client took nothing of the answer for too long, so it was broken off."
         "Look at the client: it asks for more than it reads.";
+    UpgradeRefused "MW0107" "" 403 7 "The request asks to switch to a protocol that the proxy's config does not carry."
+        "Name it in the listener's upgrade_configs.";
+    Version "MW0108" "DPE" 426 12 "The client speaks HTTP/1.0, which the proxy's config does not accept."
+        "Use HTTP/1.1, or set accept_http_10.";
+    TooLong "MW0109" "DT" 408 4 "The exchange lasted longer than the proxy's config allows."
+        "Raise max_stream_duration, or look at what takes so long.";
     NoRoute "MW0201" "NR" 404 12 "No route of the called service matches the request."
         "Add a rule to the service's HTTPRoute or GRPCRoute, or correct the path.";
     NoCluster "MW0202" "NC" 503 14 "The route leads to a service that the proxy does not know."
@@ -133,6 +161,22 @@ words! {
         "Allow the caller's identity, method and path in an AuthorizationPolicy on the called workload.";
     Destination "MW0402" "NR" 403 7 "The connection was meant for an address that a workload is not taken to, such as the host's own."
         "Call the service by its name in the mesh; loopback, link-local and the host's own addresses are never reached.";
+    Unauthenticated "MW0403" "" 401 16 "The request has no token of a known issuer that is valid here."
+        "Send a token of one of the issuers that the proxy's jwt_authn filter names, for its audience, and not expired.";
+    Fault "MW0404" "FI" 503 14 "A fault filter answered on purpose."
+        "Nothing, if the fault is wanted; else take it out of the route's config.";
+    RefusedExternally "MW0405" "UAEX" 403 7 "The authorization service refused the request."
+        "Ask whoever runs the authorization service why.";
+    AuthorizationFailed "MW0406" "UAEX" 403 7 "The authorization service could not be asked, so the request was refused."
+        "See whether the authorization service is running, and answers in time.";
+    RateLimited "MW0407" "RL" 429 14 "The request is over a rate limit."
+        "Send less, or raise the limit.";
+    RateLimitFailed "MW0408" "RLSE" 500 13 "The rate limit service could not be asked, so the request was refused."
+        "See whether the rate limit service is running, and answers in time.";
+    BodyTooLarge "MW0409" "" 413 8 "The request's body is longer than the proxy keeps."
+        "Send less, or raise the filter's limit.";
+    Unhealthy "MW0410" "LH" 503 14 "The proxy, or what stands behind it, is not healthy."
+        "See which of the services behind it have no healthy endpoint.";
     Overload "MW0501" "OM" 503 14 "The proxy is at one of its limits and shed the request."
         "Raise the limit, or send less.";
 }

@@ -2,11 +2,23 @@
 
 use std::borrow::Cow;
 
+use crate::hash::query_parameter;
 use crate::head::{Fields, RequestHead};
 use crate::proxy::{
-    Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Route, RouteMatch, RouteTable, StringMatch,
-    VirtualHost, WeightedCluster,
+    Forward, HeaderMatch, HeaderTest, PathMatch, QueryMatch, Route, RouteMatch, RouteTable, RouteTerms,
+    StringMatch, WeightedCluster,
 };
+
+/// What of a request is in none of its bytes, and decides its route all the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// Any number, uniformly drawn: the same for the choice of route and cluster, as with Envoy.
+    pub random: u64,
+    /// Whether the client showed a certificate.
+    pub shows_certificate: bool,
+    /// Whether that was verified.
+    pub is_verified: bool,
+}
 
 /// Selects the virtual host and the route of a request.
 ///
@@ -14,64 +26,104 @@ use crate::proxy::{
 /// matches. Source: Envoy `VirtualHost.domains`.
 ///
 /// Returns `None` where nothing matches.
-pub fn select<'t>(table: &'t RouteTable, head: &RequestHead) -> Option<&'t Route> {
-    let host = select_host(table, head.authority())?;
-    host.routes.iter().find(|route| matches(&route.matches, head))
+pub fn select<'t>(table: &'t RouteTable, head: &RequestHead, asked: Asked) -> Option<&'t Route> {
+    let host = table.host(head.authority())?;
+    if let Some(secure) = &host.secure
+        && is_insecure(head)
+        && !(secure.only_external && head.fields.find(b"x-envoy-internal") == Some(b"true"))
+    {
+        return Some(&secure.route);
+    }
+    let path = Path::of(head);
+    host.routes.iter().find(|route| matches(&route.matches, head, path, asked))
 }
 
-/// Selects one cluster by weight; `random` is any number, uniformly drawn.
-pub fn select_cluster(forward: &Forward, random: u64) -> &WeightedCluster {
+/// What the first proxy said counts, and what the request says where there was none.
+fn is_insecure(head: &RequestHead) -> bool {
+    head.fields.find(b"x-forwarded-proto").map_or(!head.https, |scheme| scheme != b"https")
+}
+
+/// Selects one cluster by weight, and says which of them it is; `random` is any number, uniformly drawn.
+pub fn select_cluster(forward: &Forward, random: u64) -> (usize, &WeightedCluster) {
+    if let [cluster] = &*forward.clusters {
+        return (0, cluster);
+    }
     let total: u64 = forward.clusters.iter().map(|c| u64::from(c.weight)).sum();
     let mut left = random % total.max(1);
-    for cluster in &forward.clusters {
+    for (at, cluster) in forward.clusters.iter().enumerate() {
         let weight = u64::from(cluster.weight);
         if left < weight {
-            return cluster;
+            return (at, cluster);
         }
         left -= weight;
     }
-    &forward.clusters[forward.clusters.len() - 1]
+    let last = forward.clusters.len() - 1;
+    (last, &forward.clusters[last])
 }
 
-fn select_host<'t>(table: &'t RouteTable, authority: &[u8]) -> Option<&'t VirtualHost> {
-    let ranked =
-        table.hosts.iter().flat_map(|host| host.domains.iter().map(move |d| (rank(d, authority), host)));
-    ranked.filter_map(|(rank, host)| Some((rank?, host))).max_by_key(|(rank, _)| *rank).map(|(_, host)| host)
+/// The number that selects among clusters: what the route's header field says, where it is there once and a number.
+pub fn cluster_number(terms: Option<&RouteTerms>, head: &RequestHead, random: u64) -> u64 {
+    let Some(name) = terms.and_then(|terms| terms.random_header.as_ref()) else { return random };
+    let mut values = head.fields.all(name.as_bytes());
+    let said = values.next().filter(|_| values.next().is_none());
+    said.and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok()).unwrap_or(random)
 }
 
-/// How well a domain fits: the kind first, then the pattern's length.
-fn rank(domain: &Domain, authority: &[u8]) -> Option<(u8, usize)> {
-    match domain {
-        Domain::Exact(text) => authority.eq_ignore_ascii_case(text.as_bytes()).then_some((3, text.len())),
-        Domain::Suffix(text) => {
-            let at = authority.len().checked_sub(text.len())?;
-            (at > 0 && authority[at..].eq_ignore_ascii_case(text.as_bytes())).then_some((2, text.len()))
-        }
-        Domain::Prefix(text) => {
-            let start = authority.get(..text.len())?;
-            (authority.len() > text.len() && start.eq_ignore_ascii_case(text.as_bytes()))
-                .then_some((1, text.len()))
-        }
-        Domain::Any => Some((0, 0)),
+/// A request's path, looked at once for all routes.
+#[derive(Clone, Copy)]
+struct Path<'h> {
+    /// Without query.
+    bare: &'h [u8],
+    is_connect: bool,
+}
+
+impl<'h> Path<'h> {
+    fn of(head: &'h RequestHead) -> Self {
+        Self { bare: head.path(), is_connect: head.method() == b"CONNECT" }
     }
 }
 
-/// Whether a request passes all tests of a route.
-pub fn matches(test: &RouteMatch, head: &RequestHead) -> bool {
-    matches_path(&test.path, head) && test.headers.iter().all(|h| matches_header(h, head))
+/// Whether a request passes a test that stands alone, outside a table.
+pub fn takes(test: &RouteMatch, head: &RequestHead, asked: Asked) -> bool {
+    matches(test, head, Path::of(head), asked)
 }
 
-fn matches_path(test: &PathMatch, head: &RequestHead) -> bool {
-    let (is_connect, path) = (head.method() == b"CONNECT", head.path());
-    match test {
-        PathMatch::Connect => is_connect,
-        _ if is_connect => false,
-        PathMatch::Exact(text) => path == text.as_bytes(),
-        PathMatch::Prefix(text) => path.starts_with(text.as_bytes()),
-        PathMatch::SegmentPrefix(text) => {
-            path.strip_prefix(text.as_bytes()).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
-        }
+/// Whether a request passes all tests of a route. The cheap tests come first.
+fn matches(test: &RouteMatch, head: &RequestHead, path: Path<'_>, asked: Asked) -> bool {
+    matches_path(test, path)
+        && test.fraction.is_none_or(|fraction| fraction.hits(asked.random))
+        && test.shows_certificate.is_none_or(|shows| shows == asked.shows_certificate)
+        && test.is_verified.is_none_or(|is_verified| is_verified == asked.is_verified)
+        && test.headers.iter().all(|h| matches_header(h, head))
+        && (!test.only_grpc || head.is_grpc())
+        && test.query.iter().all(|query| matches_query(query, head))
+}
+
+fn matches_path(test: &RouteMatch, path: Path<'_>) -> bool {
+    if test.path == PathMatch::Connect || path.is_connect {
+        return test.path == PathMatch::Connect && path.is_connect;
     }
+    let mut bare = path.bare;
+    if test.ignores_parameters {
+        bare = &bare[..bare.iter().position(|byte| *byte == b';').unwrap_or(bare.len())];
+    }
+    let same = |part: &[u8], text: &str| match test.any_case {
+        true => part.eq_ignore_ascii_case(text.as_bytes()),
+        false => part == text.as_bytes(),
+    };
+    let starts = |text: &str| bare.get(..text.len()).is_some_and(|start| same(start, text));
+    match &test.path {
+        PathMatch::Exact(text) => same(bare, text),
+        PathMatch::Prefix(text) => starts(text),
+        PathMatch::SegmentPrefix(text) => starts(text) && matches!(bare.get(text.len()), None | Some(b'/')),
+        PathMatch::Regex(regex) => regex.matches(bare),
+        PathMatch::Connect => false,
+    }
+}
+
+fn matches_query(query: &QueryMatch, head: &RequestHead) -> bool {
+    let value = query_parameter(head.path_and_query(), query.name.as_bytes());
+    value.is_some_and(|value| query.test.as_ref().is_none_or(|test| matches_text(test, value)))
 }
 
 /// Whether a request passes the test of one header field. Source: Envoy `HeaderMatcher`.

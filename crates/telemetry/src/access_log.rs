@@ -1,4 +1,4 @@
-//! The access log: one JSON line per request, with the field names of Istio's JSON log.
+//! Access logs: one JSON line per request, with the field names of Istio's JSON log, or what a config's own format says.
 //!
 //! Workers format lines into buffers of their own, [`Lane`]s; one writer thread swaps each buffer for an empty
 //! one a few dozen times a second and writes it out. A worker never waits: not for the disk, not for the writer
@@ -42,6 +42,8 @@ pub enum Sink {
     File(PathBuf),
     /// To standard output.
     Stdout,
+    /// To standard error.
+    Stderr,
 }
 
 /// An open access log. Dropping the last handle (lanes included) writes out what is left and ends the writer.
@@ -144,6 +146,7 @@ impl AccessLog {
             Sink::Off => return Ok(Self::off()),
             Sink::File(path) => Box::new(sink::LogFile::open(path.clone())?),
             Sink::Stdout => Box::new(io::stdout()),
+            Sink::Stderr => Box::new(io::stderr()),
         };
         Self::to(out, registry)
     }
@@ -186,8 +189,18 @@ impl Lane {
 
     /// Writes a line. Never waits: where both buffers are full, the line is dropped and counted.
     pub fn write(&self, entry: &Entry<'_>) {
+        self.add(|lines| lines.push(entry));
+    }
+
+    /// Appends what `write` does, of any form. Never waits, as [`Self::write`].
+    pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.add(|lines| write(lines.bytes()));
+    }
+
+    fn add(&self, write: impl FnOnce(&mut LineWriter)) {
         let Some(OpenLane { writer, buffers }) = &self.open else { return };
-        if buffers.iter().any(|buffer| try_write(buffer, entry)) {
+        let mut write = Some(write);
+        if buffers.iter().any(|buffer| try_write(buffer, &mut write)) {
             writer.wake_if_idle();
         } else {
             writer.shared.own.log_lines_dropped.fetch_add(1, Relaxed);
@@ -195,15 +208,15 @@ impl Lane {
     }
 }
 
-fn try_write(buffer: &Mutex<LineWriter>, entry: &Entry<'_>) -> bool {
+fn try_write(buffer: &Mutex<LineWriter>, write: &mut Option<impl FnOnce(&mut LineWriter)>) -> bool {
     let mut lines = match buffer.try_lock() {
         Ok(lines) => lines,
         Err(TryLockError::Poisoned(lines)) => lines.into_inner(),
         Err(TryLockError::WouldBlock) => return false,
     };
     let room = lines.len() < BUFFER_BYTES;
-    if room {
-        lines.push(entry);
+    if room && let Some(write) = write.take() {
+        write(&mut lines);
     }
     room
 }

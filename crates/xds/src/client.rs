@@ -374,7 +374,7 @@ fn routes_of(listener: &Listener) -> BTreeSet<(Kind, String)> {
         },
         NetworkFilter::Tcp(_) => None,
     };
-    listener.chains.iter().filter_map(name).map(|name| (Kind::Routes, name.to_string())).collect()
+    listener.all_chains().filter_map(name).map(|name| (Kind::Routes, name.to_string())).collect()
 }
 
 /// The most resources that a NACK names, and the most bytes that it says of one: a megabyte together, a quarter of what

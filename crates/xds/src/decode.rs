@@ -10,10 +10,12 @@ mod filter;
 mod health;
 mod http;
 mod listener;
+mod local_reply;
 mod names;
 mod policy;
 mod retry;
 mod route;
+mod terms;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};

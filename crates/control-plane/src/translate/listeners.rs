@@ -9,8 +9,9 @@ use meshwork_model::mesh::{
     Capture, EntryPort, EntryProtocol, Inbound, MtlsMode, OutsidePolicy, Protocol, Workload,
 };
 use meshwork_model::proxy::{
-    ChainMatch, Direction, DownstreamTls, FilterChain, HttpConnection, HttpFilter, Listener, NetworkFilter,
-    PathNormalization, RouteSource, TcpProxy, Transport,
+    ChainMatch, ClientCert, Direction, DownstreamTls, EscapedSlashes, FilterChain, ForwardClientCert, Gate,
+    Http1, HttpConnection, HttpFilter, Listener, NetworkFilter, PathNormalization, RouteSource, TcpProxy,
+    Transport,
 };
 
 use super::captured::Direct;
@@ -18,7 +19,10 @@ use super::{Called, Mesh, clusters, policy, protocol, routes};
 
 /// What every HTTP listener does to paths before they are judged: policy and the application then read the same.
 const SAFE_PATHS: PathNormalization =
-    PathNormalization { rfc3986: true, merge_slashes: true, reject_escaped_slashes: true };
+    PathNormalization { rfc3986: true, merge_slashes: true, escaped_slashes: EscapedSlashes::Reject };
+
+/// From the first byte of a request's head to its last, so that slow heads hold no connection for long.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A port that the node's application calls.
 pub(super) fn outbound(called: &Called<'_>, bind: SocketAddr) -> Listener {
@@ -39,7 +43,7 @@ pub(super) fn virtual_outbound(capture: &Capture, policy: OutsidePolicy) -> List
         OutsidePolicy::Deny => ("black-hole", clusters::BLACK_HOLE),
     };
     let cluster: Arc<str> = cluster.into();
-    let chains = vec![chain(name, None, tcp(Arc::clone(&cluster), cluster, Vec::new()))];
+    let chains = vec![chain(name, None, tcp(Arc::clone(&cluster), cluster))];
     let mut addresses = capture.outbound.iter().copied();
     Listener {
         use_original_dst: true,
@@ -62,7 +66,7 @@ pub(super) fn direct(direct: &Direct<'_>, address: VirtualAddress) -> Listener {
         let table = routes::direct(Arc::clone(&cluster), direct.called.port.protocol);
         http(Arc::clone(&cluster), RouteSource::Inline(Arc::new(table)), Vec::new())
     } else {
-        tcp(Arc::clone(&cluster), cluster, Vec::new())
+        tcp(Arc::clone(&cluster), cluster)
     };
     taken(name, address, port, vec![chain("outbound", None, filter)])
 }
@@ -80,18 +84,18 @@ pub(super) fn outside(
             let table = routes::outside(host, port.number, Arc::clone(&cluster), protocol);
             let http = HttpConnection {
                 stream_idle_timeout: Some(Duration::ZERO),
-                ..HttpConnection::new(cluster, RouteSource::Inline(Arc::new(table)))
+                ..carrying(cluster, RouteSource::Inline(Arc::new(table)))
             };
             chain("outside", None, NetworkFilter::Http(Arc::new(http)))
         }
-        EntryProtocol::Plain(_) => chain("outside", None, tcp(Arc::clone(&cluster), cluster, Vec::new())),
+        EntryProtocol::Plain(_) => chain("outside", None, tcp(Arc::clone(&cluster), cluster)),
         EntryProtocol::Tls => FilterChain {
             matches: ChainMatch {
                 transport: Some(Transport::Tls),
                 server_names: vec![Arc::clone(host)],
                 ..ChainMatch::default()
             },
-            ..chain("outside", None, tcp(Arc::clone(&cluster), cluster, Vec::new()))
+            ..chain("outside", None, tcp(Arc::clone(&cluster), cluster))
         },
     };
     taken(format!("captured|{}|{host}", port.number), address, port.number, vec![chain])
@@ -102,7 +106,7 @@ fn to_service(called: &Called<'_>) -> NetworkFilter {
     if called.port.protocol.is_http() {
         http(Arc::clone(&cluster), RouteSource::Named(cluster), Vec::new())
     } else {
-        tcp(Arc::clone(&cluster), cluster, Vec::new())
+        tcp(Arc::clone(&cluster), cluster)
     }
 }
 
@@ -126,23 +130,29 @@ pub(super) fn inbound(mesh: &Mesh, node: &Workload, inbound: &Inbound) -> Listen
     let cluster = clusters::name_of_inbound(inbound);
     let protocol = protocol(mesh, node, inbound);
     let rbac = policy::of(mesh, node, inbound.port, protocol);
+    let mut gates = Vec::new();
     let filter = if protocol.is_http() {
         let filters = HttpFilter::rules(rbac);
         let routes = RouteSource::Inline(Arc::new(routes::inbound(Arc::clone(&cluster))));
-        http(Arc::clone(&cluster), routes, filters)
+        // The application learns who called, and callers cannot claim to be others.
+        let client_cert = ClientCert { forward: ForwardClientCert::Set, uri: true, ..ClientCert::default() };
+        let http = connection(Arc::clone(&cluster), routes, filters);
+        NetworkFilter::Http(Arc::new(HttpConnection { client_cert, ..http }))
     } else {
-        tcp(Arc::clone(&cluster), cluster, rbac)
+        gates.extend(rbac.into_iter().map(Gate::Rbac));
+        tcp(Arc::clone(&cluster), cluster)
     };
     let chain = match policy::mtls(mesh, node) {
         MtlsMode::Strict => chain("mtls", Some(mtls(protocol)), filter),
         MtlsMode::Disable => chain("plaintext", None, filter),
     };
+    let chain = FilterChain { gates, ..chain };
     let name = format!("inbound|{}", inbound.port);
     Listener::new(name, Some(inbound.bind), Direction::Inbound, vec![chain])
 }
 
 fn chain(name: &str, tls: Option<DownstreamTls>, filter: NetworkFilter) -> FilterChain {
-    FilterChain { name: name.into(), matches: ChainMatch::default(), tls, filter }
+    FilterChain { tls, ..FilterChain::new(name, filter) }
 }
 
 fn mtls(protocol: Protocol) -> DownstreamTls {
@@ -158,20 +168,31 @@ fn mtls(protocol: Protocol) -> DownstreamTls {
 }
 
 fn http(stat_prefix: Arc<str>, routes: RouteSource, filters: Vec<HttpFilter>) -> NetworkFilter {
-    NetworkFilter::Http(Arc::new(HttpConnection {
+    NetworkFilter::Http(Arc::new(connection(stat_prefix, routes, filters)))
+}
+
+fn connection(stat_prefix: Arc<str>, routes: RouteSource, filters: Vec<HttpFilter>) -> HttpConnection {
+    HttpConnection {
         filters,
         paths: SAFE_PATHS,
         generate_request_id: true,
         // A stream of messages may be quiet for as long as it likes.
         stream_idle_timeout: Some(Duration::ZERO),
-        ..HttpConnection::new(stat_prefix, routes)
-    }))
+        ..carrying(stat_prefix, routes)
+    }
 }
 
-fn tcp(
-    stat_prefix: Arc<str>,
-    cluster: Arc<str>,
-    rbac: Vec<Arc<meshwork_model::proxy::Rbac>>,
-) -> NetworkFilter {
-    NetworkFilter::Tcp(Arc::new(TcpProxy { stat_prefix, cluster, rbac, idle_timeout: None }))
+/// What every HTTP connection in the mesh carries: WebSockets, trailers, old clients; and no head that never ends.
+fn carrying(stat_prefix: Arc<str>, routes: RouteSource) -> HttpConnection {
+    HttpConnection {
+        upgrades: vec!["websocket".into()],
+        http1: Http1 { accept_http_10: true, default_host: None, trailers: true },
+        request_headers_timeout: Some(HEAD_TIMEOUT),
+        ..HttpConnection::new(stat_prefix, routes)
+    }
+}
+
+/// Bytes, whose connection is tried on three endpoints: none of them has got a byte yet.
+fn tcp(stat_prefix: Arc<str>, cluster: Arc<str>) -> NetworkFilter {
+    NetworkFilter::Tcp(Arc::new(TcpProxy { stat_prefix, connect_attempts: 3, ..TcpProxy::to(cluster) }))
 }

@@ -49,7 +49,7 @@ pub(super) fn outbound(
 /// The one route behind a node's own port: all to the application, which has its own time-outs.
 pub(super) fn inbound(cluster: Arc<str>) -> RouteTable {
     let action = forward(vec![WeightedCluster { name: Arc::clone(&cluster), weight: 1 }], None, 0);
-    table(cluster, vec![Route { name: "default".into(), matches: everything(), action }])
+    table(cluster, vec![Route::new("default", everything(), action)])
 }
 
 /// The one route to a workload that is called by its own address: there is no other to try.
@@ -61,23 +61,23 @@ pub(super) fn direct(cluster: Arc<str>, protocol: Protocol) -> RouteTable {
 pub(super) fn outside(host: &Arc<str>, port: u16, cluster: Arc<str>, protocol: Protocol) -> RouteTable {
     let routes = vec![all_to(Arc::clone(&cluster), protocol)];
     let domains = vec![Domain::Exact(Arc::clone(host)), Domain::Exact(format!("{host}:{port}").into())];
-    RouteTable { name: cluster, hosts: vec![VirtualHost { name: Arc::clone(host), domains, routes }] }
+    RouteTable::new(cluster, vec![VirtualHost::new(Arc::clone(host), domains, routes)])
 }
 
 fn all_to(cluster: Arc<str>, protocol: Protocol) -> Route {
     let action = forward(vec![WeightedCluster { name: cluster, weight: 1 }], default_timeout(protocol), 0);
-    Route { name: "default".into(), matches: everything(), action }
+    Route::new("default", everything(), action)
 }
 
 fn table(name: Arc<str>, routes: Vec<Route>) -> RouteTable {
-    let host = VirtualHost { name: Arc::clone(&name), domains: vec![Domain::Any], routes };
-    RouteTable { name, hosts: vec![host] }
+    let host = VirtualHost::new(Arc::clone(&name), vec![Domain::Any], routes);
+    RouteTable::new(name, vec![host])
 }
 
 fn default(called: &Called<'_>) -> Route {
     let clusters = vec![WeightedCluster { name: called.cluster(), weight: 1 }];
     let action = forward(clusters, default_timeout(called.port.protocol), CONNECT_RETRIES);
-    Route { name: "default".into(), matches: everything(), action }
+    Route::new("default", everything(), action)
 }
 
 fn forward(clusters: Vec<WeightedCluster>, timeout: Option<Duration>, connect_retries: u32) -> RouteAction {
@@ -87,7 +87,7 @@ fn forward(clusters: Vec<WeightedCluster>, timeout: Option<Duration>, connect_re
 }
 
 fn everything() -> RouteMatch {
-    RouteMatch { path: PathMatch::Prefix("/".into()), headers: Vec::new() }
+    RouteMatch::new(PathMatch::Prefix("/".into()), Vec::new())
 }
 
 /// A call of gRPC has its own deadline, and a stream has none.
@@ -162,10 +162,9 @@ impl Ranked<'_> {
     fn to_routes(&self, mesh: &Mesh, called: &Called<'_>, dialect: Dialect) -> Vec<Route> {
         let headers = self.headers();
         let action = self.action(mesh, called);
-        let route = |path| Route {
-            name: Arc::clone(&self.name),
-            matches: RouteMatch { path, headers: headers.clone() },
-            action: action.clone(),
+        let route = |path| {
+            let matches = RouteMatch::new(path, headers.clone());
+            Route::new(Arc::clone(&self.name), matches, action.clone())
         };
         self.paths(dialect).into_iter().map(route).collect()
     }

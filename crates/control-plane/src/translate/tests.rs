@@ -10,7 +10,7 @@ use crate::addresses::Addressee;
 use meshwork_model::address::VirtualAddress;
 use meshwork_model::mesh::{Capture, Inbound, Labels, Outbound};
 use meshwork_model::policy::{Facts, Verdict, authorize};
-use meshwork_model::proxy::NetworkFilter;
+use meshwork_model::proxy::{Gate, NetworkFilter};
 use meshwork_model::spiffe::SpiffeId;
 
 /// Who is there, and whose snapshot is asked for.
@@ -191,8 +191,13 @@ fn judge(feature: &str, account: &str, request: Option<(&str, &str)>) -> bool {
         Resource::Listener(listener) if listener.name.starts_with("inbound") => Some(listener),
         _ => None,
     });
-    let policies: Vec<Arc<meshwork_model::proxy::Rbac>> = match &listener.expect("one").chains[0].filter {
-        NetworkFilter::Tcp(tcp) => tcp.rbac.clone(),
+    let chain = &listener.expect("one").chains[0];
+    let of_gate = |gate: &Gate| match gate {
+        Gate::Rbac(rbac) => Some(Arc::clone(rbac)),
+        Gate::Limit(_) => None,
+    };
+    let policies: Vec<Arc<meshwork_model::proxy::Rbac>> = match &chain.filter {
+        NetworkFilter::Tcp(_) => chain.gates.iter().filter_map(of_gate).collect(),
         NetworkFilter::Http(http) => {
             http.filters.iter().filter_map(|filter| filter.policy().cloned()).collect()
         }
@@ -204,7 +209,7 @@ fn judge(feature: &str, account: &str, request: Option<(&str, &str)>) -> bool {
         head.set_path_and_query(path.as_bytes());
         head
     });
-    let facts = Facts { peer: Some(&peer), destination_port: 41000, head: head.as_ref() };
+    let facts = Facts { peer: Some(&peer), destination_port: 41000, head: head.as_ref(), ..Facts::default() };
     matches!(authorize(policies.iter().map(|rbac| &**rbac), &facts), Verdict::Allowed(_))
 }
 

@@ -7,23 +7,26 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use meshwork_identity::{ClientCertificate, IdentitySource};
+use meshwork_model::chain::ChainIndex;
+use meshwork_model::format::Template;
 use meshwork_model::proxy::{
-    AccessLog, Cluster, Discovery, Dns, DownstreamTls, Endpoints, FilterChain, HttpConnection, Kind,
-    Listener, NameTable, Network, NetworkFilter, Resource, RouteAction, RouteSource, RouteTable, ServiceName,
-    Transport, UpstreamTls,
+    AccessLog, Cluster, ConnectionLimit, Discovery, Dns, DownstreamTls, Endpoints, FilterChain, Gate,
+    HttpConnection, Kind, Listener, LogSink, NameTable, Network, NetworkFilter, Rbac, Resource, RouteAction,
+    RouteSource, RouteTable, ServiceName, SocketOptions, UpstreamTls,
 };
 use meshwork_telemetry::{self as telemetry, Registry, Sink};
 use meshwork_xds::{Rejection, Update};
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{
-    Bound, Chain, ChainLog, ClientTls, ClusterConfig, Filter, HttpChain, ListenerConfig, RuntimeConfig,
-    ServerTls, Takeover,
+    Asks, Bound, Chain, ChainLog, ClientTls, ClusterConfig, Filter, HttpChain, Limit, ListenerConfig,
+    ListenerCounters, RuntimeConfig, ServerTls, Takeover,
 };
-use crate::health::{Keeper, Kept};
-use crate::http::filters::Filters;
-use crate::limits::{ACCESS_LOGS, DNS_HOSTS, LISTENER_ADDRESSES};
+use crate::health::{self, Keeper};
+use crate::http::filters::{Filters, Kept};
+use crate::limits::{ACCESS_LOGS, DNS_HOSTS, HANDSHAKE, LISTENER_ADDRESSES};
 use crate::listener::Sockets;
+use crate::record::NOTED;
 use crate::resolver::{Followed, Resolver};
 use crate::upstream::{Breakers, Hosts, Reach, Workload};
 
@@ -47,7 +50,7 @@ pub(crate) struct Builder {
     /// Who looks after the health of hosts.
     keeper: Keeper,
     /// Clusters that are looked after.
-    kept: HashMap<Arc<str>, Kept>,
+    watched: HashMap<Arc<str>, health::Kept>,
     /// Hosts whose addresses are kept fresh, by the cluster that names them.
     followed: HashMap<Arc<str>, Followed>,
     /// Names that are answered for; whoever does reads this on its own.
@@ -55,8 +58,10 @@ pub(crate) struct Builder {
     /// Sockets bound ahead of their listeners.
     reserved: HashMap<SocketAddr, Arc<Sockets>>,
     /// Access logs that listeners ask for, by sink; once opened they stay.
-    logs: Vec<(AccessLog, telemetry::AccessLog)>,
+    logs: Vec<(LogSink, telemetry::AccessLog)>,
     registry: Arc<Registry>,
+    /// What filters count.
+    kept: Kept,
     versions: BTreeMap<(Kind, String), String>,
     version: u64,
 }
@@ -64,8 +69,12 @@ pub(crate) struct Builder {
 /// A listener that passed, with what was made for it.
 struct Accepted {
     listener: Listener,
+    index: Arc<ChainIndex>,
     tls: Vec<Option<Arc<tokio_rustls::rustls::ServerConfig>>>,
     logs: Vec<Vec<ChainLog>>,
+    /// How many connections its chains may have, and have.
+    limits: Vec<Vec<Arc<Limit>>>,
+    counters: Arc<ListenerCounters>,
     /// Where it listens, address by address; nowhere, if it takes over what others accept.
     sockets: Vec<Arc<Sockets>>,
     /// As it last ran: it stays so while the routes that a new version names are on their way.
@@ -87,7 +96,7 @@ impl Builder {
             workers,
             resolver: Resolver::new(workload.is_some()),
             keeper: Keeper::default(),
-            kept: HashMap::new(),
+            watched: HashMap::new(),
             followed: HashMap::new(),
             workload,
             listeners: BTreeMap::new(),
@@ -98,6 +107,7 @@ impl Builder {
             reserved: HashMap::new(),
             logs: Vec::new(),
             registry,
+            kept: Kept::default(),
             versions: BTreeMap::new(),
             version: 0,
         }
@@ -105,7 +115,7 @@ impl Builder {
 
     /// Binds an address for a listener that is still to come; gives the port that the kernel chose.
     pub(crate) fn reserve(&mut self, address: SocketAddr) -> std::io::Result<SocketAddr> {
-        let sockets = Arc::new(Sockets::bind(address, self.workers)?);
+        let sockets = Arc::new(Sockets::bind(address, &SocketOptions::default(), self.workers)?);
         let address = sockets.address();
         self.reserved.insert(address, sockets);
         Ok(address)
@@ -194,7 +204,7 @@ impl Builder {
             Kind::Cluster => {
                 self.clusters.remove(name);
                 self.followed.remove(name);
-                self.kept.remove(name);
+                self.watched.remove(name);
             }
             Kind::Endpoints => {
                 self.delivered.remove(name);
@@ -274,12 +284,12 @@ impl Builder {
             (outliers.clone(), checks.clone(), transports.clone(), *connect_timeout)
         };
         let name = &config.cluster.name;
-        if old.is_some_and(|old| what(old) == what(config)) && self.kept.contains_key(name) {
+        if old.is_some_and(|old| what(old) == what(config)) && self.watched.contains_key(name) {
             return Ok(());
         }
-        self.kept.remove(name);
+        self.watched.remove(name);
         let kept = self.keeper.keep(config).map_err(|error| format!("health_checks: {error}"))?;
-        self.kept.extend(kept.map(|kept| (Arc::clone(name), kept)));
+        self.watched.extend(kept.map(|kept| (Arc::clone(name), kept)));
         Ok(())
     }
 
@@ -366,12 +376,16 @@ impl Builder {
 
     fn upsert_listener(&mut self, listener: Listener, released: &mut Released) -> Result<(), String> {
         check_chains(&listener)?;
+        let index = ChainIndex::compile(listener.chains.iter().map(|chain| &chain.matches));
+        let index = index.map_err(|(first, second)| {
+            format!("filter_chains[{second}] takes connections that filter_chains[{first}] takes as well")
+        })?;
         let (mut tls, mut logs) = (Vec::new(), Vec::new());
-        for (at, chain) in listener.chains.iter().enumerate() {
+        for (at, chain) in listener.all_chains().enumerate() {
             let made = chain.tls.as_ref().map(|tls| self.server_tls(tls)).transpose();
-            tls.push(made.map_err(|why| format!("filter_chains[{at}].transport_socket: {why}"))?);
+            tls.push(made.map_err(|why| format!("{}.transport_socket: {why}", place(&listener, at)))?);
             let opened = self.open_logs(&chain.filter);
-            logs.push(opened.map_err(|why| format!("filter_chains[{at}].access_log: {why}"))?);
+            logs.push(opened.map_err(|why| format!("{}.access_log: {why}", place(&listener, at)))?);
         }
         let sockets = self.bind(&listener, released)?;
         self.remove_names(&listener.name);
@@ -381,9 +395,14 @@ impl Builder {
                 && old.sockets.iter().zip(&sockets).all(|(old, new)| Arc::ptr_eq(old, new))
                 && (listener.bind_to_port || addresses(&old.listener).eq(addresses(&listener)))
         };
-        let running = self.listeners.remove(&listener.name).filter(stays).and_then(|old| old.running);
+        let old = self.listeners.remove(&listener.name);
+        let counters = old.as_ref().map(|old| Arc::clone(&old.counters)).unwrap_or_default();
+        let limits = limits(&listener, old.as_ref());
+        let running = old.filter(stays).and_then(|old| old.running);
         let name = Arc::clone(&listener.name);
-        self.listeners.insert(name, Accepted { listener, tls, logs, sockets, running });
+        let index = Arc::new(index);
+        let accepted = Accepted { listener, index, tls, logs, limits, counters, sockets, running };
+        self.listeners.insert(name, accepted);
         Ok(())
     }
 
@@ -393,20 +412,22 @@ impl Builder {
     }
 
     fn open_log(&mut self, wanted: &AccessLog) -> Result<ChainLog, String> {
-        if let Some(number) = self.logs.iter().position(|(sink, _)| sink == wanted) {
-            return Ok(ChainLog { number, log: self.logs[number].1.clone() });
+        let config = wanted.clone();
+        if let Some(number) = self.logs.iter().position(|(sink, _)| *sink == wanted.sink) {
+            return Ok(ChainLog { number, log: self.logs[number].1.clone(), config });
         }
         if self.logs.len() >= ACCESS_LOGS {
             return Err(format!("there are {ACCESS_LOGS} different ones already"));
         }
-        let sink = match wanted {
-            AccessLog::File(path) => Sink::File(PathBuf::from(&**path)),
-            AccessLog::Stdout => Sink::Stdout,
+        let sink = match &wanted.sink {
+            LogSink::File(path) => Sink::File(PathBuf::from(&**path)),
+            LogSink::Stdout => Sink::Stdout,
+            LogSink::Stderr => Sink::Stderr,
         };
         let opened = telemetry::AccessLog::open(&sink, &self.registry);
-        let log = opened.map_err(|error| format!("cannot open {wanted:?}: {error}"))?;
-        self.logs.push((wanted.clone(), log.clone()));
-        Ok(ChainLog { number: self.logs.len() - 1, log })
+        let log = opened.map_err(|error| format!("cannot open {:?}: {error}", wanted.sink))?;
+        self.logs.push((wanted.sink.clone(), log.clone()));
+        Ok(ChainLog { number: self.logs.len() - 1, log, config })
     }
 
     fn server_tls(&self, tls: &DownstreamTls) -> Result<Arc<tokio_rustls::rustls::ServerConfig>, String> {
@@ -435,7 +456,7 @@ impl Builder {
         let mut sockets = Vec::new();
         for address in addresses(listener) {
             if listener.bind_to_port {
-                sockets.push(self.bind_one(&listener.name, address, &sockets, released)?);
+                sockets.push(self.bind_one(listener, address, &sockets, released)?);
             } else {
                 self.check_destination(&listener.name, address)?;
             }
@@ -463,11 +484,12 @@ impl Builder {
 
     fn bind_one(
         &self,
-        name: &Arc<str>,
+        listener: &Listener,
         address: SocketAddr,
         others: &[Arc<Sockets>],
         released: &mut Released,
     ) -> Result<Arc<Sockets>, String> {
+        let name = &listener.name;
         if others.iter().any(|other| other.address() == address) {
             return Err(format!("address {address} is listed twice"));
         }
@@ -476,6 +498,11 @@ impl Builder {
                 (*asked == address || sockets.address() == address)
                     && !others.iter().any(|other| Arc::ptr_eq(other, sockets))
             });
+            if kept.is_some() && old.listener.socket != listener.socket {
+                return Err(format!(
+                    "the sockets on {address} stay as they were made; name the listener anew"
+                ));
+            }
             if let Some((_, sockets)) = kept {
                 return Ok(Arc::clone(sockets));
             }
@@ -490,7 +517,7 @@ impl Builder {
         if let Some(sockets) = released.remove(&address) {
             return Ok(sockets);
         }
-        let bound = Sockets::bind(address, self.workers);
+        let bound = Sockets::bind(address, &listener.socket, self.workers);
         bound.map(Arc::new).map_err(|error| format!("cannot listen on {address}: {error}"))
     }
 
@@ -498,10 +525,11 @@ impl Builder {
 
     fn build(&mut self) -> Arc<RuntimeConfig> {
         self.version += 1;
-        let (tables, clusters) = (&self.tables, &self.clusters);
+        self.kept.sweep();
+        let (tables, clusters, kept) = (&self.tables, &self.clusters, &mut self.kept);
         let (mut listeners, mut destinations) = (HashMap::new(), HashMap::new());
         for accepted in self.listeners.values_mut() {
-            if let Some(config) = accepted.build(tables, clusters) {
+            if let Some(config) = accepted.build(tables, clusters, kept) {
                 accepted.running = Some(Arc::new(config));
             }
             if !accepted.listener.bind_to_port {
@@ -532,58 +560,114 @@ impl Accepted {
         &self,
         tables: &BTreeMap<Arc<str>, Arc<RouteTable>>,
         clusters: &BTreeMap<Arc<str>, Arc<ClusterConfig>>,
+        kept: &mut Kept,
     ) -> Option<ListenerConfig> {
         let mut chains = Vec::new();
-        let made = self.tls.iter().zip(&self.logs);
-        for (index, (chain, (tls, logs))) in self.listener.chains.iter().zip(made).enumerate() {
+        for (at, chain) in self.listener.all_chains().enumerate() {
             let filter = match &chain.filter {
-                NetworkFilter::Http(http) => Filter::Http(http_chain(http, tables, logs)?),
+                NetworkFilter::Http(http) => Filter::Http(http_chain(http, tables, kept)?),
                 NetworkFilter::Tcp(tcp) => Filter::Tcp(Arc::clone(tcp)),
             };
+            let tls = chain.tls.as_ref().zip(self.tls[at].as_ref());
             chains.push(Arc::new(Chain {
                 name: Arc::clone(&chain.name),
-                index,
-                matches: chain.matches.clone(),
-                tls: chain
-                    .tls
-                    .as_ref()
-                    .zip(tls.as_ref())
+                matches: (at < self.listener.chains.len()).then(|| chain.matches.clone()),
+                tls: tls
                     .map(|(source, config)| ServerTls { source: source.clone(), config: Arc::clone(config) }),
+                handshake_timeout: chain.handshake_timeout.unwrap_or(HANDSHAKE),
+                rules: rules(chain),
+                limits: self.limits[at].clone(),
                 service: service(&filter, clusters),
                 filter,
+                asks: asks(&self.logs[at]),
+                logs: self.logs[at].clone(),
             }));
         }
+        let default_chain = self.listener.default_chain.as_ref().and_then(|_| chains.pop());
         Some(ListenerConfig {
             name: Arc::clone(&self.listener.name),
             direction: self.listener.direction,
             use_original_dst: self.listener.use_original_dst,
+            filters: self.listener.filters.clone(),
+            filters_timeout: self.listener.filters_timeout,
+            continue_on_filters_timeout: self.listener.continue_on_filters_timeout,
             chains,
+            index: Arc::clone(&self.index),
+            default_chain,
+            counters: Arc::clone(&self.counters),
         })
     }
+}
+
+/// Whom a chain lets in.
+fn rules(chain: &FilterChain) -> Vec<Arc<Rbac>> {
+    let of_gate = |gate: &Gate| match gate {
+        Gate::Rbac(rbac) => Some(Arc::clone(rbac)),
+        Gate::Limit(_) => None,
+    };
+    chain.gates.iter().filter_map(of_gate).collect()
+}
+
+/// The limits of each chain; those who came under an equal one of the old version count.
+fn limits(listener: &Listener, old: Option<&Accepted>) -> Vec<Vec<Arc<Limit>>> {
+    let of_old = |chain: &FilterChain| {
+        let chains = old.into_iter().flat_map(|old| old.listener.all_chains().zip(&old.limits));
+        let mut same = chains.filter(|(other, _)| other.name == chain.name && other.matches == chain.matches);
+        same.next().map_or(&[][..], |(_, limits)| limits)
+    };
+    let of_chain = |chain: &FilterChain| {
+        let wanted = chain.gates.iter().filter_map(|gate| match gate {
+            Gate::Limit(limit) => Some(*limit),
+            Gate::Rbac(_) => None,
+        });
+        let kept = of_old(chain);
+        let one = |(at, wanted): (usize, ConnectionLimit)| {
+            let kept = kept.get(at).filter(|kept| kept.config == wanted);
+            kept.map_or_else(|| Limit::new(wanted), Arc::clone)
+        };
+        wanted.enumerate().map(one).collect()
+    };
+    listener.all_chains().map(of_chain).collect()
+}
+
+/// How config calls a chain.
+fn place(listener: &Listener, at: usize) -> String {
+    if at < listener.chains.len() { format!("filter_chains[{at}]") } else { "default_filter_chain".into() }
 }
 
 fn http_chain(
     http: &Arc<HttpConnection>,
     tables: &BTreeMap<Arc<str>, Arc<RouteTable>>,
-    logs: &[ChainLog],
+    kept: &mut Kept,
 ) -> Option<HttpChain> {
     let routes = match &http.routes {
         RouteSource::Inline(table) => Arc::clone(table),
         RouteSource::Named(name) => Arc::clone(tables.get(name)?),
     };
-    let filters = Filters::new(&http.filters);
-    Some(HttpChain { config: Arc::clone(http), routes, filters, logs: logs.to_vec() })
+    let filters = Filters::new(&http.filters, &routes, kept);
+    Some(HttpChain { config: Arc::clone(http), routes, filters })
+}
+
+/// What logs ask for.
+fn asks(logs: &[ChainLog]) -> Asks {
+    let mut asks = Asks::default();
+    for log in logs {
+        let any = |test: &dyn Fn(&Template) -> bool| log.config.format.any(test);
+        asks.times |= any(&|template| template.asks_when(&NOTED));
+        asks.trailers |= any(&Template::reads_trailers);
+    }
+    asks
 }
 
 /// The service of the first cluster behind a filter that has one.
 fn service(filter: &Filter, clusters: &BTreeMap<Arc<str>, Arc<ClusterConfig>>) -> Option<ServiceName> {
     let of = |name: &Arc<str>| clusters.get(name)?.cluster.service.clone();
     match filter {
-        Filter::Tcp(tcp) => of(&tcp.cluster),
+        Filter::Tcp(tcp) => tcp.clusters.iter().find_map(|cluster| of(&cluster.name)),
         Filter::Http(http) => {
-            http.routes.hosts.iter().flat_map(|host| &host.routes).find_map(|route| match &route.action {
+            http.routes.hosts().iter().flat_map(|host| &host.routes).find_map(|route| match &route.action {
                 RouteAction::Forward(forward) => forward.clusters.iter().find_map(|c| of(&c.name)),
-                RouteAction::Direct(_) | RouteAction::Local => None,
+                RouteAction::Direct(_) | RouteAction::Redirect(_) | RouteAction::Local => None,
             })
         }
     }
@@ -612,7 +696,7 @@ fn check_secrets(certificate: Option<&str>, validation: Option<&str>) -> Result<
 }
 
 fn check_routes(table: &RouteTable) -> Result<(), String> {
-    for host in &table.hosts {
+    for host in table.hosts() {
         for (at, route) in host.routes.iter().enumerate() {
             let field = || format!("virtual_hosts[{}].routes[{at}]", host.name);
             match &route.action {
@@ -625,7 +709,7 @@ fn check_routes(table: &RouteTable) -> Result<(), String> {
                 RouteAction::Forward(forward) if forward.clusters.iter().all(|c| c.weight == 0) => {
                     return Err(format!("{}: no cluster has a weight above 0", field()));
                 }
-                RouteAction::Forward(_) | RouteAction::Direct(_) => {}
+                RouteAction::Forward(_) | RouteAction::Direct(_) | RouteAction::Redirect(_) => {}
             }
         }
     }
@@ -633,27 +717,12 @@ fn check_routes(table: &RouteTable) -> Result<(), String> {
 }
 
 fn check_chains(listener: &Listener) -> Result<(), String> {
-    for (at, chain) in listener.chains.iter().enumerate() {
-        check_chain(chain).map_err(|why| format!("filter_chains[{at}]: {why}"))?;
+    for (at, chain) in listener.all_chains().enumerate() {
+        if let NetworkFilter::Http(http) = &chain.filter
+            && let RouteSource::Inline(table) = &http.routes
+        {
+            check_routes(table).map_err(|why| format!("{}: {why}", place(listener, at)))?;
+        }
     }
     Ok(())
-}
-
-fn check_chain(chain: &FilterChain) -> Result<(), String> {
-    let reads_hello = !chain.matches.alpn.is_empty() || !chain.matches.server_names.is_empty();
-    if reads_hello && chain.tls.is_none() && matches!(chain.filter, NetworkFilter::Http(_)) {
-        return Err(
-            "application_protocols and server_names are those of TLS; end it, or pass it through".into()
-        );
-    }
-    if chain.matches.transport == Some(Transport::Plaintext) && chain.tls.is_some() {
-        return Err("it matches plaintext and ends TLS: no connection can take it".into());
-    }
-    match &chain.filter {
-        NetworkFilter::Http(http) => match &http.routes {
-            RouteSource::Inline(table) => check_routes(table),
-            RouteSource::Named(_) => Ok(()),
-        },
-        NetworkFilter::Tcp(_) => Ok(()),
-    }
 }

@@ -33,6 +33,14 @@ pub(crate) struct Shape {
 }
 
 impl Length {
+    /// What a head says in numbers.
+    pub(crate) fn declared(self) -> Option<u64> {
+        match self {
+            Self::Known(bytes) => Some(bytes),
+            Self::None | Self::Unknown => None,
+        }
+    }
+
     /// Whether it is certain that no byte follows.
     pub(crate) fn is_empty(self) -> bool {
         matches!(self, Self::None | Self::Known(0))

@@ -6,6 +6,7 @@
 pub(crate) mod h1;
 pub(crate) mod h2;
 
+use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
 use meshwork_model::head::{RequestHead, ResponseHead};
@@ -14,7 +15,14 @@ use super::body::{Frame, Length, Shape};
 use crate::error::{Kind, ProxyError};
 
 /// The side that called us, for one exchange.
-pub(crate) enum Downstream<'c> {
+pub(crate) struct Downstream<'c> {
+    side: Caller<'c>,
+    /// Frames that were taken, and put back to be taken again.
+    ahead: Option<Box<VecDeque<Frame>>>,
+}
+
+/// What it speaks.
+enum Caller<'c> {
     /// An HTTP/1 connection.
     H1(&'c mut h1::ServerConnection),
     /// A stream of an HTTP/2 connection.
@@ -45,6 +53,18 @@ macro_rules! either {
         match $self {
             Self::H1($side) => $call,
             Self::H2($side) => $call,
+        }
+    };
+    ($self:ident.$field:ident, $side:ident => $call:expr) => {
+        match &$self.$field {
+            Caller::H1($side) => $call,
+            Caller::H2($side) => $call,
+        }
+    };
+    (mut $self:ident.$field:ident, $side:ident => $call:expr) => {
+        match &mut $self.$field {
+            Caller::H1($side) => $call,
+            Caller::H2($side) => $call,
         }
     };
 }
@@ -93,116 +113,164 @@ macro_rules! side {
     };
 }
 
-side!(Downstream<'_>);
+side!(Caller<'_>);
 side!(Upstream);
 
-impl Downstream<'_> {
+impl Side for Downstream<'_> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, ProxyError>> {
+        if let Some(frame) = self.ahead.as_mut().and_then(|ahead| ahead.pop_front()) {
+            return Poll::Ready(Ok(Some(frame)));
+        }
+        self.side.poll_frame(cx)
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        self.side.poll_ready(cx)
+    }
+
+    fn send(&mut self, frame: Frame) -> Result<(), ProxyError> {
+        self.side.send(frame)
+    }
+
+    fn finish(&mut self) -> Result<(), ProxyError> {
+        self.side.finish()
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        self.side.poll_flush(cx)
+    }
+}
+
+impl<'c> Downstream<'c> {
+    /// An HTTP/1 connection.
+    pub(crate) fn h1(connection: &'c mut h1::ServerConnection) -> Self {
+        Self { side: Caller::H1(connection), ahead: None }
+    }
+
+    /// A stream of an HTTP/2 connection.
+    pub(crate) fn h2(stream: h2::ServerStream) -> Self {
+        Self { side: Caller::H2(Box::new(stream)), ahead: None }
+    }
+
+    /// Whether it speaks HTTP/2.
+    pub(crate) fn is_h2(&self) -> bool {
+        matches!(self.side, Caller::H2(_))
+    }
+
+    /// Puts frames back that were taken, to be taken again before what follows.
+    pub(crate) fn put_back(&mut self, frames: VecDeque<Frame>) {
+        let ahead = self.ahead.get_or_insert_default();
+        for frame in frames.into_iter().rev() {
+            ahead.push_front(frame);
+        }
+    }
+
     /// Ready when the client has left. Only where [`Self::tells_when_gone`].
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
-        either!(self, side => side.poll_gone(cx))
+        either!(mut self.side, side => side.poll_gone(cx))
     }
 
     /// Whether [`Self::poll_gone`] can tell now: with HTTP/1 only once the request's body has been read.
     pub(crate) fn tells_when_gone(&self) -> bool {
-        match self {
-            Self::H1(side) => side.is_request_ended(),
-            Self::H2(_) => true,
+        match &self.side {
+            Caller::H1(side) => side.is_request_ended(),
+            Caller::H2(_) => true,
         }
     }
 
     /// Bytes that the client, or its connection's driver, has taken since the connection began.
     pub(crate) fn written(&self) -> u64 {
-        match self {
-            Self::H1(side) => side.written(),
-            Self::H2(_) => 0,
+        match &self.side {
+            Caller::H1(side) => side.written(),
+            Caller::H2(_) => 0,
         }
     }
 
     /// Whether the client has ended its direction, and may listen all the same.
     pub(crate) fn is_half_closed(&self) -> bool {
-        match self {
-            Self::H1(side) => side.is_half_closed(),
-            Self::H2(_) => false,
+        match &self.side {
+            Caller::H1(side) => side.is_half_closed(),
+            Caller::H2(_) => false,
         }
     }
 
     /// Whether it is the client's turn: it has a body to send, and nothing that it waits for. A client of HTTP/2 may
     /// stay silent as long as it likes, as streams of messages do.
     pub(crate) fn has_to_send(&self) -> bool {
-        match self {
-            Self::H1(side) => side.has_to_send(),
-            Self::H2(_) => false,
+        match &self.side {
+            Caller::H1(side) => side.has_to_send(),
+            Caller::H2(_) => false,
         }
     }
 
     /// Whether a client that takes nothing is too slow. With HTTP/2 it says how much it wants, and may want nothing for
     /// a while.
     pub(crate) fn has_to_take(&self) -> bool {
-        matches!(self, Self::H1(_))
+        matches!(self.side, Caller::H1(_))
     }
 
     /// Sends an interim response.
     pub(crate) fn send_interim(&mut self, head: &ResponseHead) -> Result<(), ProxyError> {
-        either!(self, side => side.send_interim(head))
+        either!(mut self.side, side => side.send_interim(head))
     }
 
     /// Sends the head with which the connection becomes a tunnel.
     pub(crate) fn switch(&mut self, head: &ResponseHead) -> Result<(), ProxyError> {
-        match self {
-            Self::H1(side) => side.switch(head),
-            Self::H2(_) => Err(ProxyError::fatal(Kind::Unsupported("HTTP/2 streams do not switch"))),
+        match &mut self.side {
+            Caller::H1(side) => side.switch(head),
+            Caller::H2(_) => Err(ProxyError::fatal(Kind::Unsupported("HTTP/2 streams do not switch"))),
         }
     }
 
     /// Sends the response's head.
     pub(crate) fn send_head(&mut self, head: &ResponseHead, shape: Shape) -> Result<(), ProxyError> {
-        either!(self, side => side.send_head(head, shape))
+        either!(mut self.side, side => side.send_head(head, shape))
     }
 
     /// Whether the response's head has been sent.
     pub(crate) fn is_answered(&self) -> bool {
-        either!(self, side => side.is_answered())
+        either!(self.side, side => side.is_answered())
     }
 
     /// The connection ends with this answer, where it carries one at a time.
     pub(crate) fn close_after_answer(&mut self) {
-        if let Self::H1(connection) = self {
+        if let Caller::H1(connection) = &mut self.side {
             connection.close_after_answer();
         }
     }
 
     /// The rest of the request will not be read: the connection, or stream, ends with the answer.
     pub(crate) fn abandon_request(&mut self) {
-        match self {
-            Self::H1(connection) => connection.abandon_request(),
+        match &mut self.side {
+            Caller::H1(connection) => connection.abandon_request(),
             // When its answer is out, dropping the stream resets it, as RFC 9113 §8.1 asks.
-            Self::H2(_) => {}
+            Caller::H2(_) => {}
         }
     }
 
     /// Breaks the response off, so that the client can see that it is not complete.
     pub(crate) fn abort(&mut self) {
-        either!(self, side => side.abort());
+        either!(mut self.side, side => side.abort());
     }
 
     /// Whether a tunnel can be made of it.
     pub(crate) fn can_switch(&self) -> bool {
-        matches!(self, Self::H1(_))
+        matches!(self.side, Caller::H1(_))
     }
 
     /// The protocols that the client asks to switch to.
     pub(crate) fn upgrade(&self) -> Option<&[u8]> {
-        match self {
-            Self::H1(connection) => connection.upgrade(),
-            Self::H2(_) => None,
+        match &self.side {
+            Caller::H1(connection) => connection.upgrade(),
+            Caller::H2(_) => None,
         }
     }
 
     /// The version, for the access log.
     pub(crate) fn protocol(&self) -> &'static str {
-        match self {
-            Self::H1(connection) => connection.protocol(),
-            Self::H2(_) => "HTTP/2",
+        match &self.side {
+            Caller::H1(connection) => connection.protocol(),
+            Caller::H2(_) => "HTTP/2",
         }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Exchange<'x> {
     timer: &'x mut Timer,
     record: Record,
     /// Filters that still have a word on the response.
-    passed: Option<Box<Passed<'x>>>,
+    passed: Option<Box<Passed>>,
 }
 
 /// Where an exchange takes place.
@@ -75,28 +75,42 @@ impl<'x> Exchange<'x> {
     }
 
     async fn proceed(&mut self, length: Length) -> Result<(), ProxyError> {
+        self.record.declared = length.declared();
         // Admit: not while the proxy is short of memory.
         self.place.worker.overload().admits()?;
 
         // Prepare: the path in the one form that is judged and forwarded; the proxy's own fields; claims about
         // identity that nobody proved are gone. From here on the request does not change.
         self.prepare()?;
-        let Place { peer, http, .. } = self.place;
+        let Place { worker, peer, http, .. } = self.place;
 
         // Route: which rule takes it. That none does is said only to those who may know.
-        let route = route::select(&http.routes, self.request);
+        let random = worker.random();
+        let route = route::select(&http.routes, self.request, asked(peer, random));
+        if self.downstream.upgrade().is_some() || self.request.method() == b"CONNECT" {
+            self.judge_upgrade(route.is_some())?;
+        }
 
         // Authenticate: the peer proved its identity in the handshake, or has none.
-        let facts = Facts { peer: peer.id.as_ref(), destination_port: peer.port, head: None };
 
         // Filter, as the route has it: fault, CORS, JWT, rules of authorization, external authorization, local and global
         // rate limits, header mutation, health check, buffer. What comes of it is the proof that forwarding asks for; it
         // borrows the request as judged.
         let plan = http.filters.plan(route);
+        let facts = if plan.is_empty() { Facts::default() } else { peer.facts() };
         let (authorized, length) = match plan.rules_alone() {
-            Some(rules) => (policy::authorize(rules, &facts, self.request)?, length),
+            Some(rules) => (policy::authorize(rules, &facts, &mut self.record, self.request)?, length),
             None => {
-                let scene = Scene { plan, facts, length, passed: &mut self.passed };
+                let scene = Scene {
+                    place: self.place,
+                    plan,
+                    route,
+                    facts,
+                    length,
+                    downstream: &mut self.downstream,
+                    record: &mut self.record,
+                    passed: &mut self.passed,
+                };
                 Box::pin(filters::ask(scene, self.request)).await?
             }
         };
@@ -107,7 +121,7 @@ impl<'x> Exchange<'x> {
         let action = match &route.action {
             RouteAction::Forward(action) => action,
             RouteAction::Direct(answer) => return Box::pin(self.answer_directly(answer)).await,
-            RouteAction::Local => return Err(ProxyError::fatal(Kind::NoRoute)),
+            RouteAction::Redirect(_) | RouteAction::Local => return Err(ProxyError::fatal(Kind::NoRoute)),
         };
         let idle = action.resilience.idle_timeout.or(http.config.stream_idle_timeout);
         let sent = self.downstream.written();
@@ -121,7 +135,7 @@ impl<'x> Exchange<'x> {
             timer: self.timer,
             course: Course::begin(self.record.started, length, idle, sent),
             record: &mut self.record,
-            passed: &mut self.passed,
+            passed: self.passed.as_deref_mut(),
         };
         let (lease, answer) = call.forward(length).await?;
 
@@ -134,41 +148,67 @@ impl<'x> Exchange<'x> {
     fn prepare(&mut self) -> Result<(), ProxyError> {
         let Place { worker, peer, http, .. } = self.place;
         let config = &http.config;
-        if self.request.method() == b"CONNECT" && !(config.connect && self.downstream.can_switch()) {
-            return Err(ProxyError::fatal(Kind::Unsupported("CONNECT is not forwarded")));
-        }
-        let normal = path::normalize(config.paths, self.request.path_and_query())
-            .map_err(|_| ProxyError::fatal(Kind::Refused("the path has an escaped slash")))?;
-        if let Some(normal) = normal {
-            self.request.set_path_and_query(&normal);
-        }
         let request = &mut *self.request;
-        worker.with_random(|random| fields::prepare_request(request, config, peer, random));
+        let protocol = self.downstream.protocol();
+        if protocol == "HTTP/1.0" {
+            path::admit_http_10(request, &config.http1)?;
+        }
+        fields::judge_names(request, config.limits.underscores)?;
+        path::normalize_host(request, config.hosts, peer.local.port());
+        path::normalize_path(request, config.paths)?;
+        let uri = worker.node.identity.as_ref().filter(|_| peer.is_tls).map(|id| id.as_str());
+        let own = fields::Identity { uri, is_scheme_said: protocol == "HTTP/2" };
+        let client =
+            worker.with_random(|random| fields::prepare_request(request, config, peer, &own, random));
+        self.record.client = Some(client);
         Ok(())
+    }
+
+    /// Switching to another protocol is for those that config names, and CONNECT for routes that match it.
+    fn judge_upgrade(&self, is_routed: bool) -> Result<(), ProxyError> {
+        let config = &self.place.http.config;
+        if self.request.method() == b"CONNECT" {
+            return match is_routed {
+                true if config.carries_connect() && self.downstream.can_switch() => Ok(()),
+                true => Err(ProxyError::fatal(Kind::UpgradeRefused)),
+                false => Err(ProxyError::fatal(Kind::NoRoute)),
+            };
+        }
+        match self.downstream.upgrade() {
+            Some(protocol) if !config.carries(protocol) => Err(ProxyError::fatal(Kind::UpgradeRefused)),
+            _ => Ok(()),
+        }
     }
 
     async fn answer_directly(
         &mut self,
         answer: &meshwork_model::proxy::DirectResponse,
     ) -> Result<(), ProxyError> {
-        let config = &self.place.http.config;
-        let to = Asked { request: self.request, passed: self.passed.take() };
-        respond::directly(&mut self.downstream, self.response, to, config, answer, &mut self.record).await
+        let place = self.place;
+        let to = Asked { request: self.request, passed: self.passed.as_deref_mut() };
+        respond::directly(&mut self.downstream, self.response, to, place, answer, &mut self.record).await
     }
 
     /// Answers why the request was not carried, or breaks the response off where it has begun. Returns when that was.
     pub(crate) async fn fail(mut self, error: ProxyError) -> Instant {
-        let config = &self.place.http.config;
-        let to = Asked { request: self.request, passed: self.passed.take() };
-        respond::refuse(&mut self.downstream, self.response, to, config, &error, &mut self.record).await;
+        let place = self.place;
+        let to = Asked { request: self.request, passed: self.passed.as_deref_mut() };
+        respond::refuse(&mut self.downstream, self.response, to, place, &error, &mut self.record).await;
         self.record.end()
     }
+}
+
+/// What of a request decides its route and is in none of its bytes.
+fn asked(peer: &Peer, random: u64) -> route::Asked {
+    // One that is not verified ends the handshake.
+    let shows_certificate = !peer.certificates().is_empty();
+    route::Asked { random, shows_certificate, is_verified: shows_certificate }
 }
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         let protocol = self.downstream.protocol();
         let Place { worker, peer, chain, .. } = self.place;
-        self.record.write_request(worker, peer, chain, self.request, protocol);
+        self.record.write_request(worker, peer, chain, (self.request, self.response), protocol);
     }
 }

@@ -1,61 +1,224 @@
 //! The header fields that the proxy itself writes, on their way in and out.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use fastrand::Rng;
-use meshwork_model::head::{RequestHead, ResponseHead};
-use meshwork_model::proxy::{Direction, HttpConnection};
+use meshwork_model::format::TimeFormat;
+use meshwork_model::head::{Fields, RequestHead, ResponseHead};
+use meshwork_model::proxy::{AppendAction, HttpConnection, ReplyHeader, Scheme, ServerHeader, Underscores};
 use meshwork_model::reason::Reason;
 
+use super::{client_cert, clients};
 use crate::connection::Peer;
+use crate::error::{Kind, ProxyError};
 
-/// Who the client is, as told to applications. Source: Envoy `x-forwarded-client-cert`.
-const CLIENT_CERT: &[u8] = b"x-forwarded-client-cert";
-/// What CGI and its successors take for the same field.
-const CLIENT_CERT_FOLDED: &[u8] = b"x_forwarded_client_cert";
 /// How the request came to the mesh, as told to applications. Source: Envoy `x-forwarded-proto`.
 const FORWARDED_PROTO: &[u8] = b"x-forwarded-proto";
+const FORWARDED_PORT: &[u8] = b"x-forwarded-port";
 const REQUEST_ID: &[u8] = b"x-request-id";
 /// The trace that a request is part of. Source: W3C Trace Context §3.2; B3 propagation, single and multiple header.
 const TRACE_PARENT: &[u8] = b"traceparent";
 const B3: [&[u8]; 2] = [b"b3", b"x-b3-traceid"];
+/// What the names of fields begin with that proxies tell each other.
+const ENVOY: &[u8] = b"x-envoy-";
+/// Those, behind `x-envoy-`, that only requests of our own may have. Source: Envoy `cleanInternalHeaders`.
+const INTERNAL: [&[u8]; 15] = [
+    b"internal",
+    b"retriable-status-codes",
+    b"retriable-header-names",
+    b"retry-on",
+    b"retry-grpc-on",
+    b"max-retries",
+    b"upstream-alt-stat-name",
+    b"upstream-rq-timeout-ms",
+    b"upstream-rq-per-try-timeout-ms",
+    b"upstream-rq-timeout-alt-response",
+    b"expected-rq-timeout-ms",
+    b"force-trace",
+    b"ip-tags",
+    b"original-url",
+    b"hedge-on-per-try-timeout",
+];
+/// Those that clients at the edge may not have, either.
+const EDGE: [&[u8]; 3] = [b"decorator-operation", b"downstream-service-cluster", b"downstream-service-node"];
 
-/// Writes the fields that a request gets before it is judged.
+/// Writes the fields that a request gets before it is judged, and gives the client's address, as far as it is told by
+/// those who may. `is_h2`: the client says the scheme.
 ///
-/// What a client says about its own certificate is never passed on by a workload's inbound side; what mTLS proved
-/// is.
+/// Source: Envoy `ConnectionManagerUtility::mutateRequestHeaders`.
 pub(crate) fn prepare_request(
     head: &mut RequestHead,
     config: &HttpConnection,
     peer: &Peer,
+    own: &Identity<'_>,
     random: &mut Rng,
-) {
-    if peer.direction != Direction::Outbound {
-        head.fields.remove(CLIENT_CERT);
-        head.fields.remove(CLIENT_CERT_FOLDED);
-        if let Some(id) = &peer.id {
-            head.fields.push(CLIENT_CERT, format!("URI={id}").as_bytes());
-        }
+) -> SocketAddr {
+    let clients = &config.clients;
+    sanitize_referer(head);
+    let told = clients::address(head, clients, peer);
+    if clients.is_edge && !clients.skip_append {
+        clients::append(head, peer);
     }
-    if head.fields.find(FORWARDED_PROTO).is_none() {
-        head.fields.push(FORWARDED_PROTO, if peer.is_tls { b"https" } else { b"http" });
+    let protocol: &[u8] = if peer.is_tls { b"https" } else { b"http" };
+    let trusts = !clients.is_edge || clients.trusted_hops > 0;
+    if !trusts || head.fields.find(FORWARDED_PROTO).is_none() {
+        head.fields.set(FORWARDED_PROTO, protocol);
     }
-    if config.generate_request_id && head.fields.find(REQUEST_ID).is_none() {
-        head.fields.push(REQUEST_ID, &request_id(random));
+    if clients.append_port && (!trusts || head.fields.find(FORWARDED_PORT).is_none()) {
+        head.fields.set(FORWARDED_PORT, itoa::Buffer::new().format(peer.local.port()).as_bytes());
+    }
+    set_scheme(head, config, own.is_scheme_said);
+    let is_internal = told.is_internal(clients);
+    let is_edge = clients.is_edge && !is_internal;
+    clean(head, is_internal, is_edge);
+    if !config.via.is_empty() {
+        head.fields.append(b"via", b", ", config.via.as_bytes());
+    }
+    let client = told.address.unwrap_or(peer.address);
+    if is_edge {
+        head.fields.set(b"x-envoy-external-address", client.ip().to_string().as_bytes());
+    }
+    let forces_id = is_edge && !config.keep_request_id;
+    if config.generate_request_id && (forces_id || head.fields.find(REQUEST_ID).is_none()) {
+        head.fields.set(REQUEST_ID, &request_id(random));
     }
     if config.tracing && is_untraced(head) {
         head.fields.push(TRACE_PARENT, &trace_parent(random));
     }
+    client_cert::forward(head, config.client_cert, peer, own.uri);
+    client
+}
+
+/// Refuses, or drops, fields with `_` in their names, where config asks.
+///
+/// # Errors
+/// There is such a field, and config refuses those.
+pub(crate) fn judge_names(head: &mut RequestHead, underscores: Underscores) -> Result<(), ProxyError> {
+    let has_none = |name: &[u8]| !name.contains(&b'_');
+    match underscores {
+        Underscores::Allow => {}
+        Underscores::Drop => head.fields.retain(has_none),
+        Underscores::Reject if head.fields.iter().all(|(name, _)| has_none(name)) => {}
+        Underscores::Reject => {
+            return Err(ProxyError::fatal(Kind::Refused("a header's name has an underscore")));
+        }
+    }
+    Ok(())
+}
+
+/// Who this proxy is, and what is known of a request's form.
+pub(crate) struct Identity<'a> {
+    /// The URI of its own certificate.
+    pub(crate) uri: Option<&'a str>,
+    /// The client says the scheme itself.
+    pub(crate) is_scheme_said: bool,
+}
+
+/// HTTP/1 says no scheme: it is that of whoever ended TLS.
+fn set_scheme(head: &mut RequestHead, config: &HttpConnection, is_said: bool) {
+    if let Some(scheme) = config.scheme {
+        let text: &[u8] = if scheme == Scheme::Https { b"https" } else { b"http" };
+        head.fields.set(FORWARDED_PROTO, text);
+        head.https = scheme == Scheme::Https;
+    } else if !is_said {
+        head.https |=
+            head.fields.find(FORWARDED_PROTO).is_some_and(|said| said.eq_ignore_ascii_case(b"https"));
+    }
+}
+
+/// Removes what only proxies of our own say; one pass, since nearly no request has any.
+fn clean(head: &mut RequestHead, is_internal: bool, is_edge: bool) {
+    let is_ours = |name: &[u8]| {
+        let Some(name) = name.strip_prefix(ENVOY) else { return true };
+        if is_internal {
+            name != INTERNAL[0]
+        } else {
+            !INTERNAL.contains(&name) && !(is_edge && EDGE.contains(&name))
+        }
+    };
+    head.fields.retain(is_ours);
+    if is_internal {
+        head.fields.push(b"x-envoy-internal", b"true");
+    }
+}
+
+/// Removes a `referer` that is none. Source: Envoy `Utility::isValidRefererValue`.
+fn sanitize_referer(head: &mut RequestHead) {
+    if head.fields.find(b"referer").is_some_and(|referer| !is_referer(referer)) {
+        head.fields.remove(b"referer");
+    }
+}
+
+fn is_referer(value: &[u8]) -> bool {
+    if let Some(at) = value.windows(3).position(|window| window == b"://") {
+        let rest = &value[at + 3..];
+        let host = &rest[..rest.iter().position(|b| b"/?".contains(b)).unwrap_or(rest.len())];
+        let is_scheme = at > 0 && value[..at].iter().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b));
+        let is_host =
+            !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%".contains(b));
+        if is_scheme && is_host {
+            return !rest.contains(&b'#') && rest.iter().all(|b| (0x21..0x7f).contains(b));
+        }
+    }
+    let first = value.split(|b| *b == b'/').next().unwrap_or_default();
+    let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~:/?@!$&'()*+,;=%[]".contains(b);
+    !first.contains(&b':') && value.iter().all(is_plain)
 }
 
 fn is_untraced(head: &RequestHead) -> bool {
     head.fields.find(TRACE_PARENT).is_none() && B3.iter().all(|name| head.fields.find(name).is_none())
 }
 
-/// Writes the fields that a response gets.
-pub(crate) fn prepare_response(head: &mut ResponseHead, config: &HttpConnection) {
-    if let Some(name) = &config.server_name {
-        head.fields.set(b"server", name.as_bytes());
+/// Writes the fields that a response to a request gets.
+///
+/// Source: Envoy `ConnectionManagerUtility::mutateResponseHeaders`.
+pub(crate) fn prepare_response(head: &mut ResponseHead, config: &HttpConnection, request: &RequestHead) {
+    if head.fields.find(b"date").is_none() {
+        DATE.with_borrow_mut(|date| head.fields.push(b"date", date.now()));
+    }
+    match &config.server {
+        ServerHeader::Set(name) => head.fields.set(b"server", name.as_bytes()),
+        ServerHeader::IfAbsent(name) if head.fields.find(b"server").is_none() => {
+            head.fields.push(b"server", name.as_bytes());
+        }
+        ServerHeader::IfAbsent(_) | ServerHeader::Keep => {}
+    }
+    if !config.via.is_empty() {
+        head.fields.append(b"via", b", ", config.via.as_bytes());
+    }
+    if config.answer_request_id
+        && let Some(id) = request.fields.find(REQUEST_ID)
+    {
+        head.fields.set(REQUEST_ID, id);
+    }
+}
+
+thread_local! {
+    static DATE: RefCell<Date> = const { RefCell::new(Date { second: 0, text: Vec::new() }) };
+}
+
+/// The date in words, which many responses share.
+struct Date {
+    second: u64,
+    text: Vec<u8>,
+}
+
+impl Date {
+    /// Source: RFC 9110 §5.6.7.
+    fn now(&mut self) -> &[u8] {
+        let now = SystemTime::now();
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        if self.second != second || self.text.is_empty() {
+            self.second = second;
+            self.text.clear();
+            if let Ok(format) = TimeFormat::parse("%a, %d %b %Y %H:%M:%S GMT") {
+                format.write(now, &mut self.text);
+            }
+        }
+        &self.text
     }
 }
 
@@ -67,17 +230,31 @@ pub(crate) fn local_answer(head: &mut ResponseHead, status: u16, reason: Reason)
     head.fields.push(b"x-meshwork-reason", reason.words().code.as_bytes());
 }
 
-/// Fills the head of an answer to a gRPC call that the proxy gives itself: trailers only.
+/// Makes of an answer one to a gRPC call: trailers only.
 ///
 /// Source: gRPC over HTTP/2, "Responses" (Trailers-Only).
-pub(crate) fn local_grpc_answer(head: &mut ResponseHead, reason: Reason, grpc_status: u8, text: &str) {
-    head.clear();
+pub(crate) fn as_grpc_answer(head: &mut ResponseHead, grpc_status: u8, text: &str) {
     head.status = 200;
-    head.fields.push(b"content-type", b"application/grpc");
+    head.fields.set(b"content-type", b"application/grpc");
     let mut digits = itoa::Buffer::new();
     head.fields.push(b"grpc-status", digits.format(grpc_status).as_bytes());
     head.fields.push(b"grpc-message", percent_encode(text).as_bytes());
-    head.fields.push(b"x-meshwork-reason", reason.words().code.as_bytes());
+}
+
+/// Writes a field beside others of its name.
+pub(crate) fn add(fields: &mut Fields, header: &ReplyHeader, value: &[u8]) {
+    if value.is_empty() && !header.keep_empty {
+        return;
+    }
+    let name = header.name.as_bytes();
+    let is_there = fields.find(name).is_some();
+    match header.action {
+        AppendAction::Append => fields.push(name, value),
+        AppendAction::IfAbsent if !is_there => fields.push(name, value),
+        AppendAction::Overwrite => fields.set(name, value),
+        AppendAction::OverwriteIfExists if is_there => fields.set(name, value),
+        AppendAction::IfAbsent | AppendAction::OverwriteIfExists => {}
+    }
 }
 
 /// Source: gRPC over HTTP/2, "Status-Message": bytes outside `0x20..=0x7e`, and `%`, are escaped.
@@ -114,7 +291,7 @@ fn write_hex(out: &mut [u8], mut number: u128) {
 }
 
 /// A random UUID (version 4), as Envoy generates.
-fn request_id(random: &mut Rng) -> [u8; 36] {
+pub(crate) fn request_id(random: &mut Rng) -> [u8; 36] {
     let mut bits = random.u128(..);
     bits = bits & !(0xf << 76) | 4 << 76;
     bits = bits & !(0x3 << 62) | 2 << 62;
@@ -128,7 +305,7 @@ fn request_id(random: &mut Rng) -> [u8; 36] {
 
 #[cfg(test)]
 mod tests {
-    use meshwork_model::proxy::RouteSource;
+    use meshwork_model::proxy::{Direction, RouteSource};
 
     use super::*;
 
@@ -167,7 +344,8 @@ mod tests {
             if let Some((name, value)) = given {
                 head.fields.push(name.as_bytes(), value.as_bytes());
             }
-            prepare_request(&mut head, &config, &peer, &mut Rng::with_seed(1));
+            let own = Identity { uri: None, is_scheme_said: false };
+            prepare_request(&mut head, &config, &peer, &own, &mut Rng::with_seed(1));
             assert_eq!(head.fields.find(TRACE_PARENT).is_some(), expected, "{tracing} {given:?}");
             if let Some((name, value)) = given {
                 assert_eq!(head.fields.all(name.as_bytes()).collect::<Vec<_>>(), [value.as_bytes()]);

@@ -4,23 +4,43 @@
 //! no config. [`ask`] runs a plan's steps in their one order; a step lets the request pass, waits, changes it, or answers
 //! in the service's place. What a step has still to say when the response comes is kept in [`Passed`].
 
+mod body;
+mod fault;
+mod health;
+mod jwt;
+mod kept;
+mod limit;
+
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::ptr;
 use std::sync::Arc;
+use std::task::Poll;
 
-use meshwork_model::head::{RequestHead, ResponseHead};
+use bytes::Bytes;
+use meshwork_model::head::{Fields, RequestHead, ResponseHead};
 use meshwork_model::policy::Facts;
-use meshwork_model::proxy::{HttpFilter, HttpFilterKind, HttpRbac, Route};
+use meshwork_model::proxy::{
+    HttpFilter, HttpFilterKind, HttpRbac, Route, RouteAction, RouteFilter, RouteFilterKind, RouteTable,
+};
+use meshwork_model::reason::Reason;
+
+pub(crate) use kept::Kept;
+pub(crate) use limit::Tokens;
 
 use super::body::Length;
-use crate::error::ProxyError;
+use super::codec::Downstream;
+use super::exchange::Place;
+use crate::error::{Kind, ProxyError};
 use crate::policy::{Authorized, Judge};
+use crate::record::Record;
 
 /// The filters of a chain.
 pub(crate) struct Filters {
     /// What applies where no route says anything else.
     common: Arc<Plan>,
-    /// What applies to a route or a weighted cluster that says something, by its address in the table.
+    /// What applies to a route that says something, by its address in the table, which the chain keeps.
     special: HashMap<usize, Arc<Plan>>,
 }
 
@@ -30,44 +50,94 @@ pub(crate) struct Plan {
     steps: Vec<Step>,
     /// The rules of all steps that judge, in order.
     rules: Vec<HttpRbac>,
-    /// Whether there is nothing but rules.
-    is_rules_alone: bool,
 }
 
 /// One filter's part.
 enum Step {
+    /// A fault on purpose.
+    Fault(fault::Fault),
+    /// Tokens that the request needs.
+    Jwt(jwt::Authentication),
     /// The next of the plan's rules judge.
     Judge,
+    /// A rate limit that is counted here.
+    LocalLimit(limit::LocalLimit),
+    /// Whether the proxy is healthy.
+    Health(health::Health),
+    /// The whole body first, of so many bytes at most.
+    Buffer(u32),
 }
 
-/// What a request is asked with.
-pub(crate) struct Scene<'p, 'f> {
+/// A request, what is known of it, and what a filter may do besides changing its head.
+pub(crate) struct Scene<'s, 'x> {
+    /// Where it takes place.
+    pub(crate) place: Place<'x>,
     /// What is asked.
-    pub(crate) plan: &'p Plan,
+    pub(crate) plan: &'s Arc<Plan>,
+    /// The route that takes it.
+    pub(crate) route: Option<&'x Route>,
     /// What rules look at besides the request itself.
-    pub(crate) facts: Facts<'f>,
+    pub(crate) facts: Facts<'s>,
     /// How long the request's body is.
     pub(crate) length: Length,
+    /// Who asks.
+    pub(crate) downstream: &'s mut Downstream<'x>,
+    /// What is noted of it.
+    pub(crate) record: &'s mut Record,
     /// Filters that have a word on the response.
-    pub(crate) passed: &'f mut Option<Box<Passed<'p>>>,
+    pub(crate) passed: &'s mut Option<Box<Passed>>,
 }
 
-/// What filters that a request has passed still do to its response's head.
-pub(crate) struct Passed<'p> {
-    plan: &'p Plan,
+/// What filters that a request has passed still do to its response's head; and what ends with the request.
+pub(crate) struct Passed {
+    plan: Arc<Plan>,
+    /// Whether they have done it.
+    is_answered: bool,
+    /// Counts the request among those that have a fault.
+    active: Vec<fault::Active>,
+    /// What a rate limit says of itself.
+    limit: Option<limit::Told>,
+    /// Whether somebody asked whether the proxy is healthy.
+    asked_health: bool,
+}
+
+/// An answer that a filter gives in the service's place.
+#[derive(Debug)]
+pub(crate) struct LocalReply {
+    /// Why.
+    pub(crate) reason: Reason,
+    /// HTTP status.
+    pub(crate) status: u16,
+    /// gRPC status for a gRPC call; `None` is that of the HTTP status.
+    pub(crate) grpc_status: Option<u32>,
+    /// Fields besides those that every answer has.
+    pub(crate) fields: Fields,
+    /// The body; `None` for words about the reason.
+    pub(crate) body: Option<Bytes>,
+    /// Whether it is the answer to what was asked, and not a refusal: the same to gRPC calls, and without words.
+    pub(crate) is_plain: bool,
 }
 
 // === impl Filters ===
 
 impl Filters {
-    /// Of a chain whose routes say nothing of filters.
-    pub(crate) fn new(filters: &[HttpFilter]) -> Self {
-        let on = filters.iter().filter(|filter| !filter.disabled);
-        Self { common: Arc::new(Plan::of(on.map(|filter| &filter.kind))), special: HashMap::new() }
+    /// What a chain's filters do for each route of its table.
+    pub(crate) fn new(filters: &[HttpFilter], table: &RouteTable, kept: &mut Kept) -> Self {
+        let common = Arc::new(Plan::of(filters, &[], kept));
+        let mut special = HashMap::new();
+        if !filters.is_empty() {
+            for (route, words) in words(table) {
+                if words.iter().any(|words| !words.is_empty()) {
+                    let plan = Plan::of(filters, &words, kept);
+                    special.insert(ptr::from_ref(route).addr(), Arc::new(plan));
+                }
+            }
+        }
+        Self { common, special }
     }
 
     /// What applies to a request that this route takes, or none does.
-    pub(crate) fn plan(&self, route: Option<&Route>) -> &Plan {
+    pub(crate) fn plan(&self, route: Option<&Route>) -> &Arc<Plan> {
         if self.special.is_empty() {
             return &self.common;
         }
@@ -76,25 +146,62 @@ impl Filters {
     }
 }
 
+/// Each route of a table, with what it and what stands above it say of filters, the most specific first.
+fn words(table: &RouteTable) -> impl Iterator<Item = (&Route, [&[RouteFilter]; 3])> {
+    let none: &[RouteFilter] = &[];
+    table
+        .hosts()
+        .iter()
+        .flat_map(move |host| host.routes.iter().map(move |route| (route, [none, none, none])))
+}
+
 // === impl Plan ===
 
 impl Plan {
-    fn of<'c>(kinds: impl Iterator<Item = &'c HttpFilterKind>) -> Self {
-        let mut plan = Self { is_rules_alone: true, ..Self::default() };
-        for kind in kinds {
-            match kind {
-                HttpFilterKind::Rbac(rules) => {
-                    plan.steps.push(Step::Judge);
-                    plan.rules.push(rules.clone());
-                }
+    /// `words` is what routes say of the filters, the most specific first.
+    fn of(filters: &[HttpFilter], words: &[&[RouteFilter]], kept: &mut Kept) -> Self {
+        let mut plan = Self::default();
+        for filter in filters {
+            let named = |words: &&[RouteFilter]| words.iter().find(|word| word.name == filter.name).cloned();
+            let found: Vec<RouteFilter> = words.iter().filter_map(named).collect();
+            let is_off = found.first().map_or(filter.disabled, |word| word.disabled);
+            if !is_off {
+                let word = found.iter().find_map(|word| word.kind.as_ref());
+                plan.push(&filter.kind, word, kept);
             }
         }
         plan
     }
 
+    fn push(&mut self, filter: &HttpFilterKind, word: Option<&RouteFilterKind>, kept: &mut Kept) {
+        use {HttpFilterKind as Of, RouteFilterKind as To};
+        self.steps.push(match (filter, word) {
+            (Of::Fault(own), Some(To::Fault(other))) => Step::Fault(fault::Fault::new(own, other, kept)),
+            (Of::Fault(own), _) => Step::Fault(fault::Fault::new(own, own, kept)),
+            (Of::Jwt(config), word) => {
+                let word = if let Some(To::Jwt(word)) = word { Some(word) } else { None };
+                Step::Jwt(jwt::Authentication::new(config, word, kept))
+            }
+            (Of::Rbac(_), Some(To::Rbac(rules))) | (Of::Rbac(rules), _) => {
+                self.rules.push(rules.clone());
+                Step::Judge
+            }
+            (Of::LocalRateLimit(_), Some(To::LocalRateLimit(limit))) | (Of::LocalRateLimit(limit), _) => {
+                Step::LocalLimit(limit::LocalLimit::new(limit, kept))
+            }
+            (Of::HealthCheck(filter), _) => Step::Health(health::Health::new(filter, kept)),
+            (Of::Buffer(_), Some(To::Buffer(most))) | (Of::Buffer(most), _) => Step::Buffer(*most),
+        });
+    }
+
+    /// Whether nothing is asked at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
     /// The rules, where nothing else is asked.
     pub(crate) fn rules_alone(&self) -> Option<&[HttpRbac]> {
-        self.is_rules_alone.then_some(&*self.rules)
+        (self.steps.len() == self.rules.len()).then_some(&*self.rules)
     }
 }
 
@@ -103,28 +210,124 @@ impl Plan {
 /// # Errors
 /// The first filter's that does not let the request pass, or answers it.
 pub(crate) async fn ask<'h>(
-    scene: Scene<'_, '_>,
+    mut scene: Scene<'_, '_>,
     request: &'h mut RequestHead,
 ) -> Result<(Authorized<'h>, Length), ProxyError> {
-    let Scene { plan, facts, length, .. } = scene;
+    let plan = Arc::clone(scene.plan);
     let mut judge = Judge::new(&plan.rules);
     for step in &plan.steps {
         match step {
-            Step::Judge => judge.next(&facts, request)?,
+            Step::Fault(fault) => fault.ask(&mut scene, request).await?,
+            Step::Jwt(tokens) => tokens.ask(&mut scene, request).await?,
+            Step::Judge => judge.next(&scene.facts, scene.record, request)?,
+            Step::LocalLimit(limit) => limit.ask(&mut scene)?,
+            Step::Health(health) => health.ask(&mut scene, request)?,
+            Step::Buffer(most) => body::hold(&mut scene, request, *most as usize).await?,
         }
     }
-    Ok((judge.authorize(&facts, request)?, length))
+    Ok((judge.authorize(&scene.facts, scene.record, request)?, scene.length))
+}
+
+// === impl Scene ===
+
+impl Scene<'_, '_> {
+    /// The one cluster that the request goes to, as far as the route says so.
+    fn cluster(&self) -> Option<&str> {
+        match &self.route?.action {
+            RouteAction::Forward(forward) => match &*forward.clusters {
+                [cluster] => Some(&cluster.name),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// What is kept for the response.
+    fn passed(&mut self) -> &mut Passed {
+        let plan = &self.plan;
+        self.passed.get_or_insert_with(|| {
+            Box::new(Passed {
+                plan: Arc::clone(plan),
+                is_answered: false,
+                active: Vec::new(),
+                limit: None,
+                asked_health: false,
+            })
+        })
+    }
+
+    /// Waits for something, unless the client leaves meanwhile.
+    async fn wait<T>(&mut self, what: impl Future<Output = T>) -> Result<T, ProxyError> {
+        let mut what = pin!(what);
+        let downstream = &mut *self.downstream;
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = what.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            if downstream.tells_when_gone() { downstream.poll_gone(cx).map(Err) } else { Poll::Pending }
+        })
+        .await
+    }
 }
 
 // === impl Passed ===
 
-impl Passed<'_> {
-    /// Lets the filters change a response's head before it is sent, the last one first.
-    pub(crate) fn answer(&mut self, _request: &RequestHead, _response: &mut ResponseHead) {
-        for step in self.plan.steps.iter().rev() {
+impl Passed {
+    /// Lets the filters change a response's head before it is sent, the last one first; once.
+    pub(crate) fn answer(&mut self, _request: &RequestHead, response: &mut ResponseHead) {
+        if std::mem::replace(&mut self.is_answered, true) {
+            return;
+        }
+        let plan = Arc::clone(&self.plan);
+        for step in plan.steps.iter().rev() {
             match step {
-                Step::Judge => {}
+                Step::Health(health) if self.asked_health => health.answer(response),
+                Step::LocalLimit(_) => {
+                    if let Some(told) = self.limit.take() {
+                        told.tell(response);
+                    }
+                }
+                Step::Fault(_) | Step::Jwt(_) | Step::Judge | Step::Health(_) | Step::Buffer(_) => {}
             }
         }
+    }
+}
+
+// === impl LocalReply ===
+
+impl LocalReply {
+    /// A refusal with words about its reason.
+    pub(crate) fn new(reason: Reason, status: u16) -> Self {
+        let fields = Fields::default();
+        Self { reason, status, grpc_status: None, fields, body: None, is_plain: false }
+    }
+
+    /// The gRPC status. Source: grpc `http-grpc-status-mapping.md`, as Envoy has it.
+    pub(crate) fn grpc_status(&self) -> u8 {
+        let of_status = match self.status {
+            400 => 13,
+            401 => 16,
+            403 => 7,
+            404 => 12,
+            429 | 502..=504 => 14,
+            _ => 2,
+        };
+        self.grpc_status.map_or(of_status, |status| u8::try_from(status).unwrap_or(u8::MAX))
+    }
+
+    /// Completes the head of an answer that was begun as all are.
+    pub(crate) fn finish(&self, head: &mut ResponseHead) {
+        if self.is_plain {
+            head.fields.clear();
+        }
+        for (name, value) in self.fields.iter() {
+            head.fields.set(name, value);
+        }
+    }
+}
+
+impl From<LocalReply> for ProxyError {
+    fn from(reply: LocalReply) -> Self {
+        Self::fatal(Kind::Answered(Box::new(reply)))
     }
 }

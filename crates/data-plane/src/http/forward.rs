@@ -15,7 +15,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use meshwork_model::flag::Flag;
-use meshwork_model::head::{Fields, RequestHead, ResponseHead};
+use meshwork_model::format::Point;
+use meshwork_model::head::{RequestHead, ResponseHead};
 use meshwork_model::outlier::{Outcome, http_status_of_grpc};
 use meshwork_model::proxy::{self, HttpConnection, Priority};
 use meshwork_model::retry::{self, Decision, Retrial, asks};
@@ -38,7 +39,7 @@ use crate::limits::{
     EXCHANGE_IDLE, INTERIM_RESPONSES, REPLAY_BYTES, REPLAY_BYTES_MOST, STALE_RETRIES, STREAM_IDLE,
 };
 use crate::policy::Authorized;
-use crate::record::{OpenConnection, Record};
+use crate::record::{OpenConnection, Record, grpc_status};
 use crate::timer::Timer;
 use crate::upstream::{Host, Lease, Limited, Overflow, Picked, Wanted, WorkerCluster};
 
@@ -54,7 +55,7 @@ pub(super) struct Call<'c, 'x> {
     pub(super) timer: &'c mut Timer,
     pub(super) record: &'c mut Record,
     /// Filters that still have a word on the response.
-    pub(super) passed: &'c mut Option<Box<Passed<'x>>>,
+    pub(super) passed: Option<&'c mut Passed>,
     pub(super) course: Course<'c>,
 }
 
@@ -152,7 +153,7 @@ impl<'c> Call<'c, '_> {
     /// The last try's.
     pub(super) async fn forward(&mut self, length: Length) -> Result<(Lease, Answer), ProxyError> {
         let worker = self.place.worker;
-        let name = &route::select_cluster(self.action, worker.random()).name;
+        let name = &route::select_cluster(self.action, worker.random()).1.name;
         let unknown = || ProxyError::fatal(Kind::NoCluster(name.clone()));
         let cluster = worker.cluster(name).ok_or_else(unknown)?;
         self.record.note_cluster(&cluster);
@@ -286,7 +287,7 @@ impl<'c> Call<'c, '_> {
         let wanted = Wanted {
             avoid: if avoiding.is_some() { Some(&is_avoided) } else { None },
             again: avoiding.map_or(0, |(_, policy)| policy.host_attempts),
-            is_h2: matches!(self.downstream, Downstream::H2(_)),
+            is_h2: self.downstream.is_h2(),
             random: worker.random(),
             ..Wanted::default()
         };
@@ -431,6 +432,9 @@ impl<'c> Call<'c, '_> {
         let Some(retrial) = tries.retrial() else { return Err(error) };
         let decision = retrial.after_reset(reset);
         if !self.admits_retry(cluster, decision) {
+            if matches!(error.kind, Kind::TryTimeout) {
+                self.record.words = Some("upstream_per_try_timeout");
+            }
             return Err(error);
         }
         let wait = self.wait_before_next(false);
@@ -497,14 +501,19 @@ impl<'c> Call<'c, '_> {
 
     /// Sends the request and waits for the head of the response, passing interim ones on.
     async fn ask(&mut self, upstream: &mut Upstream, length: Length) -> Result<Answer, ProxyError> {
-        let upgrade = self.downstream.upgrade().filter(|protocols| is_websocket(protocols));
-        let upgrade = upgrade.filter(|_| length.is_empty());
+        let upgrade = self.downstream.upgrade().filter(|_| length.is_empty());
         let head = if self.course.is_rewritten { &*self.outgoing } else { self.authorized.head() };
         upstream.send_head(head, length, upgrade)?;
+        let mut was_open = true;
         let mut interim_left = INTERIM_RESPONSES;
         self.timer.set(Some(self.course.pace.next_look()));
         poll_fn(|cx| {
             self.poll_request(cx, upstream)?;
+            if was_open && self.course.flow == Flow::Ended {
+                was_open = false;
+                self.record.note(Point::RequestEnd);
+                self.record.note(Point::SendEnd);
+            }
             while let Poll::Ready(answer) = upstream.poll_head(cx, self.response) {
                 match answer? {
                     Answer::Interim if interim_left > 0 => {
@@ -549,10 +558,12 @@ impl<'c> Call<'c, '_> {
     ) -> Result<(), ProxyError> {
         self.tell_client(config);
         let response = &mut *self.response;
-        if let Some(mut passed) = self.passed.take() {
+        if let Some(passed) = &mut self.passed {
             passed.answer(self.authorized.head(), response);
         }
-        fields::prepare_response(response, config);
+        fields::prepare_response(response, config, self.authorized.head());
+        self.record.note(Point::ResponseBegin);
+        self.record.note(Point::AnswerBegin);
         self.record.status = response.status;
         self.record.grpc_status = grpc_status(&response.fields);
         if self.place.worker.is_draining() {
@@ -578,6 +589,8 @@ impl<'c> Call<'c, '_> {
             self.note_failure(&lease.picked, &error);
             return Err(error);
         }
+        self.record.note(Point::ResponseEnd);
+        self.record.note(Point::AnswerEnd);
         if self.course.flow != Flow::Ended {
             // The response came before the request's end: nobody wants the rest of it.
             self.downstream.abandon_request();
@@ -633,9 +646,7 @@ impl<'c> Call<'c, '_> {
             has_moved = true;
             match frame {
                 Frame::Data(data) => record.bytes_out += data.len() as u64,
-                Frame::Trailers(trailers) => {
-                    record.grpc_status = grpc_status(trailers).or(record.grpc_status)
-                }
+                Frame::Trailers(trailers) => record.note_trailers(trailers),
             }
         });
         if has_moved {
@@ -732,7 +743,7 @@ impl<'c> Call<'c, '_> {
         match decision {
             Decision::No => false,
             Decision::UsedUp => {
-                self.record.flags.insert(Flag::UpstreamRetryLimitExceeded);
+                self.record.more_flags.insert(Flag::UpstreamRetryLimitExceeded);
                 false
             }
             Decision::Again => {
@@ -743,7 +754,7 @@ impl<'c> Call<'c, '_> {
                         true
                     }
                     Err(Overflow) => {
-                        self.record.flags.insert(Flag::UpstreamOverflow);
+                        self.record.more_flags.insert(Flag::UpstreamOverflow);
                         false
                     }
                 }
@@ -828,16 +839,7 @@ fn move_on<F: Side, T: Side>(
     Ok(Moved::All)
 }
 
-fn grpc_status(fields: &Fields) -> Option<u8> {
-    std::str::from_utf8(fields.find(b"grpc-status")?).ok()?.parse().ok()
-}
-
 /// Source: RFC 9110 §9.2.2.
 fn is_idempotent(head: &RequestHead) -> bool {
     matches!(head.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
-}
-
-/// Whether the client asks for a WebSocket, the one upgrade that is carried; `h2c` above all is not.
-fn is_websocket(protocols: &[u8]) -> bool {
-    protocols.trim_ascii().eq_ignore_ascii_case(b"websocket")
 }

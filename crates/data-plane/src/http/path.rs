@@ -1,81 +1,188 @@
-//! Path normalisation: one form of a path, judged by routes and policies and forwarded as judged.
+//! Paths and authorities in one form, judged by routes and policies and forwarded as judged.
 //!
-//! Source: RFC 3986 §6.2.2 (case, percent-encoding, dot segments); Envoy `normalize_path`, `merge_slashes`,
-//! `path_with_escaped_slashes_action`.
+//! Source: Envoy `normalize_path`, `merge_slashes`, `path_with_escaped_slashes_action`, whose normal form is that of
+//! browsers (WHATWG URL, "path state"); `strip_matching_host_port` and its neighbours.
 
-use meshwork_model::proxy::PathNormalization;
+use meshwork_model::head::RequestHead;
+use meshwork_model::proxy::{EscapedSlashes, HostNormalization, Http1, PathNormalization, StrippedPort};
 
-/// The path has `%2F` or `%5C`, which origins read in different ways.
+use crate::error::{Kind, ProxyError};
+
+/// What becomes of a path.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct EscapedSlash;
+enum Form {
+    /// It is in normal form.
+    Normal,
+    /// This is its normal form.
+    Other(Vec<u8>),
+    /// The client is sent there.
+    Redirect(Vec<u8>),
+    /// It has none.
+    Refused(&'static str),
+}
 
-/// Normalises the path of `path_and_query`; its query stays as it is. `None`: it was in normal form already.
+/// Lets a request of HTTP/1.0 in, where config says so; it may name no host.
 ///
 /// # Errors
-/// The path has an escaped slash and the config refuses those.
-pub(crate) fn normalize(
-    rules: PathNormalization,
-    path_and_query: &[u8],
-) -> Result<Option<Vec<u8>>, EscapedSlash> {
+/// It may not, or nobody knows the host.
+pub(super) fn admit_http_10(head: &mut RequestHead, config: &Http1) -> Result<(), ProxyError> {
+    if !config.accept_http_10 {
+        return Err(ProxyError::fatal(Kind::Version));
+    }
+    if head.authority().is_empty() {
+        match &config.default_host {
+            Some(host) => head.set_authority(host.as_bytes()),
+            None => return Err(ProxyError::fatal(Kind::Refused("no host is named"))),
+        }
+    }
+    Ok(())
+}
+
+/// Brings the authority into normal form; `own` is the port that the client connected to.
+pub(super) fn normalize_host(head: &mut RequestHead, rules: HostNormalization, own: u16) {
+    if rules == HostNormalization::default() {
+        return;
+    }
+    let is_connect = head.method() == b"CONNECT";
+    if let Some(normal) = normal_host(head.authority(), rules, own, is_connect) {
+        head.set_authority(&normal);
+    }
+}
+
+fn normal_host(authority: &[u8], rules: HostNormalization, own: u16, is_connect: bool) -> Option<Vec<u8>> {
+    let end = authority.iter().rposition(|b| *b == b':');
+    let end = end.filter(|colon| authority.iter().rposition(|b| *b == b']').is_none_or(|v6| v6 < *colon));
+    let (mut host, mut port) = authority.split_at(end.unwrap_or(authority.len()));
+    if rules.trailing_dot {
+        host = host.strip_suffix(b".").unwrap_or(host);
+    }
+    let number =
+        std::str::from_utf8(port.get(1..).unwrap_or_default()).ok().and_then(|port| port.parse::<u32>().ok());
+    let is_cut = match rules.port {
+        StrippedPort::None => false,
+        StrippedPort::Own => number == Some(own.into()),
+        StrippedPort::Any => number.is_some(),
+    };
+    if is_cut && !is_connect {
+        port = b"";
+    }
+    (host.len() + port.len() < authority.len()).then(|| [host, port].concat())
+}
+
+/// Brings the path into normal form; the query stays as it is.
+///
+/// # Errors
+/// It has none, or the client is sent to it.
+pub(super) fn normalize_path(head: &mut RequestHead, rules: PathNormalization) -> Result<(), ProxyError> {
+    match form(rules, head.path_and_query()) {
+        Form::Normal => {}
+        Form::Other(normal) => head.set_path_and_query(&normal),
+        Form::Redirect(normal) => return Err(ProxyError::fatal(Kind::MovedPath(normal.into()))),
+        Form::Refused(why) => return Err(ProxyError::fatal(Kind::Refused(why))),
+    }
+    Ok(())
+}
+
+fn form(rules: PathNormalization, path_and_query: &[u8]) -> Form {
     let end = path_and_query.iter().position(|b| *b == b'?').unwrap_or(path_and_query.len());
     let (path, query) = path_and_query.split_at(end);
     if !path.starts_with(b"/") || is_plain(path) {
-        return Ok(None);
-    }
-    if rules.reject_escaped_slashes && has_escaped_slash(path) {
-        return Err(EscapedSlash);
+        return Form::Normal;
     }
     let mut normal = path.to_vec();
+    let mut is_moved = false;
+    if rules.escaped_slashes != EscapedSlashes::Keep {
+        normal = decode_slashes(&normal);
+        let has_any = normal.len() < path.len();
+        if has_any && rules.escaped_slashes == EscapedSlashes::Reject {
+            return Form::Refused("the path has an escaped slash");
+        }
+        is_moved = has_any && rules.escaped_slashes == EscapedSlashes::Redirect;
+    }
     if rules.rfc3986 {
-        normal = decode_unreserved(&normal);
-        normal.iter_mut().filter(|b| **b == b'\\').for_each(|b| *b = b'/');
+        let Some(canonical) = canonical(&normal) else { return Form::Refused("the path has no normal form") };
+        normal = canonical;
     }
     if rules.merge_slashes {
-        normal.dedup_by(|b, a| *a == b'/' && *b == b'/');
-    }
-    if rules.rfc3986 {
-        normal = remove_dot_segments(&normal);
+        normal = merge_slashes(&normal);
     }
     normal.extend_from_slice(query);
-    Ok((normal != path_and_query).then_some(normal))
+    if is_moved {
+        Form::Redirect(normal)
+    } else if normal == path_and_query {
+        Form::Normal
+    } else {
+        Form::Other(normal)
+    }
 }
 
 /// Whether nothing in the path could need a change: the common case, found in one pass.
 fn is_plain(path: &[u8]) -> bool {
     let mut before = 0;
     path.iter().all(|b| {
-        let plain = !matches!(b, b'%' | b'\\') && (before != b'/' || !matches!(b, b'/' | b'.'));
+        let plain = !matches!(b, b'%' | b'\\' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}')
+            && (before != b'/' || !matches!(b, b'/' | b'.'));
         before = *b;
         plain
     })
 }
 
-fn has_escaped_slash(path: &[u8]) -> bool {
-    path.windows(3).any(|w| w.eq_ignore_ascii_case(b"%2f") || w.eq_ignore_ascii_case(b"%5c"))
-}
-
-/// Decodes escapes of unreserved characters and writes the digits of the others in upper case; what is not an escape
-/// stays.
-fn decode_unreserved(path: &[u8]) -> Vec<u8> {
+fn decode_slashes(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((first, tail)) = rest.split_first() {
         match escape(rest) {
-            Some(byte) if is_unreserved(byte) => {
+            Some(byte @ (b'/' | b'\\')) => {
                 out.push(byte);
                 rest = &rest[3..];
             }
-            Some(_) => {
-                out.extend(rest[..3].iter().map(u8::to_ascii_uppercase));
-                rest = &rest[3..];
-            }
-            None => {
+            _ => {
                 out.push(*first);
                 rest = tail;
             }
         }
     }
     out
+}
+
+/// The form in which a browser would ask for a path; `None` where it has a zero in it.
+fn canonical(path: &[u8]) -> Option<Vec<u8>> {
+    let segments = path.split(|b| *b == b'/').map(without_parameters);
+    let path = decode_unreserved(&segments.collect::<Vec<_>>().join(&b"/"[..]))?;
+    Some(remove_dot_segments(&path))
+}
+
+/// `..;a=b` is `..` to some origins, so it is to us.
+fn without_parameters(segment: &[u8]) -> &[u8] {
+    match segment.iter().position(|b| *b == b';') {
+        Some(end) if matches!(&segment[..end], b"." | b"..") => &segment[..end],
+        _ => segment,
+    }
+}
+
+/// Decodes escapes of unreserved characters, escapes what no URL may have, and turns `\` around; what is not an escape
+/// stays.
+fn decode_unreserved(path: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((first, tail)) = rest.split_first() {
+        match (escape(rest), first) {
+            (Some(0), _) => return None,
+            (Some(byte), _) if is_unreserved(byte) => {
+                out.push(byte);
+                rest = &rest[3..];
+                continue;
+            }
+            (None, b'\\') => out.push(b'/'),
+            (None, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}') => {
+                let hex = |digit: u8| b"0123456789ABCDEF"[usize::from(digit)];
+                out.extend_from_slice(&[b'%', hex(first >> 4), hex(first & 15)]);
+            }
+            _ => out.push(*first),
+        }
+        rest = tail;
+    }
+    Some(out)
 }
 
 fn escape(bytes: &[u8]) -> Option<u8> {
@@ -86,6 +193,16 @@ fn escape(bytes: &[u8]) -> Option<u8> {
 
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// One slash for each run, but for a path that has nothing else in it. Source: Envoy `PathUtil::mergeSlashes`.
+fn merge_slashes(path: &[u8]) -> Vec<u8> {
+    if path.iter().all(|b| *b == b'/') {
+        return if path.len() > 1 { b"//".to_vec() } else { path.to_vec() };
+    }
+    let mut merged = path.to_vec();
+    merged.dedup_by(|b, a| *a == b'/' && *b == b'/');
+    merged
 }
 
 /// Source: RFC 3986 §5.2.4, for paths that begin with `/`.
@@ -114,60 +231,130 @@ fn remove_dot_segments(path: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    const NONE: PathNormalization =
+        PathNormalization { rfc3986: false, merge_slashes: false, escaped_slashes: EscapedSlashes::Keep };
     const SAFE: PathNormalization =
-        PathNormalization { rfc3986: true, merge_slashes: true, reject_escaped_slashes: true };
+        PathNormalization { rfc3986: true, merge_slashes: true, escaped_slashes: EscapedSlashes::Reject };
 
-    fn check(rules: PathNormalization, path: &str, expected: Result<&str, EscapedSlash>) {
-        let got = normalize(rules, path.as_bytes())
-            .map(|p| p.map_or(path.to_owned(), |p| String::from_utf8(p).expect("ASCII")));
-        assert_eq!(got, expected.map(str::to_owned), "{path}");
+    fn check(rules: PathNormalization, path: &str, expected: &str) {
+        let got = match form(rules, path.as_bytes()) {
+            Form::Normal => path.to_owned(),
+            Form::Other(normal) => String::from_utf8(normal).expect("ASCII"),
+            Form::Redirect(normal) => format!("307 {}", String::from_utf8(normal).expect("ASCII")),
+            Form::Refused(_) => "400".to_owned(),
+        };
+        assert_eq!(got, expected, "{path}");
     }
 
+    /// What Envoy 1.40 made of them.
     #[test]
-    fn paths_have_one_form() {
-        check(SAFE, "/", Ok("/"));
-        check(SAFE, "/a/b?c=/../d", Ok("/a/b?c=/../d"));
-        check(SAFE, "/a//b", Ok("/a/b"));
-        check(SAFE, "//", Ok("/"));
-        check(SAFE, "/a/./b/", Ok("/a/b/"));
-        check(SAFE, "/a/../b", Ok("/b"));
-        check(SAFE, "/a/b/..", Ok("/a/"));
-        check(SAFE, "/..", Ok("/"));
-        check(SAFE, "/../../etc", Ok("/etc"));
-        check(SAFE, "/a//../b", Ok("/b"));
-        check(SAFE, "/%61dmin", Ok("/admin"));
-        check(SAFE, "/%2e%2E/x", Ok("/x"));
-        check(SAFE, "/a%3ab", Ok("/a%3Ab"));
-        check(SAFE, "/a\\b", Ok("/a/b"));
-        check(SAFE, "/a\\..\\b", Ok("/b"));
-        check(SAFE, "/.well-known/x", Ok("/.well-known/x"));
-        check(SAFE, "/a%", Ok("/a%"));
-        check(SAFE, "/a%zz%4", Ok("/a%zz%4"));
-        check(SAFE, "/a/%2e%2e", Ok("/"));
-        check(SAFE, "*", Ok("*"));
-        check(SAFE, "", Ok(""));
-    }
-
-    #[test]
-    fn normalising_twice_changes_nothing_more() {
-        for path in ["/a//../b", "/%2e/%2E%2e//x/", "/a\\..\\b/.", "/%252e%252e/x"] {
-            let once = normalize(SAFE, path.as_bytes()).expect("allowed").unwrap_or(path.into());
-            assert_eq!(normalize(SAFE, &once), Ok(None), "{path}");
+    fn paths_have_the_form_that_browsers_ask_for() {
+        let rules = PathNormalization { rfc3986: true, ..NONE };
+        for (path, expected) in [
+            ("/", "/"),
+            ("/a/b?c=/../d", "/a/b?c=/../d"),
+            ("/a/../b", "/b"),
+            ("/a/b/..", "/a/"),
+            ("/a/b/.", "/a/b/"),
+            ("/..", "/"),
+            ("//", "//"),
+            ("/a//../b", "/a/b"),
+            ("/%61", "/a"),
+            ("/%2e%2E/x", "/x"),
+            ("/a%2fb", "/a%2fb"),
+            ("/a\\..\\b", "/b"),
+            ("/a%zz%4%", "/a%zz%4%"),
+            ("/%3a%3B", "/%3a%3B"),
+            ("/a%00b", "400"),
+            ("/%2500", "/%2500"),
+            ("/a/%2e%2e%2fb", "/a/..%2fb"),
+            ("/a|b^c\"d<e>f`g{h}", "/a%7Cb%5Ec%22d%3Ce%3Ef%60g%7Bh%7D"),
+            ("/a[b]!$'*,@=&+:;", "/a[b]!$'*,@=&+:;"),
+            ("/a/.%2e", "/"),
+            ("/a/%2e./c", "/c"),
+            ("/.../x/..a/.b", "/.../x/..a/.b"),
+            ("/a/..;x=y;z/b", "/b"),
+            ("/a/.;/b", "/a/b"),
+            ("/a/..;", "/"),
+            ("/a/b;x/../c", "/a/c"),
+            ("/a/..;\\b", "/"),
+            ("/a/%2e%2e;/b", "/a/..;/b"),
+            ("/a/...;/b", "/a/...;/b"),
+            ("/a//..;/b", "/a/b"),
+            ("*", "*"),
+            ("", ""),
+        ] {
+            check(rules, path, expected);
         }
     }
 
     #[test]
-    fn escaped_slashes_are_refused_where_asked() {
-        check(SAFE, "/a%2fb", Err(EscapedSlash));
-        check(SAFE, "/a%5Cb", Err(EscapedSlash));
-        check(SAFE, "/a?b=%2f", Ok("/a?b=%2f"));
-        check(PathNormalization { reject_escaped_slashes: false, ..SAFE }, "/a%2fb", Ok("/a%2Fb"));
+    fn slashes_are_merged_last() {
+        let rules = PathNormalization { merge_slashes: true, ..NONE };
+        for (path, expected) in [
+            ("//a", "/a"),
+            ("/a//b", "/a/b"),
+            ("/a//", "/a/"),
+            ("/a//../b", "/a/../b"),
+            ("//", "//"),
+            ("/a?//", "/a?//"),
+        ] {
+            check(rules, path, expected);
+        }
+        check(SAFE, "/a//../b//c", "/a/b/c");
+    }
+
+    #[test]
+    fn escaped_slashes_are_treated_as_asked() {
+        let rules = |escaped_slashes| PathNormalization { escaped_slashes, ..NONE };
+        check(rules(EscapedSlashes::Keep), "/a%2fb", "/a%2fb");
+        check(rules(EscapedSlashes::Reject), "/a%5Cb", "400");
+        check(rules(EscapedSlashes::Reject), "/a?b=%2f", "/a?b=%2f");
+        check(rules(EscapedSlashes::Redirect), "/a/%2e%2e%2Fb?q=%2f", "307 /a/%2e%2e/b?q=%2f");
+        check(rules(EscapedSlashes::Decode), "/a%5cb", "/a\\b");
+        check(
+            PathNormalization { escaped_slashes: EscapedSlashes::Decode, ..SAFE },
+            "/a/%2e%2e%2fb%2f%2fc",
+            "/b/c",
+        );
+        check(PathNormalization { escaped_slashes: EscapedSlashes::Decode, ..SAFE }, "/%2f%2fa", "/a");
+    }
+
+    #[test]
+    fn normalising_twice_changes_nothing_more() {
+        for path in ["/a//../b", "/%2e/%2E%2e//x/", "/a\\..\\b/.", "/%252e%252e/x", "/a/..;p/b|"] {
+            let Form::Other(once) = form(SAFE, path.as_bytes()) else { panic!("{path}") };
+            assert_eq!(form(SAFE, &once), Form::Normal, "{path}");
+        }
     }
 
     #[test]
     fn nothing_is_done_that_was_not_asked_for() {
-        check(PathNormalization::default(), "/a//../%61\\b%2f", Ok("/a//../%61\\b%2f"));
-        check(PathNormalization { merge_slashes: true, ..<_>::default() }, "/a//./b", Ok("/a/./b"));
-        check(PathNormalization { rfc3986: true, ..<_>::default() }, "/a//./b", Ok("/a//b"));
+        check(NONE, "/a//../%61\\b%2f|", "/a//../%61\\b%2f|");
+    }
+
+    #[test]
+    fn hosts_lose_what_config_says() {
+        let check = |port, trailing_dot, host: &str, expected: &str| {
+            let rules = HostNormalization { port, trailing_dot };
+            let got = normal_host(host.as_bytes(), rules, 8080, false).unwrap_or(host.into());
+            assert_eq!(String::from_utf8_lossy(&got), expected, "{host}");
+        };
+        check(StrippedPort::Own, true, "h.test:80", "h.test:80");
+        check(StrippedPort::Own, true, "h.test:8080", "h.test");
+        check(StrippedPort::Own, true, "h.test.", "h.test");
+        check(StrippedPort::Own, true, "h.test.:8080", "h.test");
+        check(StrippedPort::Own, true, "h.test.:80", "h.test:80");
+        check(StrippedPort::Own, false, "[::1]:8080", "[::1]");
+        check(StrippedPort::Any, false, "h.test.:80", "h.test.");
+        check(StrippedPort::Any, false, "[::1]:80", "[::1]");
+        check(StrippedPort::Any, false, "[::1]", "[::1]");
+        check(StrippedPort::Any, false, "h:", "h:");
+        check(StrippedPort::Any, false, "h:x", "h:x");
+        check(StrippedPort::Any, false, "h:99999", "h");
+        assert_eq!(
+            normal_host(b"h:80", HostNormalization { port: StrippedPort::Any, trailing_dot: false }, 1, true),
+            None
+        );
     }
 }

@@ -5,17 +5,20 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use meshwork_model::head::{RequestHead, ResponseHead};
-use meshwork_model::proxy::{DirectResponse, HttpConnection};
+use meshwork_model::proxy::{DirectResponse, FormatBody, HttpConnection};
 use meshwork_model::reason::Reason;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::body::{Frame, Length, Shape};
 use super::codec::{Downstream, Side};
+use super::exchange::Place;
 use super::fields;
-use super::filters::Passed;
+use super::filters::{LocalReply, Passed};
+use super::log::{passes, write};
 use super::tries::tell_attempts;
 use crate::error::{Kind, ProxyError, words_for_people};
+use crate::facts::Seen;
 use crate::limits::LINGER;
 use crate::record::Record;
 
@@ -24,7 +27,7 @@ pub(crate) struct Asked<'a> {
     /// The request.
     pub(crate) request: &'a RequestHead,
     /// The filters that it has passed.
-    pub(crate) passed: Option<Box<Passed<'a>>>,
+    pub(crate) passed: Option<&'a mut Passed>,
 }
 
 impl Asked<'_> {
@@ -33,7 +36,7 @@ impl Asked<'_> {
         if let Some(passed) = &mut self.passed {
             passed.answer(self.request, head);
         }
-        fields::prepare_response(head, config);
+        fields::prepare_response(head, config, self.request);
     }
 }
 
@@ -45,7 +48,7 @@ pub(crate) async fn directly(
     downstream: &mut Downstream<'_>,
     head: &mut ResponseHead,
     mut to: Asked<'_>,
-    config: &HttpConnection,
+    place: Place<'_>,
     answer: &DirectResponse,
     record: &mut Record,
 ) -> Result<(), ProxyError> {
@@ -53,9 +56,11 @@ pub(crate) async fn directly(
     head.status = answer.status;
     head.fields.push(b"content-type", b"text/plain");
     record.reason = Some(Reason::DirectResponse);
-    to.prepare(head, config);
+    let body = Bytes::copy_from_slice(answer.body.as_bytes());
+    let body = reworded(place, downstream.protocol(), to.request, head, body, record);
+    to.prepare(head, &place.http.config);
     record.status = head.status;
-    send(downstream, head, to.request, Bytes::copy_from_slice(answer.body.as_bytes()), record).await
+    send(downstream, head, to.request, body, record).await
 }
 
 /// Says why a request was not carried; where the response has begun already, breaks it off visibly.
@@ -63,7 +68,7 @@ pub(crate) async fn refuse(
     downstream: &mut Downstream<'_>,
     head: &mut ResponseHead,
     mut to: Asked<'_>,
-    config: &HttpConnection,
+    place: Place<'_>,
     error: &ProxyError,
     record: &mut Record,
 ) {
@@ -77,24 +82,91 @@ pub(crate) async fn refuse(
         downstream.abort();
         return;
     }
-    let text = words_for_people(reason);
-    let body = if to.request.is_grpc() {
-        let grpc_status = reason.words().grpc_status;
-        record.grpc_status = Some(grpc_status);
-        fields::local_grpc_answer(head, reason, grpc_status, &text);
-        Bytes::new()
-    } else {
-        fields::local_answer(head, error.status(), reason);
-        Bytes::from(text)
+    let reply = if let Kind::Answered(reply) = &error.kind { Some(&**reply) } else { None };
+    let own = reply.and_then(|reply| reply.body.clone());
+    let text = match own {
+        Some(body) => body,
+        None if reply.is_some_and(|reply| reply.is_plain) => Bytes::new(),
+        None => Bytes::from(words_for_people(reason)),
     };
+    fields::local_answer(head, error.status(), reason);
+    let mut body = match &error.kind {
+        Kind::MovedPath(path) => {
+            head.fields.push(b"location", path);
+            Bytes::new()
+        }
+        _ => reworded(place, downstream.protocol(), to.request, head, text, record),
+    };
+    if to.request.is_grpc() && reply.is_none_or(|reply| !reply.is_plain) {
+        let grpc_status = reply.map_or(reason.words().grpc_status, LocalReply::grpc_status);
+        record.grpc_status = Some(grpc_status);
+        fields::as_grpc_answer(head, grpc_status, &String::from_utf8_lossy(&body));
+        body = Bytes::new();
+    }
+    if let Some(reply) = reply {
+        reply.finish(head);
+    }
     if record.tells_attempts {
         tell_attempts(&mut head.fields, record.attempts);
     }
-    to.prepare(head, config);
+    to.prepare(head, &place.http.config);
     record.status = head.status;
     if send(downstream, head, to.request, body, record).await.is_err() {
         downstream.abort();
     }
+}
+
+/// A request that an answer is about.
+struct About<'a> {
+    place: Place<'a>,
+    protocol: &'a str,
+    request: &'a RequestHead,
+}
+
+impl About<'_> {
+    fn seen<'s>(&'s self, record: &'s Record, response: &'s ResponseHead, body: &'s [u8]) -> Seen<'s> {
+        let (Place { worker, peer, chain, .. }, request) = (self.place, Some(self.request));
+        Seen { worker, peer, chain, record, request, response: Some(response), protocol: self.protocol, body }
+    }
+}
+
+/// The answer in the words that config has for it.
+fn reworded(
+    place: Place<'_>,
+    protocol: &str,
+    request: &RequestHead,
+    head: &mut ResponseHead,
+    body: Bytes,
+    record: &mut Record,
+) -> Bytes {
+    let replies = &place.http.config.local_replies;
+    let asked = About { place, protocol, request };
+    record.status = head.status;
+    if replies.is_plain() {
+        return body;
+    }
+    let mapper =
+        replies.mappers.iter().find(|mapper| passes(&mapper.filter, &asked.seen(record, head, &body)));
+    let body = mapper
+        .and_then(|mapper| mapper.body.as_ref())
+        .map_or(body, |own| Bytes::copy_from_slice(own.as_bytes()));
+    for header in mapper.iter().flat_map(|mapper| &mapper.headers) {
+        let mut value = Vec::new();
+        header.value.write_omitting(&asked.seen(record, head, &body), &mut value);
+        fields::add(&mut head.fields, header, &value);
+    }
+    if let Some(status) = mapper.and_then(|mapper| mapper.status) {
+        head.status = status;
+        record.status = status;
+    }
+    let Some(format) = mapper.and_then(|mapper| mapper.format.as_ref()).or(replies.format.as_ref()) else {
+        return body;
+    };
+    let mut text = Vec::new();
+    write(format, &asked.seen(record, head, &body), &mut text);
+    let usual = if matches!(format.body, FormatBody::Json(_)) { "application/json" } else { "text/plain" };
+    head.fields.set(b"content-type", format.content_type.as_deref().unwrap_or(usual).as_bytes());
+    text.into()
 }
 
 async fn send(

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use meshwork_model::head::RequestHead;
-use meshwork_model::proxy::Codec;
+use meshwork_model::proxy::{Codec, HttpConnection};
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::Instant;
 
@@ -21,14 +22,15 @@ use super::lend::{self, Heads, LentHeads};
 use crate::config::{Chain, Filter, HttpChain};
 use crate::connection::{Peer, Seat};
 use crate::error::{Kind, ProxyError};
-use crate::limits::{CONNECTION_IDLE, H2_ENDING, H2_STREAMS, HEAD_READ};
+use crate::limits::{CONNECTION_IDLE, EXCHANGE_IDLE, H2_ENDING, H2_STREAMS, HEAD_READ, LINGER};
 use crate::timer::Timer;
 use crate::transport::{Rewound, Transport};
 
 /// What an HTTP/2 client sends first. Source: RFC 9113 §3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves an HTTP connection to its end; `alpn` is the protocol that the handshake agreed on.
+/// Serves an HTTP connection to its end; `ahead` is what was read of it already, `alpn` the protocol
+/// that the handshake agreed on.
 ///
 /// # Errors
 /// The connection broke, or the client does not speak HTTP.
@@ -36,9 +38,12 @@ pub(crate) async fn serve(
     mut seat: Seat,
     peer: Rc<Peer>,
     transport: Transport,
+    ahead: BytesMut,
     alpn: Option<&[u8]>,
 ) -> Result<(), ProxyError> {
-    let mut connection = h1::ServerConnection::new(transport);
+    let mut connection = h1::ServerConnection::resumed(ahead, transport);
+    let config = &http(&seat.chain).config;
+    connection.allow(head_limits(config), config.http1.trailers);
     let is_h2 = match (http(&seat.chain).config.codec, alpn) {
         (Codec::Http2, _) | (Codec::Auto, Some(b"h2")) => true,
         (Codec::Http1, _) | (Codec::Auto, Some(_)) => false,
@@ -67,6 +72,27 @@ fn idle_timeout(chain: &Chain) -> Duration {
     http(chain).config.idle_timeout.unwrap_or(CONNECTION_IDLE)
 }
 
+/// From a request's first byte to the end of its head. Source: Envoy `request_headers_timeout`, and else
+/// `stream_idle_timeout`, which counts from the first byte, too.
+fn head_timeout(chain: &Chain) -> Duration {
+    let config = &http(chain).config;
+    let idle = config.stream_idle_timeout.filter(|idle| !idle.is_zero()).unwrap_or(EXCHANGE_IDLE);
+    [config.request_headers_timeout, config.request_timeout].into_iter().flatten().fold(idle, Duration::min)
+}
+
+fn head_limits(config: &HttpConnection) -> h1::HeadLimits {
+    let usual = h1::HeadLimits::default();
+    h1::HeadLimits {
+        bytes: config.limits.head_bytes.unwrap_or(usual.bytes),
+        fields: config.limits.fields.unwrap_or(usual.fields),
+    }
+}
+
+/// When a connection that begins now has to end, where config says so.
+fn connection_end(chain: &Chain) -> Option<Instant> {
+    http(chain).config.limits.connection_duration.map(|most| Instant::now() + most)
+}
+
 /// Reads until it is clear whether the client speaks HTTP/2; `None`: the connection is over.
 async fn begins_with_preface(
     seat: &mut Seat,
@@ -81,7 +107,7 @@ async fn begins_with_preface(
         }
         if connection.has_begun() && !has_begun {
             has_begun = true;
-            timer.set(Some(Instant::now() + HEAD_READ));
+            timer.set(Some(Instant::now() + head_timeout(&seat.chain)));
         }
         let is_late = timer.poll_expired(cx).is_ready();
         if is_late || !has_begun && seat.must_end() { Poll::Ready(Ok(None)) } else { Poll::Pending }
@@ -98,16 +124,24 @@ async fn serve_h1(
 ) -> Result<(), ProxyError> {
     let mut timer = Timer::default();
     let mut since = Instant::now();
+    let end = connection_end(&seat.chain);
+    let mut served = 0_u32;
     loop {
-        timer.set(Some(since + idle_timeout(&seat.chain)));
+        let idle = since + idle_timeout(&seat.chain);
+        timer.set(Some(end.map_or(idle, |end| end.min(idle))));
         let next = next_request(&mut seat, &mut connection, &mut timer).await;
+        served = served.saturating_add(1);
+        let is_last = http(&seat.chain).config.limits.requests.is_some_and(|most| served >= most);
+        if is_last || end.is_some_and(|end| end <= Instant::now()) {
+            connection.close_after_answer();
+        }
         if seat.must_end() || seat.worker.overload().is_shedding() {
             connection.close_after_answer();
         }
         let (mut heads, asked) = match next {
             Ok(None) => break,
             // The config that the connection was accepted under is gone: nothing is judged by it any more.
-            Ok(Some(_)) if !seat.move_along() => break,
+            Ok(Some(_)) if seat.move_along().is_err() => break,
             Ok(Some((heads, length))) => (heads, Ok(length)),
             // Nothing can be said to one who is not there.
             Err(ProxyError { kind: Kind::DownstreamGone | Kind::DownstreamBroken(_), .. }) => return Ok(()),
@@ -118,7 +152,7 @@ async fn serve_h1(
         };
         let chain = &*seat.chain;
         let place = Place { worker: &seat.worker, peer, chain, http: http(chain) };
-        let exchange = Exchange::new(place, Downstream::H1(&mut connection), &mut heads, &mut timer);
+        let exchange = Exchange::new(place, Downstream::h1(&mut connection), &mut heads, &mut timer);
         since = match asked {
             Ok(length) => exchange.run(length).await,
             Err(error) => Box::pin(exchange.fail(error)).await,
@@ -128,7 +162,8 @@ async fn serve_h1(
         }
         connection.rest();
     }
-    Box::pin(connection.close()).await;
+    let linger = http(&seat.chain).config.delayed_close_timeout.unwrap_or(LINGER);
+    Box::pin(connection.close(linger)).await;
     Ok(())
 }
 
@@ -146,7 +181,7 @@ async fn next_request(
         }
         if connection.has_begun() && !has_begun {
             has_begun = true;
-            timer.set(Some(Instant::now() + HEAD_READ));
+            timer.set(Some(Instant::now() + head_timeout(&seat.chain)));
         }
         if timer.poll_expired(cx).is_ready() {
             let late = ProxyError::fatal(Kind::RequestTimeout);
@@ -160,7 +195,11 @@ async fn next_request(
 // === HTTP/2 ===
 
 async fn serve_h2(mut seat: Seat, peer: Rc<Peer>, transport: Rewound) -> Result<(), ProxyError> {
-    let beginning = tokio::time::timeout(HEAD_READ, h2::ServerConnection::begin(transport)).await;
+    let config = Arc::clone(&http(&seat.chain).config);
+    let beginning = tokio::time::timeout(HEAD_READ, h2::ServerConnection::begin(transport, &config)).await;
+    let most_streams = config.http2.most_streams.unwrap_or(H2_STREAMS);
+    let last = connection_end(&seat.chain);
+    let mut served = 0_u32;
     let mut connection = beginning.map_err(|_| ProxyError::fatal(Kind::RequestTimeout))??;
     // Aborts what is left of the streams when the connection ends.
     let mut streams = JoinSet::new();
@@ -168,7 +207,8 @@ async fn serve_h2(mut seat: Seat, peer: Rc<Peer>, transport: Rewound) -> Result<
     // When the connection is broken off, once it has been asked to end: a client need not answer that.
     let mut ending = None;
     loop {
-        timer.set(Some(ending.unwrap_or_else(|| Instant::now() + idle_timeout(&seat.chain))));
+        let idle = Instant::now() + idle_timeout(&seat.chain);
+        timer.set(Some(ending.unwrap_or(last.map_or(idle, |last| last.min(idle)))));
         let mut head = RequestHead::default();
         let next = poll_fn(|cx| {
             while let Poll::Ready(Some(_)) = streams.poll_join_next(cx) {}
@@ -177,7 +217,7 @@ async fn serve_h2(mut seat: Seat, peer: Rc<Peer>, transport: Rewound) -> Result<
                 if ending.is_some() {
                     return Poll::Ready(None);
                 }
-                if streams.is_empty() {
+                if streams.is_empty() || last.is_some_and(|last| last <= Instant::now()) {
                     end(&mut connection, &mut ending);
                 }
                 timer.set(Some(ending.unwrap_or_else(|| Instant::now() + idle_timeout(&seat.chain))));
@@ -194,9 +234,13 @@ async fn serve_h2(mut seat: Seat, peer: Rc<Peer>, transport: Rewound) -> Result<
             Some(request) => request?,
         };
         // What the client sent before it knew that the connection ends is served, but only under the config of now.
-        if streams.len() >= H2_STREAMS as usize || !seat.move_along() {
+        if streams.len() >= most_streams as usize || seat.move_along().is_err() {
             stream.refuse();
             continue;
+        }
+        served = served.saturating_add(1);
+        if config.limits.requests.is_some_and(|most| served >= most) && ending.is_none() {
+            end(&mut connection, &mut ending);
         }
         let chain = Arc::clone(&seat.chain);
         let stream = serve_stream(Rc::clone(&seat.worker), Rc::clone(&peer), chain, stream, head, length);
@@ -224,7 +268,7 @@ async fn serve_stream(
     let mut heads = Heads { request, ..Heads::default() };
     let mut timer = Timer::default();
     let place = Place { worker: &worker, peer: &peer, chain: &chain, http: http(&chain) };
-    let exchange = Exchange::new(place, Downstream::H2(Box::new(stream)), &mut heads, &mut timer);
+    let exchange = Exchange::new(place, Downstream::h2(stream), &mut heads, &mut timer);
     match length {
         Ok(length) => exchange.run(length).await,
         Err(error) => exchange.fail(error).await,

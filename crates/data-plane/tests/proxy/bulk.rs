@@ -72,8 +72,7 @@ async fn receive(from: &mut (impl AsyncRead + Unpin), bytes: u64, before: &[u8])
 }
 
 fn tcp_proxy(endpoint: std::net::SocketAddr) -> Sut {
-    let proxy = TcpProxy { stat_prefix: "tcp".into(), cluster: "a".into(), rbac: vec![], idle_timeout: None };
-    let chain = chain(NetworkFilter::Tcp(std::sync::Arc::new(proxy)), None);
+    let chain = chain(NetworkFilter::Tcp(std::sync::Arc::new(TcpProxy::to("a"))), None);
     let listener = listener("web", Direction::Unspecified, chain);
     Sut::start(vec![Resource::Cluster(cluster("a", &[endpoint])), listener])
 }

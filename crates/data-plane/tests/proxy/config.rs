@@ -111,25 +111,14 @@ async fn what_is_refused_leaves_the_last_good_version() {
     let sut = Sut::start(vec![eds("a"), endpoints("a", &[one.address]), named("routes"), routes("a")]);
     let local = Route { action: RouteAction::Local, ..route("/", &[]) };
     let bad = Resource::Routes(table("routes", vec![local]));
-    let api = Resource::Listener(Listener {
-        name: "api".into(),
-        address: None,
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Outbound,
-        chains: vec![],
-    });
+    let api = Resource::Listener(Listener::new("api", None, Direction::Outbound, vec![]));
     let taken = std::net::TcpListener::bind(LOOPBACK).expect("bound");
-    let unbindable = Resource::Listener(Listener {
-        name: "late".into(),
-        address: Some(taken.local_addr().expect("bound")),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Outbound,
-        chains: vec![],
-    });
+    let unbindable = Resource::Listener(Listener::new(
+        "late",
+        Some(taken.local_addr().expect("bound")),
+        Direction::Outbound,
+        vec![],
+    ));
     let refused = sut.apply(vec![bad, api, unbindable, eds("b")]);
     let names: Vec<_> = refused.iter().map(|r| (r.kind, r.name.as_str())).collect();
     assert_eq!(names, [(Kind::Listener, "api"), (Kind::Listener, "late"), (Kind::Routes, "routes")]);

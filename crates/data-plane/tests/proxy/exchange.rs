@@ -29,7 +29,7 @@ async fn plain() -> (Sut, Stage) {
 }
 
 fn carry_connect(http: &mut HttpConnection, routes: &mut Vec<Route>) {
-    http.connect = true;
+    http.upgrades.push("connect".into());
     let mut tunnel = route("/", &[("a", 1)]);
     tunnel.matches.path = PathMatch::Connect;
     routes.push(tunnel);
@@ -78,7 +78,7 @@ async fn what_follows_a_connect_that_is_refused_is_no_request() {
 
 #[tokio::test]
 async fn connect_needs_a_route_of_its_own() {
-    let (sut, _stage) = staged(|http, _| http.connect = true).await;
+    let (sut, _stage) = staged(|http, _| http.upgrades.push("connect".into())).await;
     let got = sut.client().await.call("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n").await;
     assert_eq!((got.status(), got.header("connection")), (404, Some("close")));
 }

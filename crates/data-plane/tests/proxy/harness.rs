@@ -107,19 +107,11 @@ impl Sut {
 // === config ===
 
 pub(crate) fn listener(name: &str, direction: Direction, chain: FilterChain) -> Resource {
-    Resource::Listener(Listener {
-        name: name.into(),
-        address: Some(LOOPBACK),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction,
-        chains: vec![chain],
-    })
+    Resource::Listener(Listener::new(name, Some(LOOPBACK), direction, vec![chain]))
 }
 
 pub(crate) fn chain(filter: NetworkFilter, tls: impl Into<Option<DownstreamTls>>) -> FilterChain {
-    FilterChain { name: "chain".into(), matches: ChainMatch::default(), tls: tls.into(), filter }
+    FilterChain { tls: tls.into(), ..FilterChain::new("chain", filter) }
 }
 
 /// A plain HTTP listener `web` with these routes.
@@ -137,28 +129,30 @@ pub(crate) fn http(routes: Vec<Route>, filters: Vec<HttpFilter>) -> NetworkFilte
 pub(crate) fn http_connection(routes: RouteSource, filters: Vec<HttpFilter>) -> HttpConnection {
     HttpConnection {
         filters,
-        paths: PathNormalization { rfc3986: true, merge_slashes: true, reject_escaped_slashes: true },
+        paths: PathNormalization {
+            rfc3986: true,
+            merge_slashes: true,
+            escaped_slashes: EscapedSlashes::Reject,
+        },
+        upgrades: vec!["websocket".into()],
+        http1: Http1 { accept_http_10: true, default_host: Some("old".into()), trailers: true },
         ..HttpConnection::new("test", routes)
     }
 }
 
 pub(crate) fn table(name: &str, routes: Vec<Route>) -> RouteTable {
-    let host = VirtualHost { name: "all".into(), domains: vec![Domain::Any], routes };
-    RouteTable { name: name.into(), hosts: vec![host] }
+    RouteTable::new(name, vec![VirtualHost::new("all", vec![Domain::Any], routes)])
 }
 
 pub(crate) fn route(prefix: &str, clusters: &[(&str, u32)]) -> Route {
     let clusters =
         clusters.iter().map(|(name, weight)| WeightedCluster { name: (*name).into(), weight: *weight });
-    Route {
-        name: "route".into(),
-        matches: RouteMatch { path: PathMatch::Prefix(prefix.into()), headers: vec![] },
-        action: RouteAction::Forward(Forward {
-            clusters: clusters.collect(),
-            timeout: Some(SOON),
-            resilience: resilience(),
-        }),
-    }
+    let action = RouteAction::Forward(Forward {
+        clusters: clusters.collect(),
+        timeout: Some(SOON),
+        resilience: resilience(),
+    });
+    Route::new("route", RouteMatch::new(PathMatch::Prefix(prefix.into()), vec![]), action)
 }
 
 /// What never reached the application is tried again, at once.

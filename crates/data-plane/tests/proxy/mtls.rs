@@ -127,22 +127,15 @@ async fn a_chain_is_chosen_by_the_first_bytes() {
     let origin = Origin::answering(OK).await;
     let catalog = inbound(mesh.identity("catalog"), origin.address, vec![]);
     let chain = |transport, tls, filters| FilterChain {
-        matches: ChainMatch { transport: Some(transport), alpn: vec![], server_names: vec![] },
+        matches: ChainMatch { transport: Some(transport), ..ChainMatch::default() },
         ..chain(http(vec![route("/", &[("app", 1)])], filters), tls)
     };
     let deny_all = vec![rbac(Action::Deny, Permission::Any, Principal::Any)];
-    let both = Listener {
-        name: "inbound".into(),
-        address: Some(LOOPBACK),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Inbound,
-        chains: vec![
-            chain(Transport::Tls, Some(inbound_tls(&["http/1.1"])), vec![]),
-            chain(Transport::Plaintext, None, deny_all),
-        ],
-    };
+    let chains = vec![
+        chain(Transport::Tls, Some(inbound_tls(&["http/1.1"])), vec![]),
+        chain(Transport::Plaintext, None, deny_all),
+    ];
+    let both = Listener::new("inbound", Some(LOOPBACK), Direction::Inbound, chains);
     assert_eq!(catalog.apply(vec![Resource::Listener(both)]), []);
     assert_eq!(Client::connect(catalog.address("inbound")).await.call(GET).await.status(), 403);
     let web = outbound(mesh.identity("web"), catalog.address("inbound"), "catalog");

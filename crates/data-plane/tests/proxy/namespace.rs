@@ -118,12 +118,7 @@ async fn the_kernels_original_destination_chooses_the_listener() {
 }
 
 fn tcp_chains(cluster: &str) -> Vec<meshwork_model::proxy::FilterChain> {
-    let tcp = meshwork_model::proxy::TcpProxy {
-        stat_prefix: cluster.into(),
-        cluster: cluster.into(),
-        rbac: vec![],
-        idle_timeout: None,
-    };
+    let tcp = meshwork_model::proxy::TcpProxy::to(cluster);
     vec![chain(meshwork_model::proxy::NetworkFilter::Tcp(Arc::new(tcp)), None)]
 }
 

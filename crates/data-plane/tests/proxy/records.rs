@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use meshwork_data_plane::Options;
+use meshwork_model::format::Template;
 use meshwork_model::proxy::{self, Direction, Resource, RouteSource};
 use meshwork_telemetry::{AccessLog, EdgeSnapshot, Registry, Sink};
 
@@ -85,7 +86,10 @@ async fn a_log_that_the_config_asks_for_is_written_with_the_id_that_was_made() {
     let table = RouteSource::Inline(Arc::new(table("t", vec![route("/", &[("a", 1)])])));
     let mut http = http_connection(table, vec![]);
     http.generate_request_id = true;
-    http.access_logs = vec![proxy::AccessLog::File(file)];
+    let text = Template::parse("%REQ(x-request-id)% %RESPONSE_CODE% %ROUTE_NAME% %UPSTREAM_CLUSTER%\n")
+        .expect("valid");
+    let format = proxy::Format { body: proxy::FormatBody::Text(text), omit_empty: false, content_type: None };
+    http.access_logs = vec![proxy::AccessLog { sink: proxy::LogSink::File(file), format, filter: None }];
     let filter = proxy::NetworkFilter::Http(Arc::new(http));
     let listener = listener("web", Direction::Unspecified, chain(filter, None));
     let sut = Sut::start(vec![Resource::Cluster(cluster("a", &[origin.address])), listener]);
@@ -100,7 +104,7 @@ async fn a_log_that_the_config_asks_for_is_written_with_the_id_that_was_made() {
             }
         }
     });
-    assert!(line.await.contains(&id));
+    assert_eq!(line.await, format!("{id} 200 / a\n"));
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use meshwork_identity::IdentitySource;
 use meshwork_model::proxy::{
-    Action, Direction, DownstreamTls, Kind, NetworkFilter, Permission, Principal, Rbac, Resource, TcpProxy,
+    Action, Direction, DownstreamTls, Gate, Kind, NetworkFilter, Permission, Principal, Rbac, Resource,
+    TcpProxy,
 };
 
 use tokio::io::AsyncReadExt;
@@ -15,13 +16,10 @@ use crate::harness::*;
 pub(crate) type Rules = Vec<Rbac>;
 
 fn tcp(cluster: &str, rules: Rules, tls: Option<DownstreamTls>) -> meshwork_model::proxy::FilterChain {
-    let proxy = TcpProxy {
-        stat_prefix: "tcp".into(),
-        cluster: cluster.into(),
-        rbac: rules.into_iter().map(Arc::new).collect(),
-        idle_timeout: None,
-    };
-    chain(NetworkFilter::Tcp(Arc::new(proxy)), tls)
+    let proxy = TcpProxy { connect_attempts: 3, ..TcpProxy::to(cluster) };
+    let gates = rules.into_iter().map(|rules| Gate::Rbac(Arc::new(rules))).collect();
+    let chain = chain(NetworkFilter::Tcp(Arc::new(proxy)), tls);
+    meshwork_model::proxy::FilterChain { gates, ..chain }
 }
 
 pub(crate) fn inbound_tcp(identity: Arc<IdentitySource>, application: SocketAddr, rules: Rules) -> Sut {

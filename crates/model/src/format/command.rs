@@ -111,10 +111,10 @@ impl Command {
     /// `REQ`, `RESP`, `TRAILER` and what else allows a length.
     fn of_message(call: &Call<'_>) -> Option<Result<Self, String>> {
         let (of, part) = match call.name {
-            "REQ" => (Message::Request, Piece::All),
+            "REQ" | "REQUEST_HEADER" => (Message::Request, Piece::All),
             "REQ_WITHOUT_QUERY" => (Message::Request, Piece::Path),
-            "RESP" => (Message::Response, Piece::All),
-            "TRAILER" => (Message::Trailers, Piece::All),
+            "RESP" | "RESPONSE_HEADER" => (Message::Response, Piece::All),
+            "TRAILER" | "RESPONSE_TRAILER" => (Message::Trailers, Piece::All),
             "DYNAMIC_METADATA" => return Some(Self::metadata(call)),
             _ => return None,
         };
@@ -256,6 +256,10 @@ impl Command {
             }
             Self::Number(_) | Self::Between { .. } | Self::Flags { .. } | Self::GrpcStatus { .. } => true,
         }
+    }
+
+    pub(super) fn reads_trailers(&self) -> bool {
+        matches!(self, Self::Header { of: Message::Trailers, .. })
     }
 
     pub(super) fn asks_when(&self, points: &[Point]) -> bool {

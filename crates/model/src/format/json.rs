@@ -26,6 +26,16 @@ impl Json {
         Self::Object(members)
     }
 
+    /// Whether one of its format strings passes a test.
+    pub fn any(&self, test: &dyn Fn(&Template) -> bool) -> bool {
+        match self {
+            Self::Text(template) => test(template),
+            Self::Constant(_) => false,
+            Self::Object(members) => members.iter().any(|(_, member)| member.any(test)),
+            Self::List(items) => items.iter().any(|item| item.any(test)),
+        }
+    }
+
     /// Appends the value. `omit`: members without a value are left out, objects without members, too.
     pub fn write<F: Facts + ?Sized>(&self, facts: &F, omit: bool, out: &mut Vec<u8>) {
         let start = out.len();

@@ -1,6 +1,8 @@
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::Rbac;
+use super::{HeaderMatch, JwtAuthentication, Rbac, RouteJwt};
+use crate::fraction::Fraction;
 
 /// A filter before the router.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,8 +18,18 @@ pub struct HttpFilter {
 /// What a filter does.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HttpFilterKind {
+    /// Delays and statuses on purpose.
+    Fault(Arc<Fault>),
+    /// Tokens that requests need.
+    Jwt(Arc<JwtAuthentication>),
     /// Authorization by who asks, and for what.
     Rbac(HttpRbac),
+    /// So many requests in a time, counted here.
+    LocalRateLimit(Arc<LocalRateLimit>),
+    /// Answers to who asks whether this proxy is healthy.
+    HealthCheck(Arc<HealthCheckFilter>),
+    /// A request is forwarded once all of it is here: so many bytes at most.
+    Buffer(u32),
 }
 
 /// What a route, or what stands above it, says of a filter. Source: Envoy `typed_per_filter_config`.
@@ -34,8 +46,127 @@ pub struct RouteFilter {
 /// What a filter does for a route.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RouteFilterKind {
+    /// Other faults.
+    Fault(Arc<Fault>),
+    /// Other tokens.
+    Jwt(RouteJwt),
     /// Other rules.
     Rbac(HttpRbac),
+    /// Another limit, which counts on its own.
+    LocalRateLimit(Arc<LocalRateLimit>),
+    /// Another number of bytes.
+    Buffer(u32),
+}
+
+/// Delays and statuses on purpose. Source: Envoy `extensions.filters.http.fault.v3`.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Fault {
+    /// How long requests wait.
+    pub delay: Option<FaultDelay>,
+    /// What they are answered with.
+    pub abort: Option<FaultAbort>,
+    /// The cluster that a request must be going to; empty takes any.
+    pub upstream_cluster: Arc<str>,
+    /// Tests that the request must pass.
+    pub headers: Vec<HeaderMatch>,
+    /// Programs, one of which the request must name as its sender; empty takes any.
+    pub downstream_nodes: Vec<Arc<str>>,
+    /// Requests that may have a fault at the same time.
+    pub max_active: Option<u32>,
+}
+
+/// How long requests wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultDelay {
+    /// Who says how long.
+    pub by: DelayBy,
+    /// How many requests wait.
+    pub share: Fraction,
+}
+
+/// Who says how long a request waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DelayBy {
+    /// Config.
+    Fixed(Duration),
+    /// The request.
+    Header,
+}
+
+/// What requests are answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultAbort {
+    /// Who says with what.
+    pub by: AbortBy,
+    /// How many requests are answered so.
+    pub share: Fraction,
+    /// The answer's body; `None` for the proxy's own words.
+    pub body: Option<Arc<str>>,
+}
+
+/// Who says what a request is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AbortBy {
+    /// Config: an HTTP status.
+    Http(u16),
+    /// Config: a gRPC status.
+    Grpc(u32),
+    /// The request.
+    Header,
+}
+
+/// So many requests in a time. Source: Envoy `extensions.filters.http.local_ratelimit.v3`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalRateLimit {
+    /// The status of those who get no token.
+    pub status: u16,
+    /// Tokens for requests that no descriptor is for; `None` has as many as are asked for.
+    pub bucket: Option<TokenBucket>,
+    /// Tokens for requests with one of these descriptors.
+    pub descriptors: Vec<LocalDescriptor>,
+    /// Requests that ask for a token at all.
+    pub enabled: Fraction,
+    /// Of those who get none, how many are refused.
+    pub enforced: Fraction,
+    /// Whether each connection has tokens of its own.
+    pub per_connection: bool,
+    /// Whether a request with a descriptor takes one of the common tokens, too.
+    pub always_consume_default: bool,
+    /// Whether responses say how many tokens are left (`x-ratelimit-…`).
+    pub tells: bool,
+    /// Whether a gRPC call is refused with `RESOURCE_EXHAUSTED`.
+    pub resource_exhausted: bool,
+}
+
+/// Tokens for requests with a descriptor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalDescriptor {
+    /// Keys and values, in order.
+    pub entries: Vec<(Arc<str>, Arc<str>)>,
+    /// The tokens.
+    pub bucket: TokenBucket,
+}
+
+/// Tokens, which come back bit by bit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenBucket {
+    /// As many as there are at most, and at first.
+    pub most: u32,
+    /// As many as come back in a second.
+    pub per_second: f64,
+}
+
+/// Answers to who asks whether this proxy is healthy. Source: Envoy `extensions.filters.http.health_check.v3`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheckFilter {
+    /// Whether the application is asked, too.
+    pub pass_through: bool,
+    /// How long the application's answer stands.
+    pub cache: Option<Duration>,
+    /// Which requests ask that.
+    pub headers: Vec<HeaderMatch>,
+    /// Per cent of a cluster's endpoints that must be healthy, by the cluster's name.
+    pub least_healthy: Vec<(Arc<str>, f64)>,
 }
 
 /// Rules, and rules that are only tried.
@@ -75,6 +206,7 @@ impl HttpFilter {
     pub fn policy(&self) -> Option<&Arc<Rbac>> {
         match &self.kind {
             HttpFilterKind::Rbac(rbac) => rbac.rules.as_ref(),
+            _ => None,
         }
     }
 }
@@ -85,7 +217,12 @@ impl HttpFilterKind {
     /// A filter that may refuse for nothing stands before one that costs, and what is judged stands before what changes.
     pub fn place(&self) -> usize {
         match self {
+            Self::Fault(_) => 0,
+            Self::Jwt(_) => 2,
             Self::Rbac(_) => 3,
+            Self::LocalRateLimit(_) => 5,
+            Self::HealthCheck(_) => 8,
+            Self::Buffer(_) => 9,
         }
     }
 }

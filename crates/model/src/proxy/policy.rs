@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::HeaderMatch;
+use crate::cidr::Cidr;
 use crate::regex::Regex;
 
 /// A test of a text. Source: Envoy `StringMatcher`.
@@ -22,7 +23,7 @@ pub enum StringMatch {
 }
 
 /// Rules that allow or deny. Source: Envoy `config.rbac.v3.RBAC`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rbac {
     /// What a matching rule means. With `Allow` and no matching rule, the request is denied.
     pub action: Action,
@@ -37,10 +38,12 @@ pub enum Action {
     Allow,
     /// What matches is refused.
     Deny,
+    /// Everything passes; what matches is marked for logs.
+    Log,
 }
 
 /// A rule matches when one of its permissions and one of its principals do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// Name, as in `ns[shop]-policy[cart]-rule[0]`.
     pub name: Arc<str>,
@@ -51,7 +54,7 @@ pub struct Rule {
 }
 
 /// A test of what is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Permission {
     /// Always.
     Any,
@@ -65,12 +68,25 @@ pub enum Permission {
     Path(StringMatch),
     /// A header field, `:method` or `:authority`. Never matches a TCP connection.
     Header(HeaderMatch),
+    /// The address that the connection was made to.
+    DestinationAddress(Cidr),
     /// The port that the connection was made to.
     DestinationPort(u16),
+    /// That port is at least `start`, and less than `end`.
+    DestinationPorts {
+        /// The least.
+        start: u32,
+        /// What is too much.
+        end: u32,
+    },
+    /// The server name that the connection asked for (SNI); empty where it asked for none.
+    ServerName(StringMatch),
+    /// What filters found out about the request.
+    Metadata(MetadataMatch),
 }
 
 /// A test of who asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Principal {
     /// Anybody, also without identity.
     Any,
@@ -80,6 +96,58 @@ pub enum Principal {
     OneOf(Vec<Principal>),
     /// Not that.
     Not(Box<Principal>),
-    /// A peer that proved an identity, whose SPIFFE ID passes the test; `None` takes any identity.
+    /// A peer that showed a certificate, one of whose names passes the test: URIs, DNS names, the subject. `None` takes
+    /// any certificate.
     Authenticated(Option<StringMatch>),
+    /// Who opened the connection.
+    DirectAddress(Cidr),
+    /// On whose behalf the request comes, as far as that is known.
+    RemoteAddress(Cidr),
+    /// On whose behalf the connection was opened. Source: Envoy `source_ip`.
+    SourceAddress(Cidr),
+    /// A header field. Never matches a TCP connection.
+    Header(HeaderMatch),
+    /// The normalised path without query. Never matches a TCP connection.
+    Path(StringMatch),
+    /// What filters found out about the request.
+    Metadata(MetadataMatch),
+}
+
+/// A test of metadata. Source: Envoy `type.matcher.v3.MetadataMatcher`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetadataMatch {
+    /// The filter that found it, or under whose name a route has it.
+    pub filter: Arc<str>,
+    /// Keys on the way to the value; never empty.
+    pub path: Vec<Arc<str>>,
+    /// The test.
+    pub value: ValueMatch,
+    /// Whether the test must fail.
+    pub invert: bool,
+}
+
+/// A test of a value. Source: Envoy `type.matcher.v3.ValueMatcher`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ValueMatch {
+    /// It is `null`.
+    Null,
+    /// It is this number.
+    Exactly(f64),
+    /// It is a number that is at least `start`, and less than `end`.
+    Range {
+        /// The least.
+        start: f64,
+        /// What is too much.
+        end: f64,
+    },
+    /// It is a text that passes.
+    Text(StringMatch),
+    /// It is this.
+    Bool(bool),
+    /// It is there; with `false`, nothing passes.
+    Present(bool),
+    /// It is a list, and one of its values passes.
+    OneOf(Box<ValueMatch>),
+    /// One of the tests passes.
+    Or(Vec<ValueMatch>),
 }

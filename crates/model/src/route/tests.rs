@@ -1,5 +1,7 @@
 use super::*;
-use crate::proxy::RouteAction;
+use crate::fraction::Fraction;
+use crate::proxy::{Domain, Redirect, RouteAction, Secure, VirtualHost};
+use crate::regex::Regex;
 use std::sync::Arc;
 
 fn head(authority: &str, method: &str, path: &str, fields: &[(&str, &str)]) -> RequestHead {
@@ -13,26 +15,34 @@ fn head(authority: &str, method: &str, path: &str, fields: &[(&str, &str)]) -> R
     head
 }
 
+fn is_taken(path: PathMatch, head: &RequestHead) -> bool {
+    matches(
+        &RouteMatch::new(path, vec![]),
+        head,
+        Path { bare: head.path(), is_connect: head.method() == b"CONNECT" },
+        Asked::default(),
+    )
+}
+
 fn host(name: &str, domain: Domain) -> VirtualHost {
-    let matches = RouteMatch { path: PathMatch::Prefix(Arc::from("/")), headers: vec![] };
-    let route = Route { name: Arc::from(name), matches, action: RouteAction::Local };
-    VirtualHost { name: Arc::from(name), domains: vec![domain], routes: vec![route] }
+    let matches = RouteMatch::new(PathMatch::Prefix(Arc::from("/")), vec![]);
+    VirtualHost::new(name, vec![domain], vec![Route::new(name, matches, RouteAction::Local)])
 }
 
 #[test]
 fn the_most_specific_domain_wins() {
-    let table = RouteTable {
-        name: Arc::from("t"),
-        hosts: vec![
+    let table = RouteTable::new(
+        "t",
+        vec![
             host("any", Domain::Any),
             host("prefix", Domain::Prefix(Arc::from("www."))),
             host("suffix", Domain::Suffix(Arc::from(".example.com"))),
             host("longer", Domain::Suffix(Arc::from(".b.example.com"))),
             host("exact", Domain::Exact(Arc::from("www.example.com"))),
         ],
-    };
+    );
     let check = |authority: &str, expected: &str| {
-        let route = select(&table, &head(authority, "GET", "/", &[])).expect("a route");
+        let route = select(&table, &head(authority, "GET", "/", &[]), Asked::default()).expect("a route");
         assert_eq!(&*route.name, expected, "{authority}");
     };
     check("WWW.example.com", "exact");
@@ -47,7 +57,7 @@ fn the_most_specific_domain_wins() {
 #[test]
 fn paths_match_by_byte_or_by_segment() {
     let check = |test: PathMatch, path: &str, expected: bool| {
-        assert_eq!(matches_path(&test, &head("", "GET", path, &[])), expected, "{test:?} {path}");
+        assert_eq!(is_taken(test.clone(), &head("", "GET", path, &[])), expected, "{test:?} {path}");
     };
     check(PathMatch::Exact("/a".into()), "/a?b=c", true);
     check(PathMatch::Exact("/a".into()), "/a/", false);
@@ -62,9 +72,9 @@ fn paths_match_by_byte_or_by_segment() {
 #[test]
 fn only_its_own_match_takes_connect() {
     let connect = head("a:443", "CONNECT", "", &[]);
-    assert!(matches_path(&PathMatch::Connect, &connect));
-    assert!(!matches_path(&PathMatch::Prefix("".into()), &connect));
-    assert!(!matches_path(&PathMatch::Exact("".into()), &connect));
+    assert!(is_taken(PathMatch::Connect, &connect));
+    assert!(!is_taken(PathMatch::Prefix("".into()), &connect));
+    assert!(!is_taken(PathMatch::Exact("".into()), &connect));
 }
 
 #[test]
@@ -105,8 +115,7 @@ fn clusters_are_taken_by_weight() {
     };
     let mut counts = [0; 3];
     for random in 0..1000 {
-        let taken = select_cluster(&forward, random);
-        counts[forward.clusters.iter().position(|c| c == taken).expect("one of them")] += 1;
+        counts[select_cluster(&forward, random).0] += 1;
     }
     assert_eq!(counts, [900, 0, 100]);
 }
@@ -140,4 +149,99 @@ fn texts_match_in_any_case_where_asked() {
     check(StringMatch::Suffix("bc".into()), "aBC", true);
     check(StringMatch::Contains("b".into()), "aBc", true);
     check(StringMatch::Contains("x".into()), "aBc", false);
+}
+
+#[test]
+fn ports_of_authorities_count_unless_they_are_passed_over() {
+    let mut table = RouteTable::new(
+        "t",
+        vec![
+            host("bare", Domain::Exact("a.b".into())),
+            host("port", Domain::Exact("a.b:8080".into())),
+            host("six", Domain::Exact("[::1]".into())),
+        ],
+    );
+    let check = |table: &RouteTable, authority: &str, expected: Option<&str>| {
+        assert_eq!(table.host(authority.as_bytes()).map(|host| &*host.name), expected, "{authority}");
+    };
+    check(&table, "a.b", Some("bare"));
+    check(&table, "A.B:8080", Some("port"));
+    check(&table, "a.b:81", None);
+    check(&table, &"x".repeat(1000), None);
+    table.ignores_port = true;
+    check(&table, "a.b:81", Some("bare"));
+    check(&table, "[::1]:80", Some("six"));
+    check(&table, "[::1]", Some("six"));
+}
+
+#[test]
+fn all_tests_of_a_route_have_to_hold() {
+    let base = || RouteMatch::new(PathMatch::Prefix("/".into()), vec![]);
+    let check = |test: RouteMatch, path: &str, fields: &[(&str, &str)], asked: Asked, expected: bool| {
+        let table = RouteTable::new(
+            "t",
+            vec![VirtualHost::new(
+                "h",
+                vec![Domain::Any],
+                vec![Route::new("r", test.clone(), RouteAction::Local)],
+            )],
+        );
+        let found = select(&table, &head("h", "GET", path, fields), asked);
+        assert_eq!(found.is_some(), expected, "{test:?} {path} {asked:?}");
+    };
+    let no = Asked::default();
+    let regex = RouteMatch { path: PathMatch::Regex(Regex::new("/a/[0-9]+").expect("valid")), ..base() };
+    check(regex.clone(), "/a/12?q", &[], no, true);
+    check(regex, "/a/12/b", &[], no, false);
+    let any_case = RouteMatch { path: PathMatch::Exact("/Ab".into()), any_case: true, ..base() };
+    check(any_case.clone(), "/aB", &[], no, true);
+    check(RouteMatch { any_case: false, ..any_case }, "/aB", &[], no, false);
+    let parameters = RouteMatch { path: PathMatch::Exact("/a".into()), ignores_parameters: true, ..base() };
+    check(parameters, "/a;v=1?q", &[], no, true);
+    let query =
+        |name: &str, test| RouteMatch { query: vec![QueryMatch { name: name.into(), test }], ..base() };
+    check(query("q", None), "/?q", &[], no, true);
+    check(query("q", None), "/?r", &[], no, false);
+    check(query("q", Some(StringMatch::Exact("1".into()))), "/?q=1&q=2", &[], no, true);
+    check(query("q", Some(StringMatch::Exact("2".into()))), "/?q=1&q=2", &[], no, false);
+    let grpc = RouteMatch { only_grpc: true, ..base() };
+    check(grpc.clone(), "/", &[("content-type", "application/grpc")], no, true);
+    check(grpc, "/", &[("content-type", "text/plain")], no, false);
+    let half = RouteMatch { fraction: Some(Fraction { numerator: 50, denominator: 100 }), ..base() };
+    check(half.clone(), "/", &[], Asked { random: 149, ..no }, true);
+    check(half, "/", &[], Asked { random: 150, ..no }, false);
+    let shown = RouteMatch { shows_certificate: Some(true), is_verified: Some(false), ..base() };
+    check(shown.clone(), "/", &[], Asked { shows_certificate: true, ..no }, true);
+    check(shown, "/", &[], Asked { shows_certificate: true, is_verified: true, ..no }, false);
+}
+
+#[test]
+fn plaintext_is_redirected_where_tls_is_required() {
+    let check = |only_external: bool, fields: &[(&str, &str)], expected: &str| {
+        let redirect =
+            RouteAction::Redirect(Redirect { scheme: Some("https".into()), ..Redirect::default() });
+        let route = Route::new("secure", RouteMatch::new(PathMatch::Prefix("/".into()), vec![]), redirect);
+        let mut host = host("plain", Domain::Any);
+        host.secure = Some(Box::new(Secure { only_external, route }));
+        let table = RouteTable::new("t", vec![host]);
+        let found = select(&table, &head("h", "GET", "/", fields), Asked::default()).expect("one");
+        assert_eq!(&*found.name, expected, "{fields:?}");
+    };
+    check(false, &[], "secure");
+    check(false, &[("x-forwarded-proto", "http")], "secure");
+    check(false, &[("x-forwarded-proto", "https")], "plain");
+    check(false, &[("x-envoy-internal", "true")], "secure");
+    check(true, &[("x-envoy-internal", "true")], "plain");
+}
+
+#[test]
+fn a_header_may_select_among_clusters() {
+    let terms = RouteTerms { random_header: Some("n".into()), ..RouteTerms::default() };
+    let check = |fields: &[(&str, &str)], expected: u64| {
+        assert_eq!(cluster_number(Some(&terms), &head("h", "GET", "/", fields), 7), expected, "{fields:?}");
+    };
+    check(&[("n", "42")], 42);
+    check(&[("n", "x")], 7);
+    check(&[("n", "1"), ("n", "2")], 7);
+    check(&[], 7);
 }

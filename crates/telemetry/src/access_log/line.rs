@@ -38,6 +38,11 @@ impl LineWriter {
         self.bytes.is_empty()
     }
 
+    /// The finished lines, for others behind them.
+    pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
     /// Exchanges the finished lines for an empty buffer.
     pub(super) fn swap(&mut self, empty: &mut Vec<u8>) {
         std::mem::swap(&mut self.bytes, empty);

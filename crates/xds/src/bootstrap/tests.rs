@@ -26,7 +26,7 @@ fn a_file_with_a_listener_a_route_and_a_cluster_is_read() {
     assert_eq!(listener.address, Some(([127, 0, 0, 1], 8080).into()));
     let NetworkFilter::Http(http) = &listener.chains[0].filter else { panic!("{listener:?}") };
     let RouteSource::Inline(table) = &http.routes else { panic!("{http:?}") };
-    let route = &table.hosts[0].routes[0];
+    let route = &table.hosts()[0].routes[0];
     assert_eq!(route.matches.path, PathMatch::Prefix("/".into()));
     let RouteAction::Forward(forward) = &route.action else { panic!("{route:?}") };
     assert_eq!(forward.timeout, Some(std::time::Duration::from_millis(3500)));

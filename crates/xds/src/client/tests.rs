@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use fastrand::Rng;
-use meshwork_model::proxy::{ChainMatch, Direction, Endpoints, HttpConnection, RouteTable};
+use meshwork_model::proxy::{Direction, Endpoints, HttpConnection, RouteTable};
 
 use super::*;
 use crate::node::Dialect;
@@ -27,29 +27,15 @@ fn endpoints(name: &str, content: u64) -> Resource {
 fn listener(name: &str, routes: &str, content: u64) -> Resource {
     let http = HttpConnection::new(content.to_string(), RouteSource::Named(routes.into()));
     let http = HttpConnection { generate_request_id: true, ..http };
-    Resource::Listener(Listener {
-        name: name.into(),
-        address: Some(([127, 0, 0, 1], 0).into()),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Outbound,
-        chains: vec![FilterChain {
-            name: "".into(),
-            matches: ChainMatch::default(),
-            tls: None,
-            filter: NetworkFilter::Http(Arc::new(http)),
-        }],
-    })
+    let chains = vec![FilterChain::new("", NetworkFilter::Http(Arc::new(http)))];
+    let address = Some(([127, 0, 0, 1], 0).into());
+    Resource::Listener(Listener::new(name, address, Direction::Outbound, chains))
 }
 
 fn routes(name: &str, content: u64) -> Resource {
-    let host = meshwork_model::proxy::VirtualHost {
-        name: content.to_string().into(),
-        domains: vec![meshwork_model::proxy::Domain::Any],
-        routes: Vec::new(),
-    };
-    Resource::Routes(RouteTable { name: name.into(), hosts: vec![host] })
+    let domains = vec![meshwork_model::proxy::Domain::Any];
+    let host = meshwork_model::proxy::VirtualHost::new(content.to_string(), domains, Vec::new());
+    Resource::Routes(RouteTable::new(name, vec![host]))
 }
 
 fn snapshot(resources: &[Resource]) -> Snapshot {
@@ -83,7 +69,7 @@ struct Applied(BTreeMap<(Kind, String), Resource>);
 fn is_bad(resource: &Resource) -> bool {
     match resource {
         Resource::Cluster(cluster) => cluster.connect_timeout == Duration::from_secs(3),
-        Resource::Routes(table) => &*table.hosts[0].name == "2",
+        Resource::Routes(table) => &*table.hosts()[0].name == "2",
         _ => false,
     }
 }

@@ -1,10 +1,19 @@
 //! HTTP filters, which stand in one order, and what routes say of them.
 
+mod fault;
+mod jwt;
+mod limit;
+
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-use meshwork_model::proxy::{HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind};
+use meshwork_model::fraction::Fraction;
+use meshwork_model::proxy::{
+    HealthCheckFilter, HttpFilter, HttpFilterKind, HttpRbac, RouteFilter, RouteFilterKind, RouteJwt,
+};
 
-use super::{is, policy, required, unpack};
+use super::{duration, is, policy, required, route, unpack};
 use crate::path::{Path, Problems};
 use crate::{pb, support};
 
@@ -64,18 +73,116 @@ fn filter(message: &pb::hcm::HttpFilter, at: &Path<'_>, problems: &mut Problems)
 }
 
 fn kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Option<HttpFilterKind> {
+    if let Some(message) = unpack::<pb::fault::HttpFault>(config) {
+        return fault::fault(&message, at, problems).map(HttpFilterKind::Fault);
+    }
+    if let Some(message) = unpack::<pb::jwt::JwtAuthentication>(config) {
+        let filter = jwt::authentication(&message, at, problems)?;
+        return Some(HttpFilterKind::Jwt(filter.into()));
+    }
     if let Some(message) = unpack::<pb::HttpRbac>(config) {
         return rbac(&message, at, problems).map(HttpFilterKind::Rbac);
+    }
+    if let Some(message) = unpack::<pb::local_ratelimit::LocalRateLimit>(config) {
+        return limit::local(&message, false, at, problems).map(HttpFilterKind::LocalRateLimit);
+    }
+    if let Some(message) = unpack::<pb::health_check::HealthCheck>(config) {
+        let filter = health_check(&message, at, problems)?;
+        return Some(HttpFilterKind::HealthCheck(filter.into()));
+    }
+    if let Some(message) = unpack::<pb::buffer::Buffer>(config) {
+        return buffer(&message, at, problems).map(HttpFilterKind::Buffer);
     }
     problems.error(at, "this HTTP filter is not supported", "")
 }
 
 fn rbac(message: &pb::HttpRbac, at: &Path<'_>, problems: &mut Problems) -> Option<HttpRbac> {
-    let rules = match &message.rules {
-        Some(rules) => Some(policy::rbac(rules, &at.field("rules"), problems)?.into()),
+    let mut rules = |rules: &Option<pb::rbac::Rbac>, name| match rules {
+        Some(rules) => policy::rbac(rules, &at.field(name), problems).map(|rules| Some(rules.into())),
+        None => Some(None),
+    };
+    Some(HttpRbac {
+        rules: rules(&message.rules, "rules")?,
+        shadow: rules(&message.shadow_rules, "shadow_rules")?,
+        shadow_prefix: message.shadow_rules_stat_prefix.as_str().into(),
+    })
+}
+
+fn health_check(
+    message: &pb::health_check::HealthCheck,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<HealthCheckFilter> {
+    let Some(pass_through) = message.pass_through_mode else {
+        return problems.error(&at.field("pass_through_mode"), "this is missing", "write `true` or `false`");
+    };
+    let cache = match message.cache_time {
+        Some(time) => Some(duration(time, &at.field("cache_time"), problems)?),
         None => None,
     };
-    Some(HttpRbac { rules, ..HttpRbac::default() })
+    if !pass_through.value && cache.is_some() {
+        let text = "nothing is cached where the application is not asked";
+        return problems.error(&at.field("cache_time"), text, "leave it out");
+    }
+    let clusters = message.cluster_min_healthy_percentages.iter();
+    let mut least_healthy: Vec<_> =
+        clusters.map(|(name, least)| (name.as_str().into(), least.value)).collect();
+    least_healthy.sort_by(|a: &(Arc<str>, f64), b| a.0.cmp(&b.0));
+    Some(HealthCheckFilter {
+        pass_through: pass_through.value,
+        cache: cache.filter(|time| !time.is_zero()),
+        headers: route::headers(&message.headers, &at.field("headers"), problems)?,
+        least_healthy,
+    })
+}
+
+fn buffer(message: &pb::buffer::Buffer, at: &Path<'_>, problems: &mut Problems) -> Option<u32> {
+    match message.max_request_bytes {
+        Some(most) if most.value > 0 => Some(most.value),
+        _ => problems.error(&at.field("max_request_bytes"), "this must be more than 0", ""),
+    }
+}
+
+/// A cluster and what is asked for there: cluster, authority, path and time-out.
+fn http_uri(
+    message: &pb::core::HttpUri,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<(Arc<str>, Arc<str>, Arc<str>, Duration)> {
+    use pb::core::http_uri::HttpUpstreamType::Cluster;
+    let Some(Cluster(cluster)) = &message.http_upstream_type else {
+        return problems.error(&at.field("cluster"), "this is missing", "");
+    };
+    let Some(timeout) = message.timeout else {
+        return problems.error(&at.field("timeout"), "this is missing", "");
+    };
+    let rest = message.uri.split_once("://").map_or(&*message.uri, |(_, rest)| rest);
+    let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
+    required(authority, &at.field("uri"), problems)?;
+    let timeout = duration(timeout, &at.field("timeout"), problems)?;
+    Some((cluster.as_str().into(), authority.into(), path.into(), timeout))
+}
+
+/// A share of requests; Envoy takes none where nothing is said.
+fn share(message: Option<&pb::FractionalPercent>) -> Fraction {
+    use pb::fractional_percent::DenominatorType;
+    let denominator = match message.map(pb::FractionalPercent::denominator) {
+        Some(DenominatorType::TenThousand) => 10_000,
+        Some(DenominatorType::Million) => 1_000_000,
+        Some(DenominatorType::Hundred) | None => 100,
+    };
+    Fraction { numerator: message.map_or(0, |message| message.numerator), denominator }
+}
+
+/// The same, where a key may stand by which Envoy looks up another share.
+fn runtime_share(message: Option<&pb::core::RuntimeFractionalPercent>) -> Fraction {
+    share(message.and_then(|message| message.default_value.as_ref()))
+}
+
+/// A status that says that something failed; Envoy takes its own in the place of others.
+fn failure_status(message: Option<&pb::HttpStatus>, default: u16) -> u16 {
+    let status = message.and_then(|status| u16::try_from(status.code).ok());
+    status.filter(|status| *status >= 400).unwrap_or(default)
 }
 
 /// What a route, a virtual host, a table or a weighted cluster says of filters (`typed_per_filter_config`), by name.
@@ -94,25 +201,65 @@ pub(super) fn of_route(
 }
 
 fn route_filter(name: &str, config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Option<RouteFilter> {
-    let Some(wrapped) = unpack::<pb::route::FilterConfig>(config) else {
-        let kind = route_kind(config, at, problems)?;
-        return Some(RouteFilter { name: name.into(), disabled: false, kind: Some(kind) });
+    let (mut disabled, mut kind) = (false, None);
+    if let Some(wrapped) = unpack::<pb::route::FilterConfig>(config) {
+        disabled = wrapped.disabled;
+        match &wrapped.config {
+            None if !disabled => return problems.error(&at.field("config"), "the config is missing", ""),
+            Some(inner) if wrapped.is_optional && !support::is_accepted(&inner.type_url) => return None,
+            // Of a filter that is off, nobody reads what it would do.
+            Some(inner) if !disabled => kind = Some(route_kind(inner, &at.field("config"), problems)?),
+            _ => {}
+        }
+    } else {
+        kind = Some(route_kind(config, at, problems)?);
+    }
+    let (off, kind) = match kind {
+        Some(Word::Kind(kind)) => (false, Some(kind)),
+        Some(Word::Off) => (true, None),
+        None => (false, None),
     };
-    let disabled = wrapped.disabled;
-    let kind = match &wrapped.config {
-        None if !disabled => return problems.error(&at.field("config"), "the config is missing", ""),
-        Some(inner) if wrapped.is_optional && !support::is_accepted(&inner.type_url) => return None,
-        // Of a filter that is off, nobody reads what it would do.
-        Some(inner) if !disabled => Some(route_kind(inner, &at.field("config"), problems)?),
-        _ => None,
-    };
-    Some(RouteFilter { name: name.into(), disabled, kind })
+    Some(RouteFilter { name: name.into(), disabled: disabled || off, kind })
 }
 
-fn route_kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Option<RouteFilterKind> {
-    if let Some(message) = unpack::<pb::HttpRbacPerRoute>(config) {
-        let rules = message.rbac.as_ref().map(|message| rbac(message, &at.field("rbac"), problems));
-        return Some(RouteFilterKind::Rbac(rules.unwrap_or_else(|| Some(HttpRbac::default()))?));
-    }
-    problems.error(at, "this is no config of a filter for a route", "")
+/// What a route says of a filter.
+enum Word {
+    /// What it does.
+    Kind(RouteFilterKind),
+    /// That it does nothing.
+    Off,
+}
+
+fn route_kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Option<Word> {
+    use pb::buffer::buffer_per_route::Override as Buffered;
+    let kind = if let Some(message) = unpack::<pb::fault::HttpFault>(config) {
+        RouteFilterKind::Fault(fault::fault(&message, at, problems)?)
+    } else if let Some(message) = unpack::<pb::jwt::PerRouteConfig>(config) {
+        use pb::jwt::per_route_config::RequirementSpecifier as Specifier;
+        match &message.requirement_specifier {
+            Some(Specifier::RequirementName(name)) => {
+                RouteFilterKind::Jwt(RouteJwt::Named(name.as_str().into()))
+            }
+            Some(Specifier::Disabled(_)) => return Some(Word::Off),
+            None => return problems.error(at, "this says nothing", "write `requirement_name` or `disabled`"),
+        }
+    } else if let Some(message) = unpack::<pb::HttpRbacPerRoute>(config) {
+        match &message.rbac {
+            Some(message) => RouteFilterKind::Rbac(rbac(message, &at.field("rbac"), problems)?),
+            None => return Some(Word::Off),
+        }
+    } else if let Some(message) = unpack::<pb::local_ratelimit::LocalRateLimit>(config) {
+        RouteFilterKind::LocalRateLimit(limit::local(&message, true, at, problems)?)
+    } else if let Some(message) = unpack::<pb::buffer::BufferPerRoute>(config) {
+        match &message.r#override {
+            Some(Buffered::Buffer(message)) => {
+                RouteFilterKind::Buffer(buffer(message, &at.field("buffer"), problems)?)
+            }
+            Some(Buffered::Disabled(_)) => return Some(Word::Off),
+            None => return problems.error(at, "this says nothing", "write `disabled` or `buffer`"),
+        }
+    } else {
+        return problems.error(at, "this is no config of a filter for a route", "");
+    };
+    Some(Word::Kind(kind))
 }

@@ -1,6 +1,14 @@
 //! Authorization rules, and tests of texts.
 
-use meshwork_model::proxy::{Action, Permission, Principal, Rbac, Rule, StringMatch};
+#![expect(deprecated, reason = "files that people have use the older forms, too")]
+
+use std::sync::Arc;
+
+use meshwork_model::cidr::Cidr;
+use meshwork_model::proxy::{
+    Action, MetadataMatch, Permission, Principal, Rbac, Rule, StringMatch, ValueMatch,
+};
+
 use meshwork_model::regex::Regex;
 
 use super::{required, route};
@@ -47,12 +55,10 @@ pub(super) fn rbac(message: &pb::rbac::Rbac, at: &Path<'_>, problems: &mut Probl
     let action = match pb::rbac::rbac::Action::try_from(message.action) {
         Ok(pb::rbac::rbac::Action::Allow) => Action::Allow,
         Ok(pb::rbac::rbac::Action::Deny) => Action::Deny,
-        _ => {
-            return problems.error(
-                &at.field("action"),
-                "this action is not supported",
-                "write ALLOW or DENY",
-            );
+        Ok(pb::rbac::rbac::Action::Log) => Action::Log,
+        Err(_) => {
+            let fix = "write ALLOW, DENY or LOG";
+            return problems.error(&at.field("action"), "this action is not supported", fix);
         }
     };
     let path = at.field("policies");
@@ -103,7 +109,112 @@ fn permission(message: &pb::rbac::Permission, at: &Path<'_>, problems: &mut Prob
             Ok(port) => Some(Permission::DestinationPort(port)),
             Err(_) => problems.error(&at.field("destination_port"), format!("{port} is no port"), ""),
         },
+        Some(Rule::DestinationPortRange(range)) => {
+            ports(range, &at.field("destination_port_range"), problems)
+        }
+        Some(Rule::DestinationIp(range)) => {
+            cidr(range, &at.field("destination_ip"), problems).map(Permission::DestinationAddress)
+        }
+        Some(Rule::RequestedServerName(matcher)) => {
+            string(matcher, &at.field("requested_server_name"), problems).map(Permission::ServerName)
+        }
+        Some(Rule::Metadata(matcher)) => {
+            metadata(matcher, &at.field("metadata"), problems).map(Permission::Metadata)
+        }
+        Some(Rule::SourcedMetadata(sourced)) => {
+            sourced_metadata(sourced, &at.field("sourced_metadata"), problems).map(Permission::Metadata)
+        }
         _ => problems.error(at, "this permission is not supported", "write `any: true` for everything"),
+    }
+}
+
+/// Ports from the start of a range to before its end.
+fn ports(range: &pb::Int32Range, at: &Path<'_>, problems: &mut Problems) -> Option<Permission> {
+    let port = |number: i32| u32::try_from(number).ok().filter(|number| *number <= 65536);
+    match (port(range.start), port(range.end)) {
+        (Some(start), Some(end)) if start < end => Some(Permission::DestinationPorts { start, end }),
+        _ => {
+            problems.error(at, "this is no range of ports", "write a `start` below `end`, which is left out")
+        }
+    }
+}
+
+/// A range of addresses.
+fn cidr(message: &pb::core::CidrRange, at: &Path<'_>, problems: &mut Problems) -> Option<Cidr> {
+    let Ok(address) = message.address_prefix.parse() else {
+        let text = format!("`{}` is not an IP address", message.address_prefix);
+        return problems.error(&at.field("address_prefix"), text, "");
+    };
+    Some(Cidr::new(address, message.prefix_len.map_or(0, |length| length.value)))
+}
+
+fn sourced_metadata(
+    message: &pb::rbac::SourcedMetadata,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<MetadataMatch> {
+    if message.metadata_source != pb::rbac::MetadataSource::Dynamic as i32 {
+        return problems.error(&at.field("metadata_source"), "only DYNAMIC is supported", "");
+    }
+    let at = at.field("metadata_matcher");
+    match &message.metadata_matcher {
+        Some(matcher) => metadata(matcher, &at, problems),
+        None => problems.error(&at, "the test is missing", ""),
+    }
+}
+
+/// A test of metadata.
+pub(super) fn metadata(
+    message: &pb::matcher::MetadataMatcher,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<MetadataMatch> {
+    use pb::matcher::metadata_matcher::path_segment::Segment;
+    let filter = required(&message.filter, &at.field("filter"), problems)?.into();
+    let keys = message.path.iter().map(|segment| match &segment.segment {
+        Some(Segment::Key(key)) if !key.is_empty() => Some(Arc::from(key.as_str())),
+        _ => None,
+    });
+    let path: Option<Vec<Arc<str>>> = keys.collect();
+    let Some(path) = path.filter(|path| !path.is_empty()) else {
+        return problems.error(&at.field("path"), "a key is missing", "");
+    };
+    let at = at.field("value");
+    let Some(test) = &message.value else { return problems.error(&at, "the test is missing", "") };
+    Some(MetadataMatch { filter, path, value: value(test, &at, problems)?, invert: message.invert })
+}
+
+fn value(message: &pb::matcher::ValueMatcher, at: &Path<'_>, problems: &mut Problems) -> Option<ValueMatch> {
+    use pb::matcher::double_matcher::MatchPattern as Double;
+    use pb::matcher::list_matcher::MatchPattern::OneOf;
+    use pb::matcher::value_matcher::MatchPattern;
+    match &message.match_pattern {
+        Some(MatchPattern::NullMatch(_)) => Some(ValueMatch::Null),
+        Some(MatchPattern::DoubleMatch(double)) => match &double.match_pattern {
+            Some(Double::Exact(number)) => Some(ValueMatch::Exactly(*number)),
+            Some(Double::Range(range)) => Some(ValueMatch::Range { start: range.start, end: range.end }),
+            None => problems.error(&at.field("double_match"), "the test is missing", ""),
+        },
+        Some(MatchPattern::StringMatch(matcher)) => {
+            string(matcher, &at.field("string_match"), problems).map(ValueMatch::Text)
+        }
+        Some(MatchPattern::BoolMatch(wanted)) => Some(ValueMatch::Bool(*wanted)),
+        Some(MatchPattern::PresentMatch(wanted)) => Some(ValueMatch::Present(*wanted)),
+        Some(MatchPattern::ListMatch(list)) => match &list.match_pattern {
+            Some(OneOf(test)) => {
+                let at = at.field("list_match");
+                Some(ValueMatch::OneOf(Box::new(value(test, &at.field("one_of"), problems)?)))
+            }
+            None => problems.error(&at.field("list_match"), "the test is missing", ""),
+        },
+        Some(MatchPattern::OrMatch(or)) => {
+            let at = at.field("or_match");
+            let at = at.field("value_matchers");
+            let each = or.value_matchers.iter().enumerate();
+            let tests = each.map(|(index, test)| value(test, &at.index(index), problems));
+            tests.collect::<Option<_>>().map(ValueMatch::Or)
+        }
+        None => problems.error(at, "the test is missing", ""),
     }
 }
 
@@ -148,6 +259,27 @@ fn principal(message: &pb::rbac::Principal, at: &Path<'_>, problems: &mut Proble
             };
             let test = string(matcher, &at.field("principal_name"), problems)?;
             Some(Principal::Authenticated(Some(test)))
+        }
+        Some(Identifier::SourceIp(range)) => {
+            cidr(range, &at.field("source_ip"), problems).map(Principal::SourceAddress)
+        }
+        Some(Identifier::DirectRemoteIp(range)) => {
+            cidr(range, &at.field("direct_remote_ip"), problems).map(Principal::DirectAddress)
+        }
+        Some(Identifier::RemoteIp(range)) => {
+            cidr(range, &at.field("remote_ip"), problems).map(Principal::RemoteAddress)
+        }
+        Some(Identifier::Header(matcher)) => {
+            route::header(matcher, &at.field("header"), problems).map(Principal::Header)
+        }
+        Some(Identifier::UrlPath(path)) => {
+            path_test(path, &at.field("url_path"), problems).map(Principal::Path)
+        }
+        Some(Identifier::Metadata(matcher)) => {
+            metadata(matcher, &at.field("metadata"), problems).map(Principal::Metadata)
+        }
+        Some(Identifier::SourcedMetadata(sourced)) => {
+            sourced_metadata(sourced, &at.field("sourced_metadata"), problems).map(Principal::Metadata)
         }
         _ => problems.error(at, "this principal is not supported", "write `any: true` for everybody"),
     }

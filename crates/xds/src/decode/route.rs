@@ -2,16 +2,19 @@
 
 #![expect(deprecated, reason = "files that people have use the older forms, too")]
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, Resilience, Route, RouteAction,
-    RouteMatch, RouteTable, StringMatch, VirtualHost, WeightedCluster,
+    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, QueryMatch, Redirect, Resilience,
+    Route, RouteAction, RouteMatch, RouteTable, RouteTerms, Secure, StringMatch, VirtualHost,
+    WeightedCluster,
 };
 
 use super::retry::{self, OfHost};
-use super::{duration, policy, required};
+use super::terms::{self, Above};
+use super::{duration, filter, policy, required};
 use crate::path::{Path, Problems};
 use crate::pb;
 
@@ -35,28 +38,38 @@ pub(super) fn inline(
     problems: &mut Problems,
 ) -> RouteTable {
     let path = at.field("virtual_hosts");
+    let above = Above::of_table(message, at, problems);
     let mut hosts = Vec::new();
     for (index, host) in message.virtual_hosts.iter().enumerate() {
-        hosts.push(virtual_host(host, &path.index(index), problems));
+        hosts.push(virtual_host(host, &above, &path.index(index), problems));
     }
     unique_domains(&hosts, &path, problems);
-    RouteTable { name: message.name.as_str().into(), hosts }
+    let mut table = RouteTable::new(message.name.as_str(), hosts);
+    table.ignores_port = message.ignore_port_in_host_matching;
+    let path = at.field("typed_per_filter_config");
+    table.filters = filter::of_route(&message.typed_per_filter_config, &path, problems);
+    table
 }
 
 fn unique_domains(hosts: &[VirtualHost], at: &Path<'_>, problems: &mut Problems) {
-    let mut seen: Vec<(&Domain, usize)> = Vec::new();
+    let mut seen: HashMap<&Domain, usize> = HashMap::new();
     for (index, host) in hosts.iter().enumerate() {
         for domain in &host.domains {
-            if let Some((_, first)) = seen.iter().find(|(other, _)| *other == domain) {
+            if let Some(first) = seen.insert(domain, index) {
                 let text = format!("{domain:?} is a domain of virtual host {first} already");
                 problems.error::<()>(&at.index(index).field("domains"), text, "");
             }
-            seen.push((domain, index));
         }
     }
 }
 
-fn virtual_host(message: &pb::route::VirtualHost, at: &Path<'_>, problems: &mut Problems) -> VirtualHost {
+fn virtual_host(
+    message: &pb::route::VirtualHost,
+    above: &Above,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> VirtualHost {
+    let above = above.with_host(message, at, problems);
     let path = at.field("domains");
     let mut domains = Vec::new();
     for (index, text) in message.domains.iter().enumerate() {
@@ -69,9 +82,26 @@ fn virtual_host(message: &pb::route::VirtualHost, at: &Path<'_>, problems: &mut 
     let of_host = OfHost::read(message, at, problems);
     let mut routes = Vec::new();
     for (index, message) in message.routes.iter().enumerate() {
-        routes.extend(route(message, &of_host, &path.index(index), problems));
+        routes.extend(route(message, &above, &of_host, &path.index(index), problems));
     }
-    VirtualHost { name: message.name.as_str().into(), domains, routes }
+    let mut host = VirtualHost::new(message.name.as_str(), domains, routes);
+    host.secure = secure(message);
+    let path = at.field("typed_per_filter_config");
+    host.filters = filter::of_route(&message.typed_per_filter_config, &path, problems);
+    host
+}
+
+/// Requests in plaintext are sent where they are answered over TLS.
+fn secure(message: &pb::route::VirtualHost) -> Option<Box<Secure>> {
+    use pb::route::virtual_host::TlsRequirementType;
+    let only_external = match message.require_tls() {
+        TlsRequirementType::None => return None,
+        TlsRequirementType::ExternalOnly => true,
+        TlsRequirementType::All => false,
+    };
+    let redirect = Redirect { scheme: Some("https".into()), keeps_port: true, ..Redirect::default() };
+    let matches = RouteMatch::new(PathMatch::Prefix("".into()), Vec::new());
+    Some(Box::new(Secure { only_external, route: Route::new("", matches, RouteAction::Redirect(redirect)) }))
 }
 
 fn domain(text: &str, at: &Path<'_>, problems: &mut Problems) -> Option<Domain> {
@@ -95,12 +125,15 @@ fn domain(text: &str, at: &Path<'_>, problems: &mut Problems) -> Option<Domain> 
 
 fn route(
     message: &pb::route::Route,
+    above: &Above,
     of_host: &OfHost<'_>,
     at: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<Route> {
     use pb::route::route::Action;
-    let matches = route_match(message.r#match.as_ref(), &at.field("match"), problems);
+    let matches =
+        route_match(message.r#match.as_ref(), above.ignores_parameters(), &at.field("match"), problems);
+    let terms = above.terms(message, at, problems);
     let action = match &message.action {
         Some(Action::Route(action)) => {
             let path = at.field("route");
@@ -110,27 +143,35 @@ fn route(
         Some(Action::DirectResponse(action)) => {
             direct(action, &at.field("direct_response"), problems).map(RouteAction::Direct)
         }
+        Some(Action::Redirect(action)) => {
+            terms::redirect(action, &at.field("redirect"), problems).map(RouteAction::Redirect)
+        }
         Some(Action::NonForwardingAction(_)) => Some(RouteAction::Local),
         _ => problems.error(at, "the route says not what to do", "write `route` or `direct_response`"),
     };
-    Some(Route { name: message.name.as_str().into(), matches: matches?, action: action? })
+    let terms = terms?;
+    let mut route = Route::new(message.name.as_str(), matches?, action?);
+    route.terms = (terms != RouteTerms::default()).then(|| Box::new(terms));
+    Some(route)
 }
 
-fn route_match(
+/// Which requests; `ignores_parameters` says whether what follows a `;` in a path counts for nothing.
+pub(super) fn route_match(
     message: Option<&pb::route::RouteMatch>,
+    ignores_parameters: bool,
     at: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<RouteMatch> {
     use pb::route::route_match::PathSpecifier;
     let message = message.or_else(|| problems.error(at, "the match is missing", "write `prefix: /`"))?;
-    if message.case_sensitive.is_some_and(|value| !value.value) {
-        problems.error::<()>(&at.field("case_sensitive"), "paths are compared with case", "leave it out");
-    }
     let path = match &message.path_specifier {
         Some(PathSpecifier::Path(path)) => Some(PathMatch::Exact(path.as_str().into())),
         Some(PathSpecifier::Prefix(prefix)) => Some(PathMatch::Prefix(prefix.as_str().into())),
         Some(PathSpecifier::PathSeparatedPrefix(prefix)) => {
             segment_prefix(prefix, &at.field("path_separated_prefix"), problems)
+        }
+        Some(PathSpecifier::SafeRegex(message)) => {
+            policy::regex(message, &at.field("safe_regex"), problems).map(PathMatch::Regex)
         }
         Some(PathSpecifier::ConnectMatcher(_)) => Some(PathMatch::Connect),
         _ => problems.error(at, "the test of the path is missing", "write `prefix: /` for all paths"),
@@ -140,7 +181,42 @@ fn route_match(
     for (index, matcher) in message.headers.iter().enumerate() {
         headers.extend(header(matcher, &path_of_headers.index(index), problems));
     }
-    Some(RouteMatch { path: path?, headers })
+    let fraction = match &message.runtime_fraction {
+        Some(share) => Some(terms::fraction(share, &at.field("runtime_fraction"), problems)?),
+        None => None,
+    };
+    let tls = message.tls_context.as_ref();
+    Some(RouteMatch {
+        any_case: message.case_sensitive.is_some_and(|counts| !counts.value),
+        ignores_parameters,
+        query: query(&message.query_parameters, &at.field("query_parameters"), problems)?,
+        only_grpc: message.grpc.is_some(),
+        fraction,
+        shows_certificate: tls.and_then(|tls| tls.presented).map(|presented| presented.value),
+        is_verified: tls.and_then(|tls| tls.validated).map(|validated| validated.value),
+        ..RouteMatch::new(path?, headers)
+    })
+}
+
+fn query(
+    messages: &[pb::route::QueryParameterMatcher],
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Vec<QueryMatch>> {
+    use pb::route::query_parameter_matcher::QueryParameterMatchSpecifier;
+    let mut tests = Vec::new();
+    for (index, message) in messages.iter().enumerate() {
+        let at = at.index(index);
+        let name = required(&message.name, &at.field("name"), problems)?.into();
+        let test = match &message.query_parameter_match_specifier {
+            Some(QueryParameterMatchSpecifier::StringMatch(test)) => {
+                Some(policy::string(test, &at.field("string_match"), problems)?)
+            }
+            Some(QueryParameterMatchSpecifier::PresentMatch(_)) | None => None,
+        };
+        tests.push(QueryMatch { name, test });
+    }
+    Some(tests)
 }
 
 fn segment_prefix(prefix: &str, at: &Path<'_>, problems: &mut Problems) -> Option<PathMatch> {
@@ -148,6 +224,16 @@ fn segment_prefix(prefix: &str, at: &Path<'_>, problems: &mut Problems) -> Optio
         return problems.error(at, format!("`{prefix}` is no path without a slash at its end"), "");
     }
     Some(PathMatch::SegmentPrefix(prefix.into()))
+}
+
+/// Tests of header fields.
+pub(super) fn headers(
+    messages: &[pb::route::HeaderMatcher],
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Vec<HeaderMatch>> {
+    let each = messages.iter().enumerate();
+    each.map(|(index, message)| header(message, &at.index(index), problems)).collect()
 }
 
 /// A test of a header field.
@@ -210,6 +296,8 @@ fn forward(
         Some(ClusterSpecifier::WeightedClusters(weighted)) => {
             weighted_clusters(weighted, &at.field("weighted_clusters"), problems)?
         }
+        // The request names it.
+        Some(ClusterSpecifier::ClusterHeader(_)) => vec![WeightedCluster { name: "".into(), weight: 1 }],
         _ => return problems.error(at, "the cluster is missing", "write `cluster` or `weighted_clusters`"),
     };
     let timeout = match message.timeout {
@@ -228,7 +316,10 @@ fn weighted_clusters(
     let mut clusters = Vec::new();
     for (index, cluster) in message.clusters.iter().enumerate() {
         let at = path.index(index);
-        let name: Arc<str> = required(&cluster.name, &at.field("name"), problems)?.into();
+        if cluster.name.is_empty() == cluster.cluster_header.is_empty() {
+            return problems.error(&at, "there must be one of `name` and `cluster_header`", "");
+        }
+        let name: Arc<str> = cluster.name.as_str().into();
         clusters.push(WeightedCluster { name, weight: cluster.weight.map_or(0, |weight| weight.value) });
     }
     let sum: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();

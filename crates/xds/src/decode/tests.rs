@@ -101,7 +101,7 @@ fn listeners_by_original_destination_say_what_they_cannot_honour() {
     let original = "listener_filters: [{name: o, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}]\n";
     check("use_original_dst: true\nbind_to_port: false\n", "", "");
     check(&format!("use_original_dst: true\n{original}"), "", "");
-    check(original, "", "write `use_original_dst: true`");
+    check(original, "", "");
     let namespace = "additional_addresses: [{address: {socket_address: {address: '::1', port_value: 0, network_namespace_filepath: /x}}}]\n";
     check(namespace, "", "only `upstream_bind_config` may name one");
     check("", "server_names: [A.example.com, '*.example.com']", "");

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    AccessLog, Action, Balancing, ChainMatch, Cluster, DirectResponse, Direction, Discovery, Dns, DnsHost,
-    Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest,
-    HttpConnection, HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization,
-    Permission, Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch,
-    RouteSource, RouteTable, Rule, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch,
-    UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
+    Action, Balancing, ChainMatch, ClientCert, Cluster, DirectResponse, Direction, Discovery, Dns, DnsHost,
+    Domain, DownstreamTls, Endpoint, Endpoints, EscapedSlashes, FilterChain, Forward, ForwardClientCert,
+    Gate, HeaderMatch, HeaderTest, Http1, HttpConnection, HttpFilter, Listener, NameTable, Network,
+    NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resilience, Resource,
+    RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServerHeader, ServiceName,
+    StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost,
+    WeightedCluster, Workload,
 };
 use meshwork_model::spiffe::SpiffeId;
 
@@ -41,29 +42,31 @@ pub(super) fn features() -> Vec<(&'static str, Resource)> {
 }
 
 fn inbound_http() -> Listener {
-    Listener {
-        name: "inbound|8080".into(),
-        address: Some("127.0.0.1:41000".parse().unwrap()),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Inbound,
-        chains: vec![FilterChain {
-            name: "strict".into(),
-            matches: ChainMatch::default(),
-            tls: Some(downstream(&["h2", "http/1.1"])),
-            filter: NetworkFilter::Http(Arc::new(HttpConnection {
+    let address = Some("127.0.0.1:41000".parse().unwrap());
+    let chains = vec![FilterChain {
+        tls: Some(downstream(&["h2", "http/1.1"])),
+        ..FilterChain::new(
+            "strict",
+            NetworkFilter::Http(Arc::new(HttpConnection {
                 filters: HttpFilter::rules([Arc::new(deny()), Arc::new(allow())]),
                 routes: RouteSource::Inline(Arc::new(to_one_cluster("inbound|8080||"))),
-                access_logs: vec![AccessLog::File("/tmp/access.log".into()), AccessLog::Stdout],
                 idle_timeout: Some(Duration::from_mins(5)),
                 stream_idle_timeout: Some(Duration::ZERO),
                 tracing: true,
-                connect: true,
+                upgrades: vec!["websocket".into(), "connect".into()],
+                server: ServerHeader::IfAbsent("shop".into()),
+                client_cert: ClientCert {
+                    forward: ForwardClientCert::Set,
+                    uri: true,
+                    ..ClientCert::default()
+                },
+                http1: Http1 { accept_http_10: true, default_host: None, trailers: true },
+                request_headers_timeout: Some(Duration::from_secs(10)),
                 ..http()
             })),
-        }],
-    }
+        )
+    }];
+    Listener::new("inbound|8080", address, Direction::Inbound, chains)
 }
 
 fn inbound_tcp() -> Listener {
@@ -77,58 +80,39 @@ fn inbound_tcp() -> Listener {
             )))],
         }],
     };
-    Listener {
-        name: "inbound|5432".into(),
-        address: Some("[::1]:41001".parse().unwrap()),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Inbound,
-        chains: vec![FilterChain {
-            name: "strict".into(),
-            matches: ChainMatch::default(),
-            tls: Some(DownstreamTls { allowed: vec![identity("payments")], ..downstream(&[]) }),
-            filter: NetworkFilter::Tcp(Arc::new(TcpProxy {
+    let address = Some("[::1]:41001".parse().unwrap());
+    let chains = vec![FilterChain {
+        tls: Some(DownstreamTls { allowed: vec![identity("payments")], ..downstream(&[]) }),
+        gates: vec![Gate::Rbac(Arc::new(network))],
+        ..FilterChain::new(
+            "strict",
+            NetworkFilter::Tcp(Arc::new(TcpProxy {
                 stat_prefix: "inbound_5432".into(),
-                cluster: "inbound|5432||".into(),
-                rbac: vec![Arc::new(network)],
                 idle_timeout: Some(Duration::from_hours(1)),
+                ..TcpProxy::to("inbound|5432||")
             })),
-        }],
-    }
+        )
+    }];
+    Listener::new("inbound|5432", address, Direction::Inbound, chains)
 }
 
 fn outbound_http() -> Listener {
-    Listener {
-        name: "outbound|80|catalog.shop.svc.cluster.local".into(),
-        address: Some("127.0.0.1:42000".parse().unwrap()),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Outbound,
-        chains: vec![FilterChain {
-            name: "all".into(),
-            matches: ChainMatch::default(),
-            tls: None,
-            filter: NetworkFilter::Http(Arc::new(http())),
-        }],
-    }
+    Listener::new(
+        "outbound|80|catalog.shop.svc.cluster.local",
+        Some("127.0.0.1:42000".parse().unwrap()),
+        Direction::Outbound,
+        vec![FilterChain::new("all", NetworkFilter::Http(Arc::new(http())))],
+    )
 }
 
 fn tcp_chain(name: &str, server_names: &[&str], cluster: &str) -> FilterChain {
+    let proxy = TcpProxy { stat_prefix: name.into(), ..TcpProxy::to(cluster) };
     FilterChain {
-        name: name.into(),
         matches: ChainMatch {
             server_names: server_names.iter().map(|&name| name.into()).collect(),
             ..ChainMatch::default()
         },
-        tls: None,
-        filter: NetworkFilter::Tcp(Arc::new(TcpProxy {
-            stat_prefix: name.into(),
-            cluster: cluster.into(),
-            rbac: Vec::new(),
-            idle_timeout: None,
-        })),
+        ..FilterChain::new(name, NetworkFilter::Tcp(Arc::new(proxy)))
     }
 }
 
@@ -187,52 +171,41 @@ fn captured() -> Cluster {
 }
 
 fn api_listener() -> Listener {
-    Listener {
-        name: "catalog.shop:80".into(),
-        address: None,
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Outbound,
-        chains: vec![FilterChain {
-            name: "".into(),
-            matches: ChainMatch::default(),
-            tls: None,
-            filter: NetworkFilter::Http(Arc::new(http())),
-        }],
-    }
+    Listener::new(
+        "catalog.shop:80",
+        None,
+        Direction::Outbound,
+        vec![FilterChain::new("", NetworkFilter::Http(Arc::new(http())))],
+    )
 }
 
 fn permissive() -> Listener {
     let chain = |name: &str, transport, alpn: &[&str], tls| FilterChain {
-        name: name.into(),
         matches: ChainMatch {
             transport,
             alpn: alpn.iter().map(|&p| p.into()).collect(),
-            server_names: vec![],
+            ..ChainMatch::default()
         },
         tls,
-        filter: NetworkFilter::Http(Arc::new(http())),
+        ..FilterChain::new(name, NetworkFilter::Http(Arc::new(http())))
     };
-    Listener {
-        name: "inbound|8081".into(),
-        address: Some("127.0.0.1:41002".parse().unwrap()),
-        additional_addresses: Vec::new(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Unspecified,
-        chains: vec![
-            chain("mtls", Some(Transport::Tls), &["istio", "h2"], Some(downstream(&["h2"]))),
-            chain("plaintext", Some(Transport::Plaintext), &[], None),
-            chain("rest", None, &[], None),
-        ],
-    }
+    let address = Some("127.0.0.1:41002".parse().unwrap());
+    let chains = vec![
+        chain("mtls", Some(Transport::Tls), &["istio", "h2"], Some(downstream(&["h2"]))),
+        chain("plaintext", Some(Transport::Plaintext), &[], None),
+        chain("rest", None, &[], None),
+    ];
+    Listener::new("inbound|8081", address, Direction::Unspecified, chains)
 }
 
 fn http() -> HttpConnection {
     let routes = RouteSource::Named("outbound|80||catalog.shop.svc.cluster.local".into());
     HttpConnection {
-        paths: PathNormalization { rfc3986: true, merge_slashes: true, reject_escaped_slashes: true },
+        paths: PathNormalization {
+            rfc3986: true,
+            merge_slashes: true,
+            escaped_slashes: EscapedSlashes::Reject,
+        },
         generate_request_id: true,
         ..HttpConnection::new("http", routes)
     }
@@ -306,26 +279,13 @@ fn to_one_cluster(cluster: &str) -> RouteTable {
         timeout: None,
         resilience: Resilience::default(),
     };
-    RouteTable {
-        name: "inbound".into(),
-        hosts: vec![VirtualHost {
-            name: "all".into(),
-            domains: vec![Domain::Any],
-            routes: vec![Route {
-                name: "all".into(),
-                matches: RouteMatch { path: PathMatch::Prefix("/".into()), headers: Vec::new() },
-                action: RouteAction::Forward(forward),
-            }],
-        }],
-    }
+    let matches = RouteMatch::new(PathMatch::Prefix("/".into()), Vec::new());
+    let route = Route::new("all", matches, RouteAction::Forward(forward));
+    RouteTable::new("inbound", vec![VirtualHost::new("all", vec![Domain::Any], vec![route])])
 }
 
 fn routes() -> RouteTable {
-    let route = |name: &str, path, headers, action| Route {
-        name: name.into(),
-        matches: RouteMatch { path, headers },
-        action,
-    };
+    let route = |name: &str, path, headers, action| Route::new(name, RouteMatch::new(path, headers), action);
     let canary = RouteAction::Forward(Forward {
         clusters: vec![
             WeightedCluster { name: "outbound|80||catalog-v1.shop.svc.cluster.local".into(), weight: 90 },
@@ -341,32 +301,28 @@ fn routes() -> RouteTable {
         test: HeaderTest::Value(StringMatch::Prefix("beta".into())),
         invert: false,
     };
-    RouteTable {
-        name: "outbound|80||catalog.shop.svc.cluster.local".into(),
-        hosts: vec![
-            VirtualHost {
-                name: "named".into(),
-                domains: vec![
-                    Domain::Exact("catalog".into()),
-                    Domain::Suffix(".example.com".into()),
-                    Domain::Prefix("catalog.".into()),
-                ],
-                routes: vec![
-                    route("canary", PathMatch::SegmentPrefix("/items".into()), vec![beta], canary),
-                    route("exact", PathMatch::Exact("/gone".into()), vec![method("GET")], direct),
-                ],
-            },
-            VirtualHost {
-                name: "all".into(),
-                domains: vec![Domain::Any],
-                routes: vec![
-                    route("empty", PathMatch::Exact("/busy".into()), Vec::new(), empty),
-                    route("connect", PathMatch::Connect, Vec::new(), RouteAction::Local),
-                    route("local", PathMatch::Prefix("/".into()), Vec::new(), RouteAction::Local),
-                ],
-            },
+    let named = VirtualHost::new(
+        "named",
+        vec![
+            Domain::Exact("catalog".into()),
+            Domain::Suffix(".example.com".into()),
+            Domain::Prefix("catalog.".into()),
         ],
-    }
+        vec![
+            route("canary", PathMatch::SegmentPrefix("/items".into()), vec![beta], canary),
+            route("exact", PathMatch::Exact("/gone".into()), vec![method("GET")], direct),
+        ],
+    );
+    let all = VirtualHost::new(
+        "all",
+        vec![Domain::Any],
+        vec![
+            route("empty", PathMatch::Exact("/busy".into()), Vec::new(), empty),
+            route("connect", PathMatch::Connect, Vec::new(), RouteAction::Local),
+            route("local", PathMatch::Prefix("/".into()), Vec::new(), RouteAction::Local),
+        ],
+    );
+    RouteTable::new("outbound|80||catalog.shop.svc.cluster.local", vec![named, all])
 }
 
 fn cluster(plaintext: bool) -> Cluster {

@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 
+use meshwork_model::cidr::Cidr;
 use meshwork_model::proxy::{
-    AccessLog, ChainMatch, Codec, Direction, FilterChain, HttpConnection, HttpFilter, HttpFilterKind,
-    Listener, NetworkFilter, Rbac, RouteSource, Router, TcpProxy, Transport,
+    ChainMatch, ClientCert, Codec, Direction, EscapedSlashes, FilterChain, ForwardClientCert, Gate, Http1,
+    HttpConnection, HttpFilter, HttpFilterKind, Listener, ListenerFilter, ListenerFilterKind, NetworkFilter,
+    ProxyProtocol, RouteSource, Router, ServerHeader, SourceType, TcpCluster, TcpProxy, TlsInspector,
+    Transport,
 };
 
 use super::{Writer, address, ads, boolean, duration, pack};
@@ -15,9 +18,11 @@ const HTTP_CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_man
 const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
 const NETWORK_RBAC: &str = "envoy.filters.network.rbac";
 const ROUTER: &str = "envoy.filters.http.router";
+const CONNECTION_LIMIT: &str = "envoy.filters.network.connection_limit";
+const HTTP_INSPECTOR: &str = "envoy.filters.listener.http_inspector";
+const ORIGINAL_DST: &str = "envoy.filters.listener.original_dst";
+const PROXY_PROTOCOL: &str = "envoy.filters.listener.proxy_protocol";
 const TLS_INSPECTOR: &str = "envoy.filters.listener.tls_inspector";
-const FILE_ACCESS_LOG: &str = "envoy.access_loggers.file";
-const STDOUT_ACCESS_LOG: &str = "envoy.access_loggers.stdout";
 
 impl Writer<'_> {
     pub(super) fn listener(&self, listener: &Listener) -> pb::listener::Listener {
@@ -31,11 +36,10 @@ impl Writer<'_> {
             return message;
         };
         message.address = Some(address(bind));
-        message.filter_chains =
-            listener.chains.iter().map(|chain| self.chain(chain, listener.direction)).collect();
+        message.filter_chains = listener.chains.iter().map(|chain| self.chain(chain)).collect();
         if !self.is_grpc() {
             message.enable_reuse_port = Some(boolean(true));
-            message.listener_filters = listener_filters(&listener.chains);
+            self.before_chains(listener, &mut message);
             message.additional_addresses =
                 listener.additional_addresses.iter().map(|further| additional(*further)).collect();
             // What Envoy takes for granted is not said.
@@ -45,58 +49,70 @@ impl Writer<'_> {
         message
     }
 
+    /// What looks at a connection before its chain is chosen, and for how long.
+    fn before_chains(&self, listener: &Listener, message: &mut pb::listener::Listener) {
+        message.listener_filters = listener.filters.iter().map(listener_filter).collect();
+        let timeout = listener.filters_timeout;
+        message.listener_filters_timeout =
+            (timeout != Some(Listener::FILTERS_TIMEOUT)).then(|| duration(timeout.unwrap_or_default()));
+        message.continue_on_listener_filters_timeout = listener.continue_on_filters_timeout;
+        let default = listener.default_chain.as_ref();
+        message.default_filter_chain = default.map(|chain| self.chain(chain));
+    }
+
     /// An API listener has no chains: what its first one does with requests is all there is.
     fn api_listener(&self, listener: &Listener) -> Option<pb::listener::ApiListener> {
         listener.chains.iter().find_map(|chain| match &chain.filter {
             NetworkFilter::Http(http) => {
-                let config = self.http(http, listener.direction);
+                let config = self.http(http);
                 Some(pb::listener::ApiListener { api_listener: Some(pack(&config)) })
             }
             NetworkFilter::Tcp(_) => None,
         })
     }
 
-    fn chain(&self, chain: &FilterChain, direction: Direction) -> pb::listener::FilterChain {
-        let filters = match &chain.filter {
+    fn chain(&self, chain: &FilterChain) -> pb::listener::FilterChain {
+        let (stat_prefix, last) = match &chain.filter {
             NetworkFilter::Http(http) => {
-                vec![filter(HTTP_CONNECTION_MANAGER, pack(&self.http(http, direction)))]
+                (&http.stat_prefix, filter(HTTP_CONNECTION_MANAGER, pack(&self.http(http))))
             }
-            NetworkFilter::Tcp(tcp) => self.tcp(tcp),
+            NetworkFilter::Tcp(tcp) => (&tcp.stat_prefix, filter(TCP_PROXY, pack(&tcp_proxy(tcp)))),
         };
+        let mut filters: Vec<_> = chain.gates.iter().map(|gate| self.gate(gate, stat_prefix)).collect();
+        filters.push(last);
         pb::listener::FilterChain {
             name: chain.name.to_string(),
             filter_chain_match: chain_match(&chain.matches),
             filters,
             transport_socket: chain.tls.as_ref().map(|tls| self.downstream(tls)),
+            transport_socket_connect_timeout: chain.handshake_timeout.map(duration),
             ..pb::listener::FilterChain::default()
         }
     }
 
-    fn tcp(&self, tcp: &TcpProxy) -> Vec<pb::listener::Filter> {
-        let mut filters: Vec<_> =
-            tcp.rbac.iter().map(|rbac| self.network_rbac(rbac, &tcp.stat_prefix)).collect();
-        let config = pb::tcp_proxy::TcpProxy {
-            stat_prefix: tcp.stat_prefix.to_string(),
-            idle_timeout: tcp.idle_timeout.map(duration),
-            cluster_specifier: Some(pb::tcp_proxy::tcp_proxy::ClusterSpecifier::Cluster(
-                tcp.cluster.to_string(),
-            )),
-            ..pb::tcp_proxy::TcpProxy::default()
-        };
-        filters.push(filter(TCP_PROXY, pack(&config)));
-        filters
+    fn gate(&self, gate: &Gate, stat_prefix: &str) -> pb::listener::Filter {
+        match gate {
+            Gate::Rbac(rbac) => {
+                let config = pb::NetworkRbac {
+                    rules: Some(self.rbac(rbac)),
+                    stat_prefix: format!("{stat_prefix}."),
+                    ..pb::NetworkRbac::default()
+                };
+                filter(NETWORK_RBAC, pack(&config))
+            }
+            Gate::Limit(limit) => {
+                let config = pb::ConnectionLimit {
+                    stat_prefix: stat_prefix.to_owned(),
+                    max_connections: Some(pb::UInt64Value { value: limit.most }),
+                    delay: limit.delay.map(duration),
+                    runtime_enabled: None,
+                };
+                filter(CONNECTION_LIMIT, pack(&config))
+            }
+        }
     }
 
-    fn network_rbac(&self, rbac: &Rbac, stat_prefix: &str) -> pb::listener::Filter {
-        let config = pb::NetworkRbac {
-            rules: Some(self.rbac(rbac)),
-            stat_prefix: format!("{stat_prefix}."),
-            ..pb::NetworkRbac::default()
-        };
-        filter(NETWORK_RBAC, pack(&config))
-    }
-
-    fn http(&self, http: &HttpConnection, direction: Direction) -> pb::hcm::HttpConnectionManager {
+    fn http(&self, http: &HttpConnection) -> pb::hcm::HttpConnectionManager {
         use pb::hcm::http_connection_manager::RouteSpecifier;
         let mut message = pb::hcm::HttpConnectionManager {
             stat_prefix: http.stat_prefix.to_string(),
@@ -113,9 +129,6 @@ impl Writer<'_> {
         if !self.is_grpc() {
             self.connection(http, &mut message);
         }
-        if self.dialect == Dialect::Envoy {
-            as_we_do(direction, &mut message);
-        }
         message
     }
 
@@ -128,13 +141,23 @@ impl Writer<'_> {
         message.generate_request_id = Some(boolean(http.generate_request_id));
         message.normalize_path = Some(boolean(http.paths.rfc3986));
         message.merge_slashes = http.paths.merge_slashes;
-        message.path_with_escaped_slashes_action =
-            if http.paths.reject_escaped_slashes { Slashes::RejectRequest } else { Slashes::KeepUnchanged }
-                as i32;
-        match &http.server_name {
-            Some(name) => message.server_name = name.to_string(),
-            None => message.server_header_transformation = Server::PassThrough as i32,
-        }
+        message.path_with_escaped_slashes_action = match http.paths.escaped_slashes {
+            EscapedSlashes::Keep => Slashes::KeepUnchanged,
+            EscapedSlashes::Reject => Slashes::RejectRequest,
+            EscapedSlashes::Redirect => Slashes::UnescapeAndRedirect,
+            EscapedSlashes::Decode => Slashes::UnescapeAndForward,
+        } as i32;
+        let (name, transformation) = match &http.server {
+            ServerHeader::Set(name) => (Some(name), Server::Overwrite),
+            ServerHeader::IfAbsent(name) => (Some(name), Server::AppendIfAbsent),
+            ServerHeader::Keep => (None, Server::PassThrough),
+        };
+        message.server_name = name.map(ToString::to_string).unwrap_or_default();
+        message.server_header_transformation = transformation as i32;
+        client_cert(http.client_cert, message);
+        message.http_protocol_options = (http.http1 != Http1::default()).then(|| http1(&http.http1));
+        message.request_timeout = http.request_timeout.map(duration);
+        message.request_headers_timeout = http.request_headers_timeout.map(duration);
         message.common_http_protocol_options =
             http.idle_timeout.map(|timeout| pb::core::HttpProtocolOptions {
                 idle_timeout: Some(duration(timeout)),
@@ -142,14 +165,14 @@ impl Writer<'_> {
             });
         message.stream_idle_timeout = http.stream_idle_timeout.map(duration);
         message.tracing = http.tracing.then(pb::hcm::http_connection_manager::Tracing::default);
-        message.upgrade_configs = http.connect.then(connect).into_iter().collect();
-        message.access_log = http.access_logs.iter().map(|log| self.access_log(log)).collect();
+        message.upgrade_configs = http.upgrades.iter().map(|name| upgrade(name)).collect();
     }
 
     fn http_filters(&self, filters: &[HttpFilter], router: &Router) -> Vec<pb::hcm::HttpFilter> {
         let mut messages = Vec::new();
         for filter in filters {
-            let HttpFilterKind::Rbac(rbac) = &filter.kind;
+            // The control plane makes no others.
+            let HttpFilterKind::Rbac(rbac) = &filter.kind else { continue };
             let rules = rbac.rules.as_ref().map(|rules| self.rbac(rules));
             let config = pb::HttpRbac { rules, ..pb::HttpRbac::default() };
             let message = http_filter(filter.name.to_string(), pack(&config));
@@ -161,65 +184,6 @@ impl Writer<'_> {
         };
         messages.push(http_filter(ROUTER.to_owned(), pack(&router)));
         messages
-    }
-
-    fn access_log(&self, log: &AccessLog) -> pb::accesslog::AccessLog {
-        let format = (self.dialect == Dialect::Envoy).then(json_lines);
-        let (name, config) = match log {
-            AccessLog::File(path) => {
-                use envoy_types::pb::envoy::extensions::access_loggers::file::v3::file_access_log::AccessLogFormat;
-                let log = pb::FileAccessLog {
-                    path: path.to_string(),
-                    access_log_format: format.map(AccessLogFormat::LogFormat),
-                };
-                (FILE_ACCESS_LOG, pack(&log))
-            }
-            AccessLog::Stdout => {
-                use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::stdout_access_log::AccessLogFormat;
-                let log = pb::StdoutAccessLog { access_log_format: format.map(AccessLogFormat::LogFormat) };
-                (STDOUT_ACCESS_LOG, pack(&log))
-            }
-        };
-        pb::accesslog::AccessLog {
-            name: name.to_owned(),
-            config_type: Some(pb::accesslog::access_log::ConfigType::TypedConfig(config)),
-            ..pb::accesslog::AccessLog::default()
-        }
-    }
-}
-
-/// The keys of Envoy's log lines, as far as they say what ours say.
-const LOG_KEYS: [(&str, &str); 10] = [
-    ("start_time", "%START_TIME%"),
-    ("method", "%REQUEST_HEADER(:METHOD)%"),
-    ("authority", "%REQUEST_HEADER(:AUTHORITY)%"),
-    ("path", "%REQUEST_HEADER(:PATH)%"),
-    ("protocol", "%PROTOCOL%"),
-    ("response_code", "%RESPONSE_CODE%"),
-    ("response_flags", "%RESPONSE_FLAGS%"),
-    ("duration", "%DURATION%"),
-    ("upstream_host", "%UPSTREAM_HOST%"),
-    ("downstream_peer_uri_san", "%DOWNSTREAM_PEER_URI_SAN%"),
-];
-
-fn json_lines() -> pb::core::SubstitutionFormatString {
-    use pb::core::substitution_format_string::Format;
-    let text = |text: &str| pb::Value { kind: Some(pb::value::Kind::StringValue(text.to_owned())) };
-    let fields = LOG_KEYS.iter().map(|(key, format)| ((*key).to_owned(), text(format))).collect();
-    pb::core::SubstitutionFormatString {
-        format: Some(Format::JsonFormat(pb::Struct { fields })),
-        ..pb::core::SubstitutionFormatString::default()
-    }
-}
-
-/// Makes Envoy behave as our proxy does where its defaults differ.
-fn as_we_do(direction: Direction, message: &mut pb::hcm::HttpConnectionManager) {
-    use pb::hcm::http_connection_manager::{ForwardClientCertDetails, SetCurrentClientCertDetails};
-    if direction == Direction::Inbound {
-        // The application learns who called, and callers cannot claim to be others.
-        message.forward_client_cert_details = ForwardClientCertDetails::SanitizeSet as i32;
-        message.set_current_client_cert_details =
-            Some(SetCurrentClientCertDetails { uri: true, ..SetCurrentClientCertDetails::default() });
     }
 }
 
@@ -238,38 +202,141 @@ fn http_filter(name: String, config: pb::Any) -> pb::hcm::HttpFilter {
     }
 }
 
-/// The TLS inspector, where a chain is picked by what it finds.
-fn listener_filters(chains: &[FilterChain]) -> Vec<pb::listener::ListenerFilter> {
-    if chains.iter().all(|chain| chain.matches == ChainMatch::default()) {
-        return Vec::new();
-    }
-    let config = pack(&pb::TlsInspector::default());
-    vec![pb::listener::ListenerFilter {
-        name: TLS_INSPECTOR.to_owned(),
+fn listener_filter(filter: &ListenerFilter) -> pb::listener::ListenerFilter {
+    let (name, config) = match filter.kind {
+        ListenerFilterKind::Tls(TlsInspector { only_tls }) => {
+            let config = pb::TlsInspector {
+                close_connection_on_client_hello_parsing_errors: only_tls,
+                ..pb::TlsInspector::default()
+            };
+            (TLS_INSPECTOR, pack(&config))
+        }
+        ListenerFilterKind::Http => (HTTP_INSPECTOR, pack(&pb::HttpInspector::default())),
+        ListenerFilterKind::OriginalDestination => (ORIGINAL_DST, pack(&pb::OriginalDst::default())),
+        ListenerFilterKind::ProxyProtocol(config) => (PROXY_PROTOCOL, pack(&proxy_protocol(config))),
+    };
+    pb::listener::ListenerFilter {
+        name: name.to_owned(),
         config_type: Some(pb::listener::listener_filter::ConfigType::TypedConfig(config)),
         ..pb::listener::ListenerFilter::default()
-    }]
+    }
+}
+
+fn proxy_protocol(config: ProxyProtocol) -> pb::ProxyProtocol {
+    use pb::core::proxy_protocol_config::Version;
+    let refused = [(config.refuses_v1, Version::V1), (config.refuses_v2, Version::V2)];
+    let refused = refused.into_iter().filter(|(refuses, _)| *refuses);
+    pb::ProxyProtocol {
+        allow_requests_without_proxy_protocol: config.optional,
+        disallowed_versions: refused.map(|(_, version)| version as i32).collect(),
+        ..pb::ProxyProtocol::default()
+    }
 }
 
 fn chain_match(matches: &ChainMatch) -> Option<pb::listener::FilterChainMatch> {
+    use pb::listener::filter_chain_match::ConnectionSourceType;
+    if *matches == ChainMatch::default() {
+        return None;
+    }
     let transport = match matches.transport {
         None => "",
         Some(Transport::Tls) => "tls",
         Some(Transport::Plaintext) => "raw_buffer",
     };
-    (*matches != ChainMatch::default()).then(|| pb::listener::FilterChainMatch {
+    let source_type = match matches.source_type {
+        SourceType::Any => ConnectionSourceType::Any,
+        SourceType::Local => ConnectionSourceType::SameIpOrLoopback,
+        SourceType::External => ConnectionSourceType::External,
+    };
+    Some(pb::listener::FilterChainMatch {
+        destination_port: matches.destination_port.map(|port| pb::UInt32Value { value: port.into() }),
+        prefix_ranges: cidrs(&matches.destinations),
+        server_names: matches.server_names.iter().map(ToString::to_string).collect(),
         transport_protocol: transport.to_owned(),
         application_protocols: matches.alpn.iter().map(ToString::to_string).collect(),
-        server_names: matches.server_names.iter().map(ToString::to_string).collect(),
+        direct_source_prefix_ranges: cidrs(&matches.direct_sources),
+        source_type: source_type as i32,
+        source_prefix_ranges: cidrs(&matches.sources),
+        source_ports: matches.source_ports.iter().map(|port| u32::from(*port)).collect(),
         ..pb::listener::FilterChainMatch::default()
     })
 }
 
-/// CONNECT is carried.
-fn connect() -> pb::hcm::http_connection_manager::UpgradeConfig {
+fn cidrs(ranges: &[Cidr]) -> Vec<pb::core::CidrRange> {
+    let message = |range: &Cidr| pb::core::CidrRange {
+        address_prefix: range.network().to_string(),
+        prefix_len: Some(pb::UInt32Value { value: range.length().into() }),
+    };
+    ranges.iter().map(message).collect()
+}
+
+fn tcp_proxy(tcp: &TcpProxy) -> pb::tcp_proxy::TcpProxy {
+    use pb::tcp_proxy::tcp_proxy::weighted_cluster::ClusterWeight;
+    use pb::tcp_proxy::tcp_proxy::{ClusterSpecifier, WeightedCluster};
+    let weighted = |cluster: &TcpCluster| ClusterWeight {
+        name: cluster.name.to_string(),
+        weight: cluster.weight,
+        ..ClusterWeight::default()
+    };
+    let cluster = match &tcp.clusters[..] {
+        [only] => ClusterSpecifier::Cluster(only.name.to_string()),
+        several => ClusterSpecifier::WeightedClusters(WeightedCluster {
+            clusters: several.iter().map(weighted).collect(),
+        }),
+    };
+    pb::tcp_proxy::TcpProxy {
+        stat_prefix: tcp.stat_prefix.to_string(),
+        cluster_specifier: Some(cluster),
+        idle_timeout: tcp.idle_timeout.map(duration),
+        // What Envoy takes for granted is not said.
+        max_connect_attempts: (tcp.connect_attempts != 1)
+            .then_some(pb::UInt32Value { value: tcp.connect_attempts }),
+        max_downstream_connection_duration: tcp.longest.map(duration),
+        hash_policy: tcp.hashes_source.then(source_ip).into_iter().collect(),
+        ..pb::tcp_proxy::TcpProxy::default()
+    }
+}
+
+fn source_ip() -> pb::HashPolicy {
+    use pb::hash_policy::{PolicySpecifier, SourceIp};
+    pb::HashPolicy { policy_specifier: Some(PolicySpecifier::SourceIp(SourceIp {})) }
+}
+
+fn upgrade(name: &str) -> pb::hcm::http_connection_manager::UpgradeConfig {
     pb::hcm::http_connection_manager::UpgradeConfig {
-        upgrade_type: "CONNECT".to_owned(),
+        upgrade_type: if name == "connect" { "CONNECT".to_owned() } else { name.to_owned() },
         ..pb::hcm::http_connection_manager::UpgradeConfig::default()
+    }
+}
+
+fn client_cert(said: ClientCert, message: &mut pb::hcm::HttpConnectionManager) {
+    use pb::hcm::http_connection_manager::{
+        ForwardClientCertDetails as Details, SetCurrentClientCertDetails,
+    };
+    message.forward_client_cert_details = match said.forward {
+        ForwardClientCert::Sanitize => Details::Sanitize,
+        ForwardClientCert::ForwardOnly => Details::ForwardOnly,
+        ForwardClientCert::Append => Details::AppendForward,
+        ForwardClientCert::Set => Details::SanitizeSet,
+        ForwardClientCert::AlwaysForwardOnly => Details::AlwaysForwardOnly,
+    } as i32;
+    let says_nothing = said == ClientCert { forward: said.forward, ..ClientCert::default() };
+    message.set_current_client_cert_details = (!says_nothing).then(|| SetCurrentClientCertDetails {
+        subject: said.subject.then(|| boolean(true)),
+        cert: said.certificate,
+        chain: said.chain,
+        dns: said.dns,
+        uri: said.uri,
+        ..SetCurrentClientCertDetails::default()
+    });
+}
+
+fn http1(options: &Http1) -> pb::core::Http1ProtocolOptions {
+    pb::core::Http1ProtocolOptions {
+        accept_http_10: options.accept_http_10,
+        default_host_for_http_10: options.default_host.as_deref().unwrap_or_default().to_owned(),
+        enable_trailers: options.trailers,
+        ..pb::core::Http1ProtocolOptions::default()
     }
 }
 

@@ -1,6 +1,11 @@
 //! Authorization rules, and tests of texts.
 
-use meshwork_model::proxy::{Action, Permission, Principal, Rbac, Rule, StringMatch};
+#![expect(deprecated, reason = "files that people have use the older forms, too")]
+
+use meshwork_model::cidr::Cidr;
+use meshwork_model::proxy::{
+    Action, MetadataMatch, Permission, Principal, Rbac, Rule, StringMatch, ValueMatch,
+};
 
 use super::Writer;
 use super::route::header;
@@ -30,6 +35,7 @@ impl Writer<'_> {
         let action = match rbac.action {
             Action::Allow => pb::rbac::rbac::Action::Allow,
             Action::Deny => pb::rbac::rbac::Action::Deny,
+            Action::Log => pb::rbac::rbac::Action::Log,
         };
         pb::rbac::Rbac {
             action: action as i32,
@@ -67,6 +73,13 @@ fn permission(tested: &Permission) -> pb::rbac::Permission {
         }),
         Permission::Header(matcher) => Rule::Header(header(matcher)),
         Permission::DestinationPort(port) => Rule::DestinationPort(u32::from(*port)),
+        Permission::DestinationPorts { start, end } => {
+            let bound = |port: u32| i32::try_from(port).unwrap_or(i32::MAX);
+            Rule::DestinationPortRange(pb::Int32Range { start: bound(*start), end: bound(*end) })
+        }
+        Permission::DestinationAddress(range) => Rule::DestinationIp(cidr(range)),
+        Permission::ServerName(test) => Rule::RequestedServerName(string(test)),
+        Permission::Metadata(test) => Rule::Metadata(metadata(test)),
     };
     pb::rbac::Permission { rule: Some(rule) }
 }
@@ -86,6 +99,56 @@ fn principal(tested: &Principal) -> pb::rbac::Principal {
         Principal::Authenticated(test) => {
             Identifier::Authenticated(Authenticated { principal_name: test.as_ref().map(string) })
         }
+        Principal::DirectAddress(range) => Identifier::DirectRemoteIp(cidr(range)),
+        Principal::RemoteAddress(range) => Identifier::RemoteIp(cidr(range)),
+        Principal::SourceAddress(range) => Identifier::SourceIp(cidr(range)),
+        Principal::Header(matcher) => Identifier::Header(header(matcher)),
+        Principal::Path(test) => Identifier::UrlPath(pb::matcher::PathMatcher {
+            rule: Some(pb::matcher::path_matcher::Rule::Path(string(test))),
+        }),
+        Principal::Metadata(test) => Identifier::Metadata(metadata(test)),
     };
     pb::rbac::Principal { identifier: Some(identifier) }
+}
+
+fn cidr(range: &Cidr) -> pb::core::CidrRange {
+    pb::core::CidrRange {
+        address_prefix: range.network().to_string(),
+        prefix_len: Some(pb::UInt32Value { value: range.length().into() }),
+    }
+}
+
+fn metadata(test: &MetadataMatch) -> pb::matcher::MetadataMatcher {
+    use pb::matcher::metadata_matcher::{PathSegment, path_segment::Segment};
+    let segment = |key: &std::sync::Arc<str>| PathSegment { segment: Some(Segment::Key(key.to_string())) };
+    pb::matcher::MetadataMatcher {
+        filter: test.filter.to_string(),
+        path: test.path.iter().map(segment).collect(),
+        value: Some(value(&test.value)),
+        invert: test.invert,
+    }
+}
+
+fn value(test: &ValueMatch) -> pb::matcher::ValueMatcher {
+    use pb::matcher::double_matcher::MatchPattern as Double;
+    use pb::matcher::value_matcher::{MatchPattern, NullMatch};
+    let double =
+        |pattern| MatchPattern::DoubleMatch(pb::matcher::DoubleMatcher { match_pattern: Some(pattern) });
+    let pattern = match test {
+        ValueMatch::Null => MatchPattern::NullMatch(NullMatch {}),
+        ValueMatch::Exactly(number) => double(Double::Exact(*number)),
+        ValueMatch::Range { start, end } => {
+            double(Double::Range(pb::DoubleRange { start: *start, end: *end }))
+        }
+        ValueMatch::Text(test) => MatchPattern::StringMatch(string(test)),
+        ValueMatch::Bool(wanted) => MatchPattern::BoolMatch(*wanted),
+        ValueMatch::Present(wanted) => MatchPattern::PresentMatch(*wanted),
+        ValueMatch::OneOf(test) => MatchPattern::ListMatch(Box::new(pb::matcher::ListMatcher {
+            match_pattern: Some(pb::matcher::list_matcher::MatchPattern::OneOf(Box::new(value(test)))),
+        })),
+        ValueMatch::Or(tests) => MatchPattern::OrMatch(pb::matcher::OrMatcher {
+            value_matchers: tests.iter().map(value).collect(),
+        }),
+    };
+    pb::matcher::ValueMatcher { match_pattern: Some(pattern) }
 }

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use meshwork_model::cidr::Cidr;
 use meshwork_model::proxy::{
-    AccessLog, Action, Balancing, ChainMatch, Cluster, Codec, DirectResponse, Direction, Discovery, Dns,
-    DnsHost, Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward, HeaderMatch, HeaderTest,
-    HttpConnection, HttpFilter, Listener, NameTable, Network, NetworkFilter, PathMatch, PathNormalization,
-    Permission, Principal, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch,
-    RouteSource, RouteTable, Router, Rule, ServiceName, StringMatch, TcpProxy, Transport, TransportMatch,
-    UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
+    Action, Balancing, ChainMatch, ClientCert, Clients, Cluster, Codec, ConnectionLimit, DirectResponse,
+    Direction, Discovery, Dns, DnsHost, Domain, DownstreamTls, Endpoint, Endpoints, EscapedSlashes,
+    FilterChain, Forward, ForwardClientCert, Gate, HeaderMatch, HeaderTest, HostNormalization, Http1, Http2,
+    HttpConnection, HttpFilter, HttpLimits, Listener, ListenerFilter, ListenerFilterKind, LocalReplies,
+    NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, ProxyProtocol,
+    Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Router,
+    Rule, ServerHeader, ServiceName, SocketOptions, SourceType, StringMatch, TcpCluster, TcpProxy,
+    TlsInspector, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster,
+    Workload,
 };
 use meshwork_model::regex::Regex;
 use meshwork_model::spiffe::SpiffeId;
@@ -74,20 +78,37 @@ impl Random {
         let name = self.text();
         if self.0.u8(0..4) == 0 {
             let filter = NetworkFilter::Http(Arc::new(self.http()));
-            let chain = FilterChain { name: "".into(), matches: ChainMatch::default(), tls: None, filter };
-            return Listener::new(name, None, direction, vec![chain]);
+            return Listener::new(name, None, direction, vec![FilterChain::new("", filter)]);
         }
-        let mut chains = self.some(1, Self::chain);
-        chains.sort_by_key(|chain| {
-            let matches = &chain.matches;
-            (matches.server_names.is_empty(), matches.transport.is_none(), matches.alpn.is_empty())
-        });
         Listener {
             additional_addresses: self.some(0, Self::address),
             bind_to_port: self.0.bool(),
+            socket: SocketOptions::default(),
             use_original_dst: self.0.bool(),
-            ..Listener::new(name, Some(self.address()), direction, chains)
+            filters: self.some(0, Self::listener_filter),
+            filters_timeout: self.maybe(Self::time),
+            continue_on_filters_timeout: self.0.bool(),
+            default_chain: self
+                .maybe(|random| FilterChain { matches: ChainMatch::default(), ..random.chain() }),
+            ..Listener::new(name, Some(self.address()), direction, self.some(1, Self::chain))
         }
+    }
+
+    fn listener_filter(&mut self) -> ListenerFilter {
+        let kind = match self.0.u8(0..3) {
+            0 => ListenerFilterKind::Tls(TlsInspector { only_tls: self.0.bool() }),
+            1 => ListenerFilterKind::Http,
+            _ => ListenerFilterKind::ProxyProtocol(ProxyProtocol {
+                optional: self.0.bool(),
+                refuses_v1: self.0.bool(),
+                refuses_v2: self.0.bool(),
+            }),
+        };
+        kind.always()
+    }
+
+    fn cidr(&mut self) -> Cidr {
+        Cidr::new(self.address().ip(), self.0.u32(0..129))
     }
 
     fn host_name(&mut self) -> Arc<str> {
@@ -114,21 +135,42 @@ impl Random {
         let filter = if self.0.bool() {
             NetworkFilter::Http(Arc::new(self.http()))
         } else {
+            let cluster = |random: &mut Self| TcpCluster { name: random.text(), weight: random.0.u32(1..9) };
+            let mut clusters = self.some(1, cluster);
+            if let [only] = &mut clusters[..] {
+                only.weight = 1;
+            }
             NetworkFilter::Tcp(Arc::new(TcpProxy {
                 stat_prefix: self.text(),
-                cluster: self.text(),
-                rbac: self.some(0, |random| Arc::new(random.rbac())),
+                clusters,
                 idle_timeout: self.maybe(Self::time),
+                connect_attempts: self.0.u32(1..5),
+                longest: self.maybe(Self::time),
+                hashes_source: self.0.bool(),
             }))
+        };
+        let gate = |random: &mut Self| {
+            if random.0.bool() {
+                return Gate::Rbac(Arc::new(random.rbac()));
+            }
+            Gate::Limit(ConnectionLimit { most: random.0.u64(1..9), delay: random.maybe(Self::time) })
         };
         FilterChain {
             name: self.text(),
             matches: ChainMatch {
+                destination_port: self.maybe(|random| random.0.u16(1..)),
+                destinations: self.some(0, Self::cidr),
+                server_names: self.some(0, Self::server_name),
                 transport,
                 alpn: self.some(0, Self::text),
-                server_names: self.some(0, Self::server_name),
+                direct_sources: self.some(0, Self::cidr),
+                source_type: self.pick(&[SourceType::Any, SourceType::Local, SourceType::External]),
+                sources: self.some(0, Self::cidr),
+                source_ports: self.some(0, |random| random.0.u16(1..)),
             },
             tls: self.maybe(Self::downstream),
+            handshake_timeout: self.maybe(Self::time),
+            gates: self.some(0, gate),
             filter,
         }
     }
@@ -157,19 +199,61 @@ impl Random {
             paths: PathNormalization {
                 rfc3986: self.0.bool(),
                 merge_slashes: self.0.bool(),
-                reject_escaped_slashes: self.0.bool(),
+                escaped_slashes: self.pick(&[
+                    EscapedSlashes::Keep,
+                    EscapedSlashes::Reject,
+                    EscapedSlashes::Redirect,
+                    EscapedSlashes::Decode,
+                ]),
             },
+            hosts: HostNormalization::default(),
             generate_request_id: self.0.bool(),
+            keep_request_id: false,
+            answer_request_id: false,
             tracing: self.0.bool(),
-            connect: self.0.bool(),
-            server_name: self.maybe(Self::text),
+            upgrades: self.some(0, |random| random.pick(&["websocket", "connect", "other"]).into()),
+            server: match self.0.u8(0..3) {
+                0 => ServerHeader::Set(self.text()),
+                1 => ServerHeader::IfAbsent(self.text()),
+                _ => ServerHeader::Keep,
+            },
+            via: "".into(),
+            clients: Clients::default(),
+            client_cert: self.client_cert(),
+            scheme: None,
+            http1: Http1 {
+                accept_http_10: self.0.bool(),
+                default_host: self.maybe(Self::host_name),
+                trailers: self.0.bool(),
+            },
+            http2: Http2::default(),
+            limits: HttpLimits::default(),
             idle_timeout: self.maybe(Self::time),
             stream_idle_timeout: self.maybe(Self::time),
             max_stream_duration: None,
             router: Router::default(),
-            access_logs: self.some(0, |random| {
-                if random.0.bool() { AccessLog::File(random.text()) } else { AccessLog::Stdout }
-            }),
+            request_timeout: self.maybe(Self::time),
+            request_headers_timeout: self.maybe(Self::time),
+            delayed_close_timeout: None,
+            local_replies: LocalReplies::default(),
+            access_logs: Vec::new(),
+        }
+    }
+
+    fn client_cert(&mut self) -> ClientCert {
+        ClientCert {
+            forward: self.pick(&[
+                ForwardClientCert::Sanitize,
+                ForwardClientCert::ForwardOnly,
+                ForwardClientCert::Append,
+                ForwardClientCert::Set,
+                ForwardClientCert::AlwaysForwardOnly,
+            ]),
+            subject: self.0.bool(),
+            certificate: self.0.bool(),
+            chain: self.0.bool(),
+            dns: self.0.bool(),
+            uri: self.0.bool(),
         }
     }
 
@@ -186,7 +270,7 @@ impl Random {
             seen.extend(host.domains.clone());
         }
         hosts.retain(|host| !host.domains.is_empty());
-        RouteTable { name: self.text(), hosts }
+        RouteTable::new(self.text(), hosts)
     }
 
     fn host(&mut self) -> VirtualHost {
@@ -202,11 +286,12 @@ impl Random {
                 domains.push(domain);
             }
         }
-        VirtualHost { name: self.text(), domains, routes: self.some(0, Self::route) }
+        VirtualHost::new(self.text(), domains, self.some(0, Self::route))
     }
 
     fn route(&mut self) -> Route {
-        let path = match self.0.u8(0..4) {
+        let path = match self.0.u8(0..5) {
+            4 => PathMatch::Regex(Regex::new(self.pick(&["/[0-9]+", "/.*"])).unwrap()),
             0 => PathMatch::Exact(self.text()),
             1 => PathMatch::Prefix(self.text()),
             2 => PathMatch::Connect,
@@ -223,7 +308,7 @@ impl Random {
             }
             _ => RouteAction::Local,
         };
-        Route { name: self.text(), matches: RouteMatch { path, headers: self.some(0, Self::header) }, action }
+        Route::new(self.text(), RouteMatch::new(path, self.some(0, Self::header)), action)
     }
 
     fn forward(&mut self) -> Forward {

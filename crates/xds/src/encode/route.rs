@@ -1,8 +1,8 @@
 //! Route tables.
 
 use meshwork_model::proxy::{
-    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, RetryPolicy, Route, RouteAction,
-    RouteMatch, RouteTable, VirtualHost, WeightedCluster,
+    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, PathRewrite, Redirect, RedirectPath,
+    RetryPolicy, Route, RouteAction, RouteMatch, RouteTable, VirtualHost, WeightedCluster,
 };
 
 use super::policy::string;
@@ -15,7 +15,7 @@ impl Writer<'_> {
     pub(super) fn route_table(&self, table: &RouteTable) -> pb::route::RouteConfiguration {
         pb::route::RouteConfiguration {
             name: table.name.to_string(),
-            virtual_hosts: table.hosts.iter().map(|host| self.virtual_host(host)).collect(),
+            virtual_hosts: table.hosts().iter().map(|host| self.virtual_host(host)).collect(),
             ..pb::route::RouteConfiguration::default()
         }
     }
@@ -47,6 +47,7 @@ impl Writer<'_> {
         let action = match &route.action {
             RouteAction::Forward(forward) => Action::Route(self.forward(forward)),
             RouteAction::Direct(response) => Action::DirectResponse(direct(response)),
+            RouteAction::Redirect(redirect) => Action::Redirect(self::redirect(redirect)),
             RouteAction::Local => Action::NonForwardingAction(pb::route::NonForwardingAction::default()),
         };
         pb::route::Route {
@@ -111,6 +112,10 @@ fn route_match(matches: &RouteMatch, path: &PathMatch) -> pb::route::RouteMatch 
         PathMatch::Exact(path) => PathSpecifier::Path(path.to_string()),
         PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.to_string()),
         PathMatch::SegmentPrefix(prefix) => PathSpecifier::PathSeparatedPrefix(prefix.to_string()),
+        PathMatch::Regex(regex) => PathSpecifier::SafeRegex(pb::matcher::RegexMatcher {
+            regex: regex.pattern().to_owned(),
+            ..pb::matcher::RegexMatcher::default()
+        }),
         PathMatch::Connect => PathSpecifier::ConnectMatcher(pb::route::route_match::ConnectMatcher {}),
     };
     pb::route::RouteMatch {
@@ -169,5 +174,37 @@ fn direct(response: &DirectResponse) -> pb::route::DirectResponseAction {
         status: u32::from(response.status),
         body,
         ..pb::route::DirectResponseAction::default()
+    }
+}
+
+fn redirect(redirect: &Redirect) -> pb::route::RedirectAction {
+    use pb::route::redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier};
+    let path = match &redirect.path {
+        RedirectPath::Same => None,
+        RedirectPath::Path(path) => Some(PathRewriteSpecifier::PathRedirect(path.to_string())),
+        RedirectPath::Rewrite(PathRewrite::Matched(text)) => {
+            Some(PathRewriteSpecifier::PrefixRewrite(text.to_string()))
+        }
+        RedirectPath::Rewrite(PathRewrite::Regex(rewrite)) => {
+            let (pattern, substitution) = rewrite.as_written();
+            let regex = pattern.to_owned();
+            let pattern = pb::matcher::RegexMatcher { regex, ..pb::matcher::RegexMatcher::default() };
+            Some(PathRewriteSpecifier::RegexRewrite(pb::matcher::RegexMatchAndSubstitute {
+                pattern: Some(pattern),
+                substitution: substitution.to_owned(),
+            }))
+        }
+    };
+    let statuses = [301, 302, 303, 307, 308];
+    let code = statuses.iter().position(|status| *status == redirect.status).unwrap_or(0);
+    let scheme =
+        redirect.scheme.as_ref().map(|text| SchemeRewriteSpecifier::SchemeRedirect(text.to_string()));
+    pb::route::RedirectAction {
+        host_redirect: redirect.host.as_deref().unwrap_or_default().to_owned(),
+        port_redirect: redirect.port.unwrap_or(0).into(),
+        response_code: i32::try_from(code).unwrap_or(0),
+        strip_query: redirect.strip_query,
+        scheme_rewrite_specifier: scheme,
+        path_rewrite_specifier: path,
     }
 }

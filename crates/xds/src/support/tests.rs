@@ -15,6 +15,14 @@ fn every_row_names_a_field_that_exists() {
 }
 
 #[test]
+fn a_message_stands_once() {
+    let mut seen = std::collections::HashSet::new();
+    for accepted in table::accepted() {
+        assert!(seen.insert(accepted.message), "{} stands twice", accepted.message);
+    }
+}
+
+#[test]
 fn every_message_that_an_honoured_field_holds_is_accepted() {
     for row in table().filter(|row| row.support == Support::Honoured) {
         let field = descriptors::message(&row.message).and_then(|m| m.get_field_by_name(&row.field));

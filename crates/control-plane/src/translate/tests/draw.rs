@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use meshwork_model::proxy::EscapedSlashes;
 use meshwork_model::proxy::{
-    Balancing, ChainMatch, Cluster, Discovery, DnsHost, Domain, Endpoints, FilterChain, HeaderTest,
+    Balancing, ChainMatch, Cluster, Discovery, DnsHost, Domain, Endpoints, FilterChain, Gate, HeaderTest,
     HttpFilter, Network, NetworkFilter, PathMatch, PathNormalization, Rbac, Resource, Route, RouteAction,
     RouteSource, RouteTable, StringMatch,
 };
@@ -55,7 +56,8 @@ fn chain(chain: &FilterChain) -> String {
     match &chain.filter {
         NetworkFilter::Http(http) => {
             let paths = http.paths;
-            let is_safe = paths.rfc3986 && paths.merge_slashes && paths.reject_escaped_slashes;
+            let is_safe =
+                paths.rfc3986 && paths.merge_slashes && paths.escaped_slashes == EscapedSlashes::Reject;
             let is_untouched = paths == PathNormalization::default() && !http.generate_request_id;
             assert!(is_untouched && chain.name.as_ref() == "outside" || is_safe && http.generate_request_id);
             let source = match &http.routes {
@@ -68,9 +70,13 @@ fn chain(chain: &FilterChain) -> String {
             }
         }
         NetworkFilter::Tcp(tcp) => {
-            let _ = writeln!(text, "    tcp {}", tcp.cluster);
-            tcp.rbac.iter().for_each(|rbac| text.push_str(&policy(rbac)));
+            let names: Vec<_> = tcp.clusters.iter().map(|cluster| &*cluster.name).collect();
+            let _ = writeln!(text, "    tcp {}", names.join(" "));
         }
+    }
+    for gate in &chain.gates {
+        let Gate::Rbac(rbac) = gate else { panic!("{gate:?}") };
+        text.push_str(&policy(rbac));
     }
     text
 }
@@ -91,7 +97,7 @@ fn policy(rbac: &Rbac) -> String {
 
 fn routes(table: &RouteTable) -> String {
     let mut text = String::new();
-    for host in &table.hosts {
+    for host in table.hosts() {
         if host.domains != [Domain::Any] {
             let _ = writeln!(text, "  for {:?}", host.domains);
         }
@@ -107,6 +113,7 @@ fn route(route: &Route) -> String {
         PathMatch::Exact(path) => format!("exactly {path}"),
         PathMatch::Prefix(path) => format!("{path}*"),
         PathMatch::SegmentPrefix(path) => format!("{path} or below"),
+        PathMatch::Regex(regex) => format!("{regex:?}"),
         PathMatch::Connect => "CONNECT".to_owned(),
     };
     for header in &route.matches.headers {
@@ -131,6 +138,9 @@ fn route(route: &Route) -> String {
         }
         RouteAction::Direct(direct) => {
             let _ = write!(text, " [{}] > {} {:?}", route.name, direct.status, direct.body);
+        }
+        RouteAction::Redirect(redirect) => {
+            let _ = write!(text, " [{}] > {redirect:?}", route.name);
         }
         RouteAction::Local => text.push_str(" > local"),
     }

@@ -27,6 +27,24 @@ use self::wire::Wire;
 use crate::http::body::{Frame, Length};
 use crate::limits::{self, COALESCE_BYTES};
 
+/// What a head may be.
+#[derive(Clone, Copy)]
+pub(crate) struct HeadLimits {
+    /// Bytes.
+    pub(crate) bytes: u32,
+    /// Field lines.
+    pub(crate) fields: u32,
+}
+
+impl Default for HeadLimits {
+    fn default() -> Self {
+        Self {
+            bytes: u32::try_from(limits::HEAD_BYTES).unwrap_or(u32::MAX),
+            fields: u32::try_from(limits::FIELDS).unwrap_or(u32::MAX),
+        }
+    }
+}
+
 /// The engine's limits.
 fn engine_limits() -> http1::Limits {
     http1::Limits {

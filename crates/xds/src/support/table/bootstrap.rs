@@ -40,8 +40,6 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         ],
     ),
     accept("envoy.config.core.v3.GrpcService.EnvoyGrpc", &[yes("cluster_name"), yes("authority")]),
-    accept("envoy.config.core.v3.HeaderValue", &[yes("key"), yes("value")]),
-    accept("envoy.config.core.v3.Locality", &[yes("region"), yes("zone"), yes("sub_zone")]),
     accept(
         "envoy.config.bootstrap.v3.Admin",
         &[

@@ -47,8 +47,6 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig",
         &[yes("http_protocol_options"), yes("http2_protocol_options")],
     ),
-    accept("envoy.config.core.v3.Http1ProtocolOptions", &[]),
-    accept("envoy.config.core.v3.Http2ProtocolOptions", &[]),
     accept(
         "envoy.config.cluster.v3.Cluster.RefreshRate",
         &[only("base_interval", "100 ms at least"), yes("max_interval")],
@@ -75,7 +73,6 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload",
         &[harmless("category", STATISTICS), yes("drop_percentage")],
     ),
-    accept("envoy.type.v3.FractionalPercent", &[yes("numerator"), yes("denominator")]),
     accept(
         "envoy.config.endpoint.v3.LocalityLbEndpoints",
         &[
@@ -89,7 +86,6 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             harmless("proximity", "Envoy does not read it, either"),
         ],
     ),
-    accept("envoy.config.core.v3.Locality", &[yes("region"), yes("zone"), yes("sub_zone")]),
     accept(
         "envoy.config.endpoint.v3.LbEndpoint",
         &[

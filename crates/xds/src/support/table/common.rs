@@ -34,6 +34,18 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             harmless("typed_filter_metadata", FOR_OTHERS),
         ],
     ),
+    accept("envoy.config.core.v3.CidrRange", &[yes("address_prefix"), yes("prefix_len")]),
+    accept(
+        "envoy.config.core.v3.RuntimeFeatureFlag",
+        &[yes("default_value"), harmless("runtime_key", "there is no runtime: the default value counts")],
+    ),
+    accept("envoy.config.core.v3.Locality", &[yes("region"), yes("zone"), yes("sub_zone")]),
+    accept("envoy.type.v3.FractionalPercent", &[yes("numerator"), yes("denominator")]),
+    accept(
+        "envoy.config.core.v3.HeaderValue",
+        &[only("key", "no pseudo-header, nor one that frames"), yes("value")],
+    ),
+    accept("envoy.type.v3.Int32Range", &[yes("start"), yes("end")]),
     accept("envoy.config.core.v3.DataSource", &[only("inline_bytes", "UTF-8"), yes("inline_string")]),
     accept("envoy.config.core.v3.TransportSocket", &[yes("name"), yes("typed_config")]),
     accept(

@@ -135,6 +135,4 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     ),
     accept("envoy.config.core.v3.HealthCheck.Payload", &[yes("text"), yes("binary")]),
     accept("envoy.config.core.v3.HealthCheck.TlsOptions", &[yes("alpn_protocols")]),
-    accept("envoy.config.core.v3.HeaderValueOption", &[yes("header"), yes("append"), yes("append_action")]),
-    accept("envoy.config.core.v3.HeaderValue", &[yes("key"), yes("value")]),
 ];

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use memchr::memchr;
@@ -13,11 +14,11 @@ use meshwork_model::head::{RequestHead, ResponseHead};
 use tokio::io::AsyncWrite;
 
 use super::wire::{self, Wire};
-use super::{Broken, Incoming, Outgoing, copy_fields, engine_limits, length_of};
+use super::{Broken, HeadLimits, Incoming, Outgoing, copy_fields, engine_limits, length_of};
 use crate::error::{Kind, ProxyError};
 use crate::http::body::{Frame, Length, Shape};
 use crate::http::lend::{self, LentHeads};
-use crate::limits::{HEAD_BYTES, LINGER, LINGER_BYTES, PIPELINE_BYTES};
+use crate::limits::{LINGER_BYTES, PIPELINE_BYTES};
 use crate::transport::Transport;
 
 /// An HTTP/1 connection of a client, with at most one exchange at a time.
@@ -35,6 +36,9 @@ pub(crate) struct ServerConnection {
     closing: bool,
     /// What was parsed in vain: nothing is parsed again before a LF arrives behind it.
     seen: usize,
+    limits: HeadLimits,
+    /// Whether trailers pass, both ways.
+    passes_trailers: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,9 +54,10 @@ enum State {
 }
 
 impl ServerConnection {
-    pub(crate) fn new(transport: Transport) -> Self {
+    /// Begins with what was read of the connection already.
+    pub(crate) fn resumed(inbox: BytesMut, transport: Transport) -> Self {
         Self {
-            wire: Wire::new(transport),
+            wire: Wire::resumed(inbox, transport),
             incoming: Incoming::none(),
             outgoing: Outgoing::none(),
             version: Version::Http11,
@@ -62,7 +67,15 @@ impl ServerConnection {
             state: State::Answered,
             closing: false,
             seen: 0,
+            limits: HeadLimits::default(),
+            passes_trailers: false,
         }
+    }
+
+    /// Sets what requests may be.
+    pub(crate) fn allow(&mut self, limits: HeadLimits, trailers: bool) {
+        self.limits = limits;
+        self.passes_trailers = trailers;
     }
 
     /// Whether what the client sends begins so, as soon as that is clear; false when it has closed.
@@ -114,12 +127,19 @@ impl ServerConnection {
     fn parse(&mut self) -> Result<Option<(LentHeads, Length)>, ProxyError> {
         let inbox = &self.wire.inbox;
         // A head can only end at a LF, so that bytes without one need no look.
-        if memchr(b'\n', &inbox[self.seen.min(inbox.len())..]).is_none() && inbox.len() < HEAD_BYTES {
+        if memchr(b'\n', &inbox[self.seen.min(inbox.len())..]).is_none()
+            && inbox.len() < self.limits.bytes as usize
+        {
             return Ok(None);
         }
         self.seen = inbox.len();
         let parsed = wire::with_spans(|spans| {
-            let request = http1::parse_request(inbox, spans, &engine_limits())?;
+            let limits = http1::Limits {
+                head_bytes: self.limits.bytes,
+                fields: self.limits.fields,
+                ..engine_limits()
+            };
+            let request = http1::parse_request(inbox, spans, &limits)?;
             Ok(request.map(|request| {
                 let mut heads = lend::heads();
                 fill(&mut heads.request, &request, inbox, spans);
@@ -175,11 +195,11 @@ impl ServerConnection {
     /// Ends the connection. What the client still sends is read for a while, so that the answer is not lost.
     ///
     /// Source: RFC 9112 §9.6.
-    pub(crate) async fn close(mut self) {
+    pub(crate) async fn close(mut self, linger: Duration) {
         if self.state == State::Broken {
             return;
         }
-        let _ = tokio::time::timeout(LINGER, async {
+        let _ = tokio::time::timeout(linger, async {
             poll_fn(|cx| self.wire.poll_flush(cx)).await?;
             poll_fn(|cx| Pin::new(&mut self.wire.transport).poll_shutdown(cx)).await?;
             let mut left = LINGER_BYTES;
@@ -201,9 +221,9 @@ impl ServerConnection {
         self.wire.held_bytes()
     }
 
-    /// The protocols that the client asks to switch to.
+    /// The protocols that the client asks to switch to; `h2c` is none that anybody is taken to.
     pub(crate) fn upgrade(&self) -> Option<&[u8]> {
-        self.upgrade.as_deref()
+        self.upgrade.as_deref().filter(|protocols| !protocols.trim_ascii().eq_ignore_ascii_case(b"h2c"))
     }
 
     pub(crate) fn protocol(&self) -> &'static str {
@@ -237,7 +257,10 @@ impl ServerConnection {
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, ProxyError>> {
-        let frame = self.incoming.poll_frame(&mut self.wire, cx);
+        let mut frame = self.incoming.poll_frame(&mut self.wire, cx);
+        if !self.passes_trailers && matches!(frame, Poll::Ready(Ok(Some(Frame::Trailers(_))))) {
+            frame = Poll::Ready(Ok(None));
+        }
         self.expects &= !matches!(frame, Poll::Ready(Ok(Some(_))));
         frame.map_err(|broken| match broken {
             Broken::Io(error) => ProxyError::downstream(&error),
@@ -328,6 +351,9 @@ impl ServerConnection {
     }
 
     pub(crate) fn send(&mut self, frame: Frame) -> Result<(), ProxyError> {
+        if !self.passes_trailers && matches!(frame, Frame::Trailers(_)) {
+            return self.finish();
+        }
         // The framing is the upstream's word: a body that breaks it is the upstream's fault.
         self.outgoing.send(&mut self.wire, frame).map_err(|e| ProxyError::upstream(&e.into()))
     }

@@ -21,7 +21,7 @@ async fn connected() -> (TcpStream, Transport) {
 #[tokio::test]
 async fn a_client_that_waits_holds_no_buffer() {
     let (mut peer, transport) = connected().await;
-    let mut server = ServerConnection::new(transport);
+    let mut server = ServerConnection::resumed(bytes::BytesMut::new(), transport);
     for round in 0..3 {
         assert_eq!(server.held_bytes(), 0, "before request {round}");
         peer.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody").await.expect("sent");

@@ -67,6 +67,11 @@ impl Wire {
         }
     }
 
+    /// A connection of which some bytes were already read.
+    pub(super) fn resumed(inbox: BytesMut, transport: Transport) -> Self {
+        Self { inbox, ..Self::new(transport) }
+    }
+
     /// Reads more into the inbox; 0 at the end of the stream.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.is_closed {

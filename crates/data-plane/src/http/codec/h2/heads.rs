@@ -7,7 +7,6 @@ use meshwork_model::head::{Fields, RequestHead, ResponseHead};
 
 use crate::error::{Kind, ProxyError};
 use crate::http::body::{Length, Shape};
-use crate::limits::FIELDS;
 
 /// Reads a request's head; the length is what it says, or `None` at the end of the stream.
 ///
@@ -16,9 +15,10 @@ use crate::limits::FIELDS;
 pub(super) fn read_request(
     parts: &request::Parts,
     is_ended: bool,
+    most_fields: usize,
     head: &mut RequestHead,
 ) -> Result<Length, ProxyError> {
-    if parts.headers.len() > FIELDS {
+    if parts.headers.len() > most_fields {
         return Err(ProxyError::fatal(Kind::BadRequest(ParseError::TooManyFields)));
     }
     head.clear();

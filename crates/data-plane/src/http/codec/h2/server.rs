@@ -6,6 +6,7 @@ use ::h2::Reason;
 use ::h2::server::{Builder, Connection, SendResponse};
 use bytes::Bytes;
 use meshwork_model::head::{RequestHead, ResponseHead};
+use meshwork_model::proxy::{Http2, HttpConnection};
 
 use super::{Incoming, Outgoing, heads};
 use crate::error::{Kind, ProxyError};
@@ -16,6 +17,8 @@ use crate::transport::Rewound;
 /// An HTTP/2 connection of a client.
 pub(crate) struct ServerConnection {
     connection: Connection<Rewound, Bytes>,
+    /// Field lines that a request may have.
+    fields: usize,
 }
 
 /// A request, and the length of its body, or why it cannot be served.
@@ -34,18 +37,24 @@ impl ServerConnection {
     ///
     /// # Errors
     /// The client does not speak HTTP/2.
-    pub(crate) async fn begin(transport: Rewound) -> Result<Self, ProxyError> {
+    pub(crate) async fn begin(transport: Rewound, allowed: &HttpConnection) -> Result<Self, ProxyError> {
+        let Http2 { most_streams, stream_window, connection_window } = allowed.http2;
+        let most_bytes = u32::try_from(limits::HEAD_BYTES).unwrap_or(u32::MAX);
+        let fields = allowed
+            .limits
+            .fields
+            .map_or(limits::FIELDS, |fields| usize::try_from(fields).unwrap_or(usize::MAX));
         let mut builder = Builder::new();
         builder
-            .max_concurrent_streams(limits::H2_STREAMS)
-            .max_header_list_size(u32::try_from(limits::HEAD_BYTES).unwrap_or(u32::MAX))
-            .initial_window_size(limits::H2_STREAM_WINDOW)
-            .initial_connection_window_size(limits::H2_CONNECTION_WINDOW)
+            .max_concurrent_streams(most_streams.unwrap_or(limits::H2_STREAMS))
+            .max_header_list_size(allowed.limits.head_bytes.unwrap_or(most_bytes))
+            .initial_window_size(stream_window.unwrap_or(limits::H2_STREAM_WINDOW))
+            .initial_connection_window_size(connection_window.unwrap_or(limits::H2_CONNECTION_WINDOW))
             .max_pending_accept_reset_streams(limits::H2_PENDING_RESETS)
             .max_local_error_reset_streams(Some(limits::H2_ERROR_RESETS))
             .max_send_buffer_size(limits::H2_SEND_BUFFER);
         let connection = builder.handshake(transport).await.map_err(|e| downstream(&e))?;
-        Ok(Self { connection })
+        Ok(Self { connection, fields })
     }
 
     /// The next request, its head in `head`; drives all streams meanwhile. `None` when the connection has ended. A
@@ -55,13 +64,14 @@ impl ServerConnection {
         cx: &mut Context<'_>,
         head: &mut RequestHead,
     ) -> Poll<Option<Result<Next, ProxyError>>> {
+        let most_fields = self.fields;
         self.connection.poll_accept(cx).map(|next| {
             let (request, respond) = match next? {
                 Ok(next) => next,
                 Err(error) => return Some(Err(downstream(&error))),
             };
             let (parts, body) = request.into_parts();
-            let length = heads::read_request(&parts, body.is_end_stream(), head);
+            let length = heads::read_request(&parts, body.is_end_stream(), most_fields, head);
             let incoming = Incoming::new(body);
             Some(Ok((ServerStream { incoming, respond, outgoing: None, is_cut: false }, length)))
         })

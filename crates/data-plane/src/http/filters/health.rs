@@ -1,0 +1,73 @@
+//! Answers to who asks whether this proxy is healthy.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use meshwork_model::head::{RequestHead, ResponseHead};
+use meshwork_model::proxy::HealthCheckFilter;
+use meshwork_model::reason::Reason;
+use meshwork_model::route::matches_header;
+use tokio::time::Instant;
+
+use super::{Kept, LocalReply, Scene};
+use crate::error::ProxyError;
+
+/// The filter on a route.
+pub(super) struct Health {
+    config: Arc<HealthCheckFilter>,
+    cached: Arc<Cached>,
+}
+
+/// What the application last said.
+struct Cached {
+    begun: Instant,
+    /// Its status, and in the higher bits until when that stands, in milliseconds.
+    answer: AtomicU64,
+}
+
+impl Health {
+    pub(super) fn new(config: &Arc<HealthCheckFilter>, kept: &mut Kept) -> Self {
+        let cached = kept.state(config, |_| Cached { begun: Instant::now(), answer: AtomicU64::new(0) });
+        Self { config: Arc::clone(config), cached }
+    }
+
+    /// Answers, or lets the application do so.
+    pub(super) fn ask(&self, scene: &mut Scene<'_, '_>, head: &RequestHead) -> Result<(), ProxyError> {
+        if !self.config.headers.iter().all(|test| matches_header(test, head)) {
+            return Ok(());
+        }
+        let worker = scene.place.worker;
+        scene.passed().asked_health = true;
+        let is_healthy = |(name, least): &(Arc<str>, f64)| {
+            worker.cluster(name).is_some_and(|cluster| cluster.healthy_percent() >= *least)
+        };
+        let status = match (self.config.pass_through, self.cached.status()) {
+            _ if worker.is_draining() => 503,
+            (true, Some(status)) => status,
+            (true, None) => return Ok(()),
+            (false, _) if self.config.least_healthy.iter().all(is_healthy) => 200,
+            (false, _) => 503,
+        };
+        let reason = if status == 200 { Reason::DirectResponse } else { Reason::Unhealthy };
+        Err(LocalReply { is_plain: true, ..LocalReply::new(reason, status) }.into())
+    }
+
+    /// Keeps what the application said.
+    pub(super) fn answer(&self, response: &ResponseHead) {
+        if let Some(time) = self.config.cache
+            && self.cached.status().is_none()
+        {
+            let until = (self.cached.begun.elapsed() + time).as_millis();
+            let until = u64::try_from(until).unwrap_or(u64::MAX >> 16);
+            self.cached.answer.store(until << 16 | u64::from(response.status), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Cached {
+    fn status(&self) -> Option<u16> {
+        let answer = self.answer.load(Ordering::Relaxed);
+        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        (answer >> 16 > now).then(|| u16::try_from(answer & 0xffff).unwrap_or(0))
+    }
+}

@@ -1,0 +1,156 @@
+//! Where tokens are found in a request.
+
+use meshwork_model::head::RequestHead;
+use meshwork_model::proxy::{JwtProvider, TokenPlace};
+
+/// A token as it was found.
+pub(super) struct Token {
+    /// The token.
+    pub(super) text: String,
+    place: TokenPlace,
+    /// Issuers whose tokens may stand there; `None` stands for all.
+    issuers: Option<Vec<String>>,
+}
+
+/// Tokens at these providers' places: fields, then parameters, then cookies.
+pub(super) fn tokens(providers: &[&JwtProvider], head: &RequestHead) -> Vec<Token> {
+    let mut places: Vec<(TokenPlace, Option<Vec<String>>)> = Vec::new();
+    for provider in providers {
+        for place in places_of(provider) {
+            let issuer = provider.issuer.as_ref().map(|issuer| issuer.to_string());
+            match places.iter_mut().find(|(known, _)| *known == place) {
+                Some((_, issuers)) => match (issuers.as_mut(), issuer) {
+                    (Some(issuers), Some(issuer)) => issuers.push(issuer),
+                    _ => *issuers = None,
+                },
+                None => places.push((place, issuer.map(|issuer| vec![issuer]))),
+            }
+        }
+    }
+    let rank = |place: &TokenPlace| match place {
+        TokenPlace::Header { .. } => 0,
+        TokenPlace::Param(_) => 1,
+        TokenPlace::Cookie(_) => 2,
+    };
+    places.sort_by_key(|(place, _)| rank(place));
+    let mut tokens = Vec::new();
+    for (place, issuers) in places {
+        for text in at(&place, head) {
+            tokens.push(Token { text, place: place.clone(), issuers: issuers.clone() });
+        }
+    }
+    tokens
+}
+
+/// Removes the fields that a good token would set: nobody else may.
+pub(super) fn clean(provider: &JwtProvider, head: &mut RequestHead) {
+    let claims = provider.claim_headers.iter().map(|(name, _)| name);
+    for name in provider.payload_header.iter().chain(claims) {
+        head.fields.remove(name.as_bytes());
+    }
+}
+
+fn places_of(provider: &JwtProvider) -> Vec<TokenPlace> {
+    if !provider.places.is_empty() {
+        return provider.places.clone();
+    }
+    let bearer = TokenPlace::Header { name: "authorization".into(), prefix: "Bearer ".into() };
+    vec![bearer, TokenPlace::Param("access_token".into())]
+}
+
+fn at(place: &TokenPlace, head: &RequestHead) -> Vec<String> {
+    match place {
+        TokenPlace::Header { name, prefix } => {
+            let values = head.fields.all(name.as_bytes()).filter_map(|value| std::str::from_utf8(value).ok());
+            values.filter_map(|value| behind(value, prefix)).collect()
+        }
+        TokenPlace::Param(name) => param(head, name).into_iter().collect(),
+        TokenPlace::Cookie(name) => cookie(head, name).into_iter().collect(),
+    }
+}
+
+/// What stands behind a prefix, wherever that is. Source: Envoy `JwtHeader.value_prefix`.
+fn behind(value: &str, prefix: &str) -> Option<String> {
+    if prefix.is_empty() {
+        return Some(value.to_owned());
+    }
+    let rest = &value[value.find(prefix)? + prefix.len()..];
+    let is_legal = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.');
+    Some(rest.find(is_legal).map_or(value, |start| &rest[start..]).to_owned())
+}
+
+fn param(head: &RequestHead, name: &str) -> Option<String> {
+    let path = std::str::from_utf8(head.path_and_query()).ok()?;
+    let (_, query) = path.split_once('?')?;
+    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+}
+
+fn cookie(head: &RequestHead, name: &str) -> Option<String> {
+    let lines = head.fields.all(b"cookie").filter_map(|line| std::str::from_utf8(line).ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"').to_owned())
+}
+
+impl Token {
+    /// Whether an issuer's token may stand where this was found.
+    pub(super) fn is_for(&self, issuer: &str) -> bool {
+        self.issuers.as_ref().is_none_or(|known| known.iter().any(|known| known == issuer))
+    }
+
+    /// Takes it out of the request. (Envoy leaves cookies, too.)
+    pub(super) fn remove(&self, head: &mut RequestHead) {
+        match &self.place {
+            TokenPlace::Header { name, .. } => head.fields.remove(name.as_bytes()),
+            TokenPlace::Param(name) => {
+                if let Some(path) = without(head, name) {
+                    head.set_path_and_query(path.as_bytes());
+                }
+            }
+            TokenPlace::Cookie(_) => {}
+        }
+    }
+}
+
+fn without(head: &RequestHead, name: &str) -> Option<String> {
+    let path = std::str::from_utf8(head.path_and_query()).ok()?;
+    let (path, query) = path.split_once('?')?;
+    let kept = query.split('&').filter(|pair| pair.split('=').next() != Some(name));
+    let kept = kept.collect::<Vec<_>>().join("&");
+    Some(if kept.is_empty() { path.to_owned() } else { format!("{path}?{kept}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(path: &str, fields: &[(&str, &str)]) -> RequestHead {
+        let mut head = RequestHead::default();
+        head.set_path_and_query(path.as_bytes());
+        fields.iter().for_each(|(name, value)| head.fields.push(name.as_bytes(), value.as_bytes()));
+        head
+    }
+
+    #[test]
+    fn tokens_are_found_at_their_places_and_taken_out() {
+        let check = |places: Vec<TokenPlace>, mut head: RequestHead, expected: &[&str], left: &str| {
+            let provider = JwtProvider { places, ..JwtProvider::default() };
+            let tokens = tokens(&[&provider], &head);
+            assert_eq!(tokens.iter().map(|token| &*token.text).collect::<Vec<_>>(), expected);
+            tokens.iter().for_each(|token| token.remove(&mut head));
+            assert_eq!(head.path_and_query(), left.as_bytes());
+            assert!(head.fields.find(b"authorization").is_none());
+        };
+        let bearer = head("/a?access_token=p&b=c", &[("authorization", "Bearer h")]);
+        check(vec![], bearer, &["h", "p"], "/a?b=c");
+        check(vec![], head("/a?access_token=p", &[]), &["p"], "/a");
+    }
+
+    #[test]
+    fn a_cookie_is_read() {
+        let head = head("/", &[("cookie", "a=b; token=\"x.y.z\""), ("cookie", "c=d")]);
+        assert_eq!(cookie(&head, "token").as_deref(), Some("x.y.z"));
+        assert_eq!(cookie(&head, "c").as_deref(), Some("d"));
+        assert_eq!(cookie(&head, "e"), None);
+    }
+}

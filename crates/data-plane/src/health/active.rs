@@ -5,13 +5,11 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use meshwork_model::check::{self, Session, Verdict};
-use meshwork_model::head::{Fields, RequestHead, ResponseHead};
+use meshwork_model::head::{Fields, RequestHead};
 use meshwork_model::proxy::{CheckHeader, GrpcCheck, HealthCheck, HealthCheckKind, HttpCheck, TcpCheck};
 use meshwork_model::route::matches_text;
 use meshwork_model::times::{GRPC_TIMEOUT, grpc_timeout_text};

@@ -73,7 +73,7 @@ fn the_last_response_is_passed_on_when_tries_are_used_up() {
 #[test]
 fn what_is_not_asked_for_is_not_tried_again() {
     retrying(policy(RetryOn::CONNECT_FAILURE, 3), async |world| {
-        let (mut client, mut origin) = answered(world, GET, UNAVAILABLE).await;
+        let (mut client, origin) = answered(world, GET, UNAVAILABLE).await;
         assert_eq!(client.receive().await.status(), Some(503));
         assert!(!origin.is_called().await);
     });
@@ -123,7 +123,7 @@ fn a_body_is_sent_again_whole() {
 fn a_body_that_is_too_large_is_not_sent_again() {
     let retry = Some(Arc::new(policy(RetryOn::ANY_5XX, 2)));
     with(Resilience { retry, replay_bytes: Some(9), ..Resilience::default() }, async |world| {
-        let (mut client, mut origin) = answered(world, &format!("{POST}0123456789"), UNAVAILABLE).await;
+        let (mut client, origin) = answered(world, &format!("{POST}0123456789"), UNAVAILABLE).await;
         assert_eq!(client.receive().await.status(), Some(503));
         assert!(!origin.is_called().await);
     });
@@ -132,7 +132,7 @@ fn a_body_that_is_too_large_is_not_sent_again() {
 #[test]
 fn nothing_is_tried_again_once_the_client_has_seen_something() {
     retrying(policy(RetryOn::ANY_5XX | RetryOn::RESET, 2), async |world| {
-        let (mut client, mut origin) =
+        let (mut client, origin) =
             answered(world, GET, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
                 .await;
         assert_eq!(client.receive().await.status(), Some(100));
@@ -140,7 +140,7 @@ fn nothing_is_tried_again_once_the_client_has_seen_something() {
         assert!(!origin.is_called().await);
     });
     retrying(policy(RetryOn::RESET, 2), async |world| {
-        let (mut client, mut origin) =
+        let (mut client, origin) =
             answered(world, GET, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nbe").await;
         assert!(matches!(client.try_receive(false).await, Err(Cut::Short | Cut::Reset)));
         assert!(!origin.is_called().await);

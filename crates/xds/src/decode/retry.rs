@@ -285,13 +285,3 @@ pub(super) fn router(filters: &[pb::hcm::HttpFilter]) -> Router {
         strict: message.strict_check_headers.iter().map(|name| Arc::from(name.as_str())).collect(),
     }
 }
-
-/// How long a whole exchange may take, as options of HTTP say.
-pub(super) fn limit_of(
-    options: Option<&pb::core::HttpProtocolOptions>,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<Option<Duration>> {
-    let limit = options.and_then(|options| options.max_stream_duration);
-    maybe(limit, &at.field("max_stream_duration"), problems)
-}

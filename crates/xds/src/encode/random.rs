@@ -232,7 +232,6 @@ impl Random {
             stream_idle_timeout: self.maybe(Self::time),
             max_stream_duration: None,
             router: Router::default(),
-            request_timeout: self.maybe(Self::time),
             request_headers_timeout: self.maybe(Self::time),
             delayed_close_timeout: None,
             local_replies: LocalReplies::default(),

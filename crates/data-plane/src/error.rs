@@ -111,6 +111,12 @@ pub(crate) enum Kind {
     /// The upstream's bytes break a rule of HTTP.
     #[error("the upstream's answer is not valid: {0}")]
     BadResponse(Cow<'static, str>),
+    /// The upstream's stream was refused unseen.
+    #[error("the upstream refused the stream")]
+    StreamRefused,
+    /// The upstream reset the stream.
+    #[error("the upstream reset the stream: {0}")]
+    StreamReset(Cow<'static, str>),
     /// The upstream was too slow.
     #[error("the upstream did not answer in time")]
     Timeout,
@@ -120,6 +126,33 @@ pub(crate) enum Kind {
     /// Config sheds the request.
     #[error("config sheds a part of the requests")]
     Shed,
+    /// The same, for one try of several.
+    #[error("the upstream did not answer one try in time")]
+    TryTimeout,
+    /// The upstream was too slow, and the request wants that passed over in silence.
+    #[error("the upstream did not answer in time, of which the request wants to hear nothing")]
+    QuietTimeout,
+    /// Nothing moved for too long.
+    #[error("nothing moved for too long")]
+    StreamIdle {
+        /// Whether all of the request had come.
+        taken: bool,
+    },
+    /// The whole exchange lasted too long.
+    #[error("the exchange lasted longer than it may")]
+    StreamDuration {
+        /// Whether all of the request had come.
+        taken: bool,
+    },
+    /// The exchange with the upstream lasted too long.
+    #[error("the exchange with the upstream lasted longer than it may")]
+    UpstreamDuration {
+        /// Whether all of the request had come.
+        taken: bool,
+    },
+    /// A field that says how the request is forwarded has no valid value.
+    #[error("the field {0} has no valid value")]
+    InvalidField(Arc<str>),
     /// A limit of this proxy.
     #[error("a limit is reached: {0}")]
     Overload(&'static str),
@@ -168,6 +201,7 @@ impl ProxyError {
             | Kind::RequestTimeout
             | Kind::SlowReader
             | Kind::Plaintext
+            | Kind::InvalidField(_)
             | Kind::DownstreamGone
             | Kind::DownstreamBroken(_) => Side::Downstream,
             Kind::NoRoute
@@ -184,7 +218,14 @@ impl ProxyError {
             | Kind::Identity(_)
             | Kind::UpstreamBroken(_)
             | Kind::BadResponse(_)
-            | Kind::Timeout => Side::Upstream,
+            | Kind::StreamRefused
+            | Kind::StreamReset(_)
+            | Kind::Timeout
+            | Kind::TryTimeout
+            | Kind::QuietTimeout
+            | Kind::StreamIdle { .. }
+            | Kind::StreamDuration { .. }
+            | Kind::UpstreamDuration { .. } => Side::Upstream,
         }
     }
 
@@ -210,9 +251,14 @@ impl ProxyError {
             Kind::Identity(_) => Reason::UpstreamIdentity,
             Kind::UpstreamBroken(_) => Reason::UpstreamReset,
             Kind::BadResponse(_) => Reason::BadResponse,
-            Kind::Timeout => Reason::Timeout,
             Kind::Overflow(_) => Reason::UpstreamOverflow,
             Kind::Shed => Reason::Shed,
+            Kind::StreamRefused | Kind::StreamReset(_) => Reason::StreamReset,
+            Kind::Timeout | Kind::TryTimeout | Kind::QuietTimeout => Reason::Timeout,
+            Kind::StreamIdle { .. } => Reason::StreamIdle,
+            Kind::StreamDuration { .. } => Reason::StreamDuration,
+            Kind::UpstreamDuration { .. } => Reason::UpstreamDuration,
+            Kind::InvalidField(_) => Reason::InvalidField,
             Kind::Overload(_) => Reason::Overload,
         }
     }
@@ -221,6 +267,11 @@ impl ProxyError {
     pub(crate) fn status(&self) -> u16 {
         match &self.kind {
             Kind::BadRequest(error) => error.status(),
+            Kind::QuietTimeout => 204,
+            // As if the request itself had not come in time.
+            Kind::StreamIdle { taken: false }
+            | Kind::StreamDuration { taken: false }
+            | Kind::UpstreamDuration { taken: false } => 408,
             Kind::MovedPath(_) => 307,
             Kind::Answered(reply) => reply.status,
             _ => self.reason().words().status,

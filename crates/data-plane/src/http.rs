@@ -18,3 +18,4 @@ mod pace;
 mod path;
 mod respond;
 pub(crate) mod serve;
+mod tries;

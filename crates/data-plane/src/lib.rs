@@ -29,6 +29,7 @@ mod drain;
 mod error;
 mod facts;
 mod handshakes;
+mod health;
 mod hello;
 mod http;
 mod inspect;

@@ -154,8 +154,17 @@ pub(crate) const PROBE_AFTER: Duration = Duration::from_secs(15);
 pub(crate) const PEER_SILENCE: Duration = Duration::from_secs(30);
 /// How often a request may meet a pooled connection that had gone stale before it is sent on a new one.
 pub(crate) const STALE_RETRIES: u32 = 1;
-/// Tries of one request on all endpoints together, whatever the route asks for.
-pub(crate) const CONNECT_TRIES: u32 = 10;
+/// Tries of one request after the first, whatever the route or the request itself asks for.
+pub(crate) const RETRIES: u32 = 256;
+/// Bytes of an answer to a TCP health check that are looked through for what it has to hold.
+pub(crate) const CHECK_BYTES: usize = 64 * 1024;
+/// Bytes of a request's body that are kept for another try, where config does not say. Source: Envoy
+/// `per_connection_buffer_limit_bytes`, 1 MiB.
+pub(crate) const REPLAY_BYTES: u64 = 1024 * 1024;
+/// The most of them, whatever config says.
+pub(crate) const REPLAY_BYTES_MOST: u64 = 64 * 1024 * 1024;
+/// A body is kept in pieces of this size.
+pub(crate) const REPLAY_PIECE_BYTES: usize = 16 * 1024;
 
 /// How often connecting is tried for one TCP connection, whatever config asks for: each try may take as long as its
 /// cluster lets it.

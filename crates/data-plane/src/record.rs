@@ -32,6 +32,8 @@ pub(crate) struct Record {
     pub(crate) grpc_status: Option<u8>,
     /// Why the mesh decided it.
     pub(crate) reason: Option<Reason>,
+    /// Whether the client is told how many tries there were.
+    pub(crate) tells_attempts: bool,
     /// What else happened to it.
     pub(crate) flags: Flags,
     /// What filters found out about it.
@@ -96,6 +98,7 @@ impl Record {
             grpc_status: None,
             reason: None,
             flags: Flags::default(),
+            tells_attempts: false,
             metadata: None,
             bytes_in: 0,
             bytes_out: 0,
@@ -421,6 +424,11 @@ fn details(reason: Reason) -> &'static str {
         Reason::UpstreamReset => "upstream_reset_before_response_started{connection_termination}",
         Reason::BadResponse => "upstream_reset_before_response_started{protocol_error}",
         Reason::Timeout => "response_timeout",
+        Reason::StreamReset => "upstream_reset_before_response_started{remote_reset}",
+        Reason::StreamIdle => "stream_idle_timeout",
+        Reason::StreamDuration => "max_duration_timeout",
+        Reason::UpstreamDuration => "upstream_max_stream_duration_reached",
+        Reason::InvalidField => "request_headers_failed_strict_check",
         Reason::Denied => "rbac_access_denied_matched_policy[none]",
         Reason::UpstreamOverflow => "upstream_reset_before_response_started{overflow}",
         Reason::Shed => "drop_overload",

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::BytesMut;
+use meshwork_model::outlier::Outcome;
 use meshwork_model::proxy::{TcpCluster, TcpProxy};
 use meshwork_telemetry::{EdgeId, Protocol};
 use tokio::time::Instant;
@@ -23,6 +24,7 @@ use self::flow::Flow;
 use crate::config::{Chain, Filter};
 use crate::connection::{Peer, Seat};
 use crate::error::{Kind, ProxyError, Retry};
+use crate::health;
 use crate::limits::{STREAM_IDLE, TCP_CONNECT_TRIES};
 use crate::policy::Admitted;
 use crate::record::{OpenConnection, Record};
@@ -107,9 +109,17 @@ impl Relay<'_> {
             self.record.note_endpoint(&picked);
             tries_left -= 1;
             match connect(&cluster.config(), picked.endpoint()).await {
-                Ok(transport) => return Ok((transport, picked)),
-                Err(error) if tries_left == 0 || error.retry != Retry::Safe => return Err(error),
-                Err(error) => debug!(error = %error.kind, "tries another endpoint"),
+                Ok(transport) => {
+                    health::note(&picked, Outcome::ConnectedFinally);
+                    return Ok((transport, picked));
+                }
+                Err(error) => {
+                    health::note(&picked, Outcome::ConnectFailed);
+                    if tries_left == 0 || error.retry != Retry::Safe {
+                        return Err(error);
+                    }
+                    debug!(error = %error.kind, "tries another endpoint");
+                }
             }
             picked.give_up();
             failed = Some(picked);

@@ -13,4 +13,4 @@ mod world;
 
 pub(crate) use end::{Cut, End, Message};
 pub(crate) use socket::{MemorySocket, Weather};
-pub(crate) use world::{Origin, World, dial, play, play_as, settle, timed};
+pub(crate) use world::{Origin, World, dial, is_here, play, play_as, settle, timed};

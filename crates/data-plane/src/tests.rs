@@ -8,6 +8,7 @@ mod framing;
 mod http2_tests;
 mod listen;
 mod redirected;
+mod retries;
 mod server_names;
 mod tcp;
 

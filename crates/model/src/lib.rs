@@ -7,7 +7,8 @@
 //! - [`route`], [`policy`], [`balance`]: `select`, `authorize` and `pick`, each a pure function of config,
 //!   worker state and randomness. The proxy, `explain` and the tests call the same ones.
 //! - [`regex`], [`fraction`]: tests and shares as Envoy writes them.
-//! - [`retry`], [`times`], [`outlier`]: what is tried again, what time an exchange has, which endpoints are left out.
+//! - [`retry`], [`times`], [`outlier`], [`check`]: what is tried again, what time an exchange has, which endpoints are
+//!   left out, by their responses and by asking them.
 //! - [`mutation`], [`rewrite`], [`hash`]: what a route makes of heads, and of them a hash ([`xxhash`]).
 //! - [`problem`]: what is wrong with a piece of config, and where.
 //! - [`chain`]: which filter chain takes a connection.
@@ -24,6 +25,7 @@
 pub mod address;
 pub mod balance;
 pub mod chain;
+pub mod check;
 pub mod cidr;
 pub mod fault;
 pub mod flag;

@@ -59,7 +59,7 @@ pub use names::{Answer, NameTable, ZONE};
 pub use policy::{Action, MetadataMatch, Permission, Principal, Rbac, Rule, StringMatch, ValueMatch};
 pub use resilience::{
     AvoidedHosts, BackOff, GrpcTimeout, RateLimitedBackOff, ResetFormat, ResetHeader, Resilience, RetryOn,
-    RetryPolicy, StreamDuration,
+    RetryPolicy, Router, StreamDuration,
 };
 pub use route::{
     ClusterTerms, DirectResponse, Domain, Forward, HeadChanges, HeaderMatch, HeaderTest, HostRewrite, Mirror,

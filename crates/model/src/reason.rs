@@ -38,6 +38,16 @@ pub enum Reason {
     UpstreamOverflow,
     /// Config sheds a part of the cluster's requests.
     Shed,
+    /// The endpoint reset the stream, or refused it.
+    StreamReset,
+    /// Nothing moved for too long.
+    StreamIdle,
+    /// The exchange lasted longer than it may.
+    StreamDuration,
+    /// The exchange with the endpoint lasted longer than it may.
+    UpstreamDuration,
+    /// A field by which the request says how it wants to be forwarded has no valid value.
+    InvalidField,
     /// The downstream did not send its whole request in time.
     RequestTimeout,
     /// The downstream took nothing of the answer for too long.
@@ -141,6 +151,16 @@ words! {
         "Find out why it is slow, or raise the thresholds of the cluster's circuit breakers.";
     Shed "MW0308" "DO" 503 14 "The control plane has a part of the called service's requests shed."
         "Wait: it does that while the service is overloaded.";
+    StreamReset "MW0310" "UR" 503 14 "The called workload reset the stream before its answer was complete."
+        "Look at the called application's log: it gave the request up, or refuses more at the same time.";
+    StreamIdle "MW0311" "SI" 504 4 "Nothing moved on the request or its answer for too long."
+        "Look at whoever was silent, or raise the idle time-out of the route or the connection.";
+    StreamDuration "MW0312" "" 504 4 "The request and its answer took longer than they may."
+        "Raise `max_stream_duration`, or the caller's own deadline where the route believes it.";
+    UpstreamDuration "MW0313" "UMSDR" 504 4 "The called workload's answer took longer than it may."
+        "Raise the `max_stream_duration` of the cluster.";
+    InvalidField "MW0314" "IH" 400 13 "A field by which the request says how it wants to be forwarded has no valid value."
+        "Correct the x-envoy- field; the sidecar's log names it.";
     Denied "MW0401" "" 403 7 "An AuthorizationPolicy refused the request."
         "Allow the caller's identity, method and path in an AuthorizationPolicy on the called workload.";
     Destination "MW0402" "NR" 403 7 "The connection was meant for an address that a workload is not taken to, such as the host's own."

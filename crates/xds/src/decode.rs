@@ -7,6 +7,7 @@ mod access_log;
 mod cluster;
 mod endpoint;
 mod filter;
+mod health;
 mod http;
 mod listener;
 mod local_reply;

@@ -52,8 +52,8 @@ pub(crate) use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 pub(crate) use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 pub(crate) use envoy_types::pb::envoy::r#type::v3 as fraction;
 pub(crate) use envoy_types::pb::envoy::r#type::v3::{
-    DoubleRange, FractionalPercent, HashPolicy, HttpStatus, Int32Range, Int64Range, TokenBucket,
-    fractional_percent, hash_policy,
+    CodecClientType, DoubleRange, FractionalPercent, HashPolicy, HttpStatus, Int32Range, Int64Range,
+    TokenBucket, fractional_percent, hash_policy,
 };
 pub(crate) use envoy_types::pb::google::protobuf::{
     Any, BoolValue, Duration, ListValue, Struct, Timestamp, UInt32Value, UInt64Value, Value, value,

@@ -26,6 +26,7 @@ use super::{
     Asks, Bound, Chain, ChainLog, ClusterConfig, Filter, HttpChain, Limit, ListenerConfig,
     ListenerCounters, RuntimeConfig, ServerTls, Takeover,
 };
+use crate::health::{self, Keeper};
 use crate::http::filters::{Filters, Kept};
 use crate::limits::{ACCESS_LOGS, DNS_HOSTS, HANDSHAKE, LISTENER_ADDRESSES, REFUSED};
 use crate::listener::Sockets;
@@ -45,6 +46,10 @@ pub(crate) struct Builder {
     /// Endpoints that were delivered on their own, by the name they were asked for.
     delivered: BTreeMap<Arc<str>, Endpoints>,
     resolver: Resolver,
+    /// Who looks after the health of hosts.
+    keeper: Keeper,
+    /// Clusters that are looked after.
+    watched: HashMap<Arc<str>, health::Kept>,
     /// Hosts whose addresses are kept fresh, by the cluster that names them.
     followed: HashMap<Arc<str>, Followed>,
     /// Names that are answered for; whoever does reads this on its own.
@@ -107,6 +112,8 @@ impl Builder {
             secrets: Secrets::new(identity),
             workers,
             resolver: Resolver::new(workload.is_some()),
+            keeper: Keeper::default(),
+            watched: HashMap::new(),
             followed: HashMap::new(),
             workload,
             listeners: BTreeMap::new(),
@@ -294,6 +301,7 @@ impl Builder {
                 self.clusters.remove(name);
                 self.secrets.hide(&format!("cluster {name}"));
                 self.followed.remove(name);
+                self.watched.remove(name);
             }
             Kind::Endpoints => {
                 self.delivered.remove(name);
@@ -365,6 +373,7 @@ impl Builder {
         }
         let hosts = old.as_ref().map(|old| Arc::clone(&old.hosts)).unwrap_or_default();
         hosts.configure(cluster.balancing, &cluster.spread);
+        hosts.await_checks(!cluster.checks.is_empty());
         self.discover(&cluster, &hosts)?;
         let breakers = match &old {
             Some(old) => old.breakers.with(cluster.breakers.clone()),
@@ -372,7 +381,25 @@ impl Builder {
         };
         let name = Arc::clone(&cluster.name);
         let config = ClusterConfig { cluster, hosts, breakers, workload, reaches };
-        self.clusters.insert(name, Arc::new(config));
+        let config = Arc::new(config);
+        self.look_after(&config, old.as_deref())?;
+        self.clusters.insert(name, config);
+        Ok(())
+    }
+
+    /// Has the health of a cluster's hosts looked after, where config asks for it.
+    fn look_after(&mut self, config: &Arc<ClusterConfig>, old: Option<&ClusterConfig>) -> Result<(), String> {
+        let what = |config: &ClusterConfig| {
+            let Cluster { outliers, checks, transports, connect_timeout, .. } = &config.cluster;
+            (outliers.clone(), checks.clone(), transports.clone(), *connect_timeout)
+        };
+        let name = &config.cluster.name;
+        if old.is_some_and(|old| what(old) == what(config)) && self.watched.contains_key(name) {
+            return Ok(());
+        }
+        self.watched.remove(name);
+        let kept = self.keeper.keep(config).map_err(|error| format!("health_checks: {error}"))?;
+        self.watched.extend(kept.map(|kept| (Arc::clone(name), kept)));
         Ok(())
     }
 

@@ -118,6 +118,21 @@ async fn attempt(worker: &Rc<Worker>, ask: &Call<'_>, fresh: bool) -> Result<Ans
     }
 }
 
+/// Asks over an upstream that is nobody else's, and waits for the whole answer.
+///
+/// # Errors
+/// No whole answer came.
+pub(crate) async fn exchange(
+    upstream: &mut Upstream,
+    head: &RequestHead,
+    body: &Bytes,
+) -> Result<Answered, ProxyError> {
+    let mut talk = Talk { answered: Answered::default(), body: Some(body), is_answered: false };
+    talk.send_head(upstream, head)?;
+    poll_fn(|cx| talk.poll(cx, upstream)).await?;
+    Ok(talk.answered)
+}
+
 /// A request on its way, and its answer.
 struct Talk<'a> {
     answered: Answered,
@@ -182,7 +197,7 @@ impl Talk<'_> {
 
 impl Answered {
     /// The one message of a gRPC answer.
-    fn grpc_message(mut self) -> Result<Bytes, ProxyError> {
+    pub(crate) fn grpc_message(mut self) -> Result<Bytes, ProxyError> {
         let bad = |what: String| ProxyError::fatal(Kind::BadResponse(what.into()));
         if self.head.status != 200 {
             return Err(bad(format!("the gRPC service answered with the HTTP status {}", self.head.status)));

@@ -170,12 +170,6 @@ impl<'c> Downstream<'c> {
         either!(mut self.side, side => side.poll_gone(cx))
     }
 
-    /// Whether the end of the request's body has been read.
-    pub(crate) fn is_request_ended(&self) -> bool {
-        self.ahead.as_ref().is_none_or(|ahead| ahead.is_empty())
-            && either!(self.side, side => side.is_request_ended())
-    }
-
     /// Whether [`Self::poll_gone`] can tell now: with HTTP/1 only once the request's body has been read.
     pub(crate) fn tells_when_gone(&self) -> bool {
         match &self.side {

@@ -32,6 +32,7 @@ pub(crate) struct Exchange<'x> {
     downstream: Downstream<'x>,
     request: &'x mut RequestHead,
     response: &'x mut ResponseHead,
+    outgoing: &'x mut RequestHead,
     timer: &'x mut Timer,
     record: Record,
     /// Filters that still have a word on the response.
@@ -60,8 +61,8 @@ impl<'x> Exchange<'x> {
         timer: &'x mut Timer,
     ) -> Self {
         let record = Record::begin(place.worker, place.chain);
-        let Heads { request, response } = heads;
-        Self { place, downstream, request, response, timer, record, passed: None }
+        let Heads { request, response, outgoing } = heads;
+        Self { place, downstream, request, response, outgoing, timer, record, passed: None }
     }
 
     /// Carries the request to its response, or answers why not. Returns when that was.
@@ -120,13 +121,15 @@ impl<'x> Exchange<'x> {
             RouteAction::Direct(answer) => return Box::pin(self.answer_directly(answer)).await,
             RouteAction::Redirect(_) | RouteAction::Local => return Err(ProxyError::fatal(Kind::NoRoute)),
         };
-        let (idle, sent) = (http.config.stream_idle_timeout, self.downstream.written());
+        let idle = action.resilience.idle_timeout.or(http.config.stream_idle_timeout);
+        let sent = self.downstream.written();
         let mut call = Call {
             place: self.place,
             action,
             authorized,
             downstream: &mut self.downstream,
             response: self.response,
+            outgoing: self.outgoing,
             timer: self.timer,
             course: Course::begin(self.record.started, length, idle, sent),
             record: &mut self.record,

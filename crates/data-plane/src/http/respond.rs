@@ -16,6 +16,7 @@ use super::exchange::Place;
 use super::fields;
 use super::filters::{LocalReply, Passed};
 use super::log::{passes, write};
+use super::tries::tell_attempts;
 use crate::error::{Kind, ProxyError, words_for_people};
 use crate::facts::Seen;
 use crate::limits::LINGER;
@@ -106,6 +107,9 @@ pub(crate) async fn refuse(
     }
     if let Some(reply) = reply {
         reply.finish(head);
+    }
+    if record.tells_attempts {
+        tell_attempts(&mut head.fields, record.attempts);
     }
     to.prepare(head, &place.http.config);
     record.status = head.status;

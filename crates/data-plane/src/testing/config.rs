@@ -67,10 +67,15 @@ pub(crate) fn http(timeout: Option<Duration>) -> NetworkFilter {
 }
 
 pub(crate) fn http_connection(timeout: Option<Duration>) -> HttpConnection {
+    http_connection_with(timeout, resilience())
+}
+
+/// With a route that is so resilient.
+pub(crate) fn http_connection_with(timeout: Option<Duration>, resilience: Resilience) -> HttpConnection {
     let action = RouteAction::Forward(Forward {
         clusters: vec![WeightedCluster { name: "a".into(), weight: 1 }],
         timeout,
-        resilience: resilience(),
+        resilience,
     });
     let route = Route::new("route", RouteMatch::new(PathMatch::Prefix("/".into()), vec![]), action);
     let host = VirtualHost::new("all", vec![Domain::Any], vec![route]);

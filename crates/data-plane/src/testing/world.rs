@@ -108,6 +108,11 @@ pub(crate) async fn dial(address: SocketAddr) -> Option<io::Result<MemorySocket>
     }
 }
 
+/// Whether this thread plays a world.
+pub(crate) fn is_here() -> bool {
+    NETWORK.with_borrow(Option::is_some)
+}
+
 /// Lets everything go on that can; time passes by a millisecond.
 pub(crate) async fn settle() {
     sleep(Duration::from_millis(1)).await;

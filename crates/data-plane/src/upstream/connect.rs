@@ -2,15 +2,16 @@
 //! handshake that failed.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use meshwork_model::proxy::UpstreamProtocol;
+use meshwork_model::proxy::{self, HealthCheck, TRANSPORT_MATCH, UpstreamProtocol};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, rustls};
 
-use super::{Endpoint, Reach};
+use super::{Endpoint, Host, Reach};
 use crate::config::{ClientTls, ClusterConfig};
 use crate::error::{Kind, ProxyError};
 use crate::limits::{PEER_SILENCE, PROBE_AFTER};
@@ -22,13 +23,47 @@ use crate::transport::{Socket, Transport};
 /// # Errors
 /// Always one that is safe to try again elsewhere: nothing was sent yet.
 pub(crate) async fn connect(cluster: &ClusterConfig, endpoint: &Endpoint) -> Result<Transport, ProxyError> {
+    connect_at(cluster, &endpoint.config, &endpoint.reach, None).await
+}
+
+/// Connects to an endpoint where its health is asked for, and as the check wants it.
+///
+/// # Errors
+/// As [`connect`].
+pub(crate) async fn connect_for_check(
+    cluster: &ClusterConfig,
+    host: &Host,
+    check: &HealthCheck,
+) -> Result<Transport, ProxyError> {
+    let mut endpoint = host.config.clone();
+    if let Some(address) = endpoint.check.address {
+        endpoint.address = address;
+    }
+    if let Some(port) = endpoint.check.port {
+        endpoint.address.set_port(port);
+    }
+    if let Some((identity, labels)) = &check.transport {
+        endpoint.transport.clone_from(identity);
+        let labels = labels.iter().cloned().collect();
+        Arc::make_mut(&mut endpoint.metadata).insert(TRANSPORT_MATCH.into(), labels);
+    }
+    let reach = cluster.reach(&endpoint);
+    connect_at(cluster, &endpoint, &reach, Some(check)).await
+}
+
+async fn connect_at(
+    cluster: &ClusterConfig,
+    endpoint: &proxy::Endpoint,
+    reach: &Reach,
+    check: Option<&HealthCheck>,
+) -> Result<Transport, ProxyError> {
     let opening = async {
-        match &endpoint.reach {
+        match reach {
             Reach::Plaintext => Ok(Transport::Plain(open(cluster, endpoint).await?)),
-            Reach::Tls(tls) => shake_hands(cluster, tls, endpoint).await,
+            Reach::Tls(tls) => shake_hands(cluster, tls, endpoint, check).await,
             Reach::Nowhere => Err(ProxyError::unsent(Kind::Identity(format!(
                 "the cluster has no transport for {:?}",
-                endpoint.config.transport.as_deref().unwrap_or_default()
+                endpoint.transport.as_deref().unwrap_or_default()
             )))),
         }
     };
@@ -47,8 +82,8 @@ pub(super) async fn in_time<T>(
     timeout(limit, opening).await.unwrap_or_else(|_| Err(ProxyError::unsent(Kind::ConnectTimeout)))
 }
 
-async fn open(cluster: &ClusterConfig, endpoint: &Endpoint) -> Result<Socket, ProxyError> {
-    let address = endpoint.config.address;
+async fn open(cluster: &ClusterConfig, endpoint: &proxy::Endpoint) -> Result<Socket, ProxyError> {
+    let address = endpoint.address;
     #[cfg(test)]
     if let Some(dialled) = crate::testing::dial(address).await {
         return dialled
@@ -79,14 +114,21 @@ fn tune(stream: TcpStream) -> io::Result<TcpStream> {
 async fn shake_hands(
     cluster: &ClusterConfig,
     tls: &ClientTls,
-    endpoint: &Endpoint,
+    endpoint: &proxy::Endpoint,
+    check: Option<&HealthCheck>,
 ) -> Result<Transport, ProxyError> {
     let stream = open(cluster, endpoint).await?;
     let name = tls.name_for(&endpoint.config);
-    let connector = TlsConnector::from(tls.config.clone());
+    let mut config = Arc::clone(&tls.config);
+    if let Some(alpn) = check.and_then(|check| check.alpn.as_ref()) {
+        Arc::make_mut(&mut config).alpn_protocols =
+            alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    }
+    let connector = TlsConnector::from(config);
     let stream = connector.connect(name, stream).await.map_err(|e| ProxyError::unsent(handshake(e)))?;
     let spoken = stream.get_ref().1.alpn_protocol();
-    if cluster.cluster.protocol == UpstreamProtocol::Http2 && spoken.is_some_and(|spoken| spoken != b"h2") {
+    let is_h2 = cluster.cluster.protocol == UpstreamProtocol::Http2;
+    if check.is_none() && is_h2 && spoken.is_some_and(|spoken| spoken != b"h2") {
         let what = "it does not speak HTTP/2 (ALPN)".into();
         return Err(ProxyError::unsent(Kind::Identity(what)));
     }

@@ -7,13 +7,17 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use arc_swap::{ArcSwap, Guard};
+use crate::health::outlier::Monitor;
 use meshwork_model::balance::{Member, Plan};
 use meshwork_model::proxy::{self, Balancing, Endpoints, Health, LoadPolicy, Spread};
+use meshwork_model::proxy::{self, Endpoints, Health, LoadPolicy};
 use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// An endpoint as all workers see it.
 #[derive(Debug)]
@@ -28,6 +32,10 @@ pub(crate) struct Host {
 #[derive(Debug, Default)]
 pub(crate) struct HostState {
     flags: AtomicU32,
+    /// What is counted of it, where outlier detection looks at it.
+    pub(crate) monitor: ArcSwapOption<Monitor>,
+    /// Who asks it, where active health checks do, and is told when it fails by its own word.
+    pub(crate) checked: ArcSwapOption<Notify>,
     /// What each worker has counted; a worker writes its own only.
     counters: Mutex<Vec<Arc<HostCounters>>>,
 }
@@ -95,6 +103,8 @@ pub(crate) struct Hosts {
     writing: Mutex<(Balancing, Spread)>,
     /// Counts changes of who is a host.
     membership: watch::Sender<u64>,
+    /// Whether a new host counts as failed until it has been asked.
+    begins_unchecked: AtomicBool,
 }
 
 // === impl Host ===
@@ -174,7 +184,12 @@ pub(crate) fn step(counter: &AtomicU64, by: i64) {
 impl Default for Hosts {
     fn default() -> Self {
         let writing = Mutex::new((Balancing::ROUND_ROBIN, Spread::default()));
-        Self { current: ArcSwap::default(), writing, membership: watch::channel(0).0 }
+        Self {
+            current: ArcSwap::default(),
+            writing,
+            membership: watch::channel(0).0,
+            begins_unchecked: AtomicBool::new(false),
+        }
     }
 }
 
@@ -193,11 +208,34 @@ impl Hosts {
         let host = |endpoint: &proxy::Endpoint| match known.get(&endpoint.address) {
             Some(host) if host.config == *endpoint => Arc::clone(host),
             Some(host) => Arc::new(Host { config: endpoint.clone(), state: Arc::clone(&host.state) }),
-            None => Arc::new(Host { config: endpoint.clone(), state: Arc::default() }),
+            None => Arc::new(Host { config: endpoint.clone(), state: self.begin(endpoint) }),
         };
         let hosts = endpoints.endpoints.iter().map(host).collect();
         self.store(&writing, hosts, endpoints.policy.clone());
         self.membership.send_modify(|count| *count += 1);
+    }
+
+    /// From now on, whether a new host counts as failed until it has been asked.
+    pub(crate) fn await_checks(&self, awaits: bool) {
+        self.begins_unchecked.store(awaits, Relaxed);
+    }
+
+    /// What is known of a host that was not there before.
+    fn begin(&self, endpoint: &proxy::Endpoint) -> Arc<HostState> {
+        let state = HostState::default();
+        if self.begins_unchecked.load(Relaxed) && !endpoint.check.is_disabled {
+            state.set(Flag::FailedCheck, true);
+            state.set(Flag::Unchecked, true);
+        }
+        Arc::new(state)
+    }
+
+    /// Whether anything was ever sent to any of the hosts.
+    pub(crate) fn had_traffic(&self) -> bool {
+        self.load().hosts.iter().any(|host| {
+            let counts = host.state.counts();
+            counts.rq_total + counts.cx_total > 0
+        })
     }
 
     /// Takes notice of flags that have changed.

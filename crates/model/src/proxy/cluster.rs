@@ -3,7 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Criterion, Endpoint, Endpoints, LoadPolicy, Metadata, MetadataStruct, TRANSPORT_MATCH, UpstreamTls,
+    Criterion, Endpoint, Endpoints, HealthCheck, LoadPolicy, Metadata, MetadataStruct, OutlierDetection,
+    TRANSPORT_MATCH, UpstreamTls,
 };
 
 /// A group of endpoints and how to reach it.
@@ -29,6 +30,10 @@ pub struct Cluster {
     pub connections: Connections,
     /// What it may have at the same time.
     pub breakers: Breakers,
+    /// When endpoints are left out for what their responses are like.
+    pub outliers: Option<Arc<OutlierDetection>>,
+    /// How endpoints are asked whether they are well; one at most.
+    pub checks: Vec<Arc<HealthCheck>>,
     /// Tried in order against an endpoint's `transport`; the first that matches is how it is reached. An
     /// endpoint that matches none is reached in plaintext only where this list is empty, else not at all.
     pub transports: Vec<TransportMatch>,
@@ -415,6 +420,8 @@ impl Cluster {
             protocol: UpstreamProtocol::Http1,
             connections: Connections::default(),
             breakers: Breakers::NONE,
+            outliers: None,
+            checks: Vec::new(),
             transports: Vec::new(),
         }
     }

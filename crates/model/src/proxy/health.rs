@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::StringMatch;
+use super::{Criterion, StringMatch};
 
 /// When an endpoint is left out for what its responses are like. Source: Envoy `OutlierDetection`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,8 +123,8 @@ pub struct HealthCheck {
     pub reuse_connection: bool,
     /// ALPN protocols in place of the cluster's; `None` for the cluster's.
     pub alpn: Option<Vec<Arc<str>>>,
-    /// The mark by which the transport is chosen, in place of the endpoint's.
-    pub transport: Option<Arc<str>>,
+    /// What the transport is chosen by, in place of the endpoint's own: its identity, and labels.
+    pub transport: Option<(Option<Arc<str>>, Vec<Criterion>)>,
 }
 
 /// How often an endpoint is asked.

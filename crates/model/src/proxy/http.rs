@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AccessLog, HttpFilter, LocalReplies, RouteTable};
+use super::{AccessLog, HttpFilter, LocalReplies, RouteTable, Router};
 use crate::cidr::Cidr;
 
 /// What is done with the requests of an HTTP connection.
@@ -51,6 +51,8 @@ pub struct HttpConnection {
     /// How long no byte of an exchange may move; zero for as long as it may at all, `None` for the data plane's
     /// default.
     pub stream_idle_timeout: Option<Duration>,
+    /// How requests are forwarded, whatever their route.
+    pub router: Router,
     /// How long an exchange may last; `None` for as long as it moves.
     pub max_stream_duration: Option<Duration>,
     /// How long its head may take; `None` for as long as it may be idle.
@@ -90,6 +92,7 @@ impl HttpConnection {
             idle_timeout: None,
             stream_idle_timeout: None,
             max_stream_duration: None,
+            router: Router::default(),
             request_headers_timeout: None,
             delayed_close_timeout: None,
             local_replies: LocalReplies::default(),

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::HeaderMatch;
+use super::{Criterion, HeaderMatch};
 
 /// How long the exchanges of a route may take, and what of them is tried again.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,6 +23,24 @@ pub struct Resilience {
     pub tells_timeout_retries: bool,
     /// Bytes of a request's body that are kept for another try; `None` for the data plane's default.
     pub replay_bytes: Option<u64>,
+}
+
+/// How a connection's requests are forwarded, whatever their route. Source: Envoy `Router`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Router {
+    /// Whether requests and responses get no `x-envoy-` fields that say how long things take.
+    pub is_silent: bool,
+    /// Whether what a proxy before this one expects (`x-envoy-expected-rq-timeout-ms`) counts.
+    pub respects_expected: bool,
+    /// Fields by which a request says how it wants to be forwarded whose values have to be valid; lowercase.
+    pub strict: Vec<Arc<str>>,
+}
+
+impl Default for Router {
+    /// That of a mesh, whose applications see nothing of it.
+    fn default() -> Self {
+        Self { is_silent: true, respects_expected: false, strict: Vec::new() }
+    }
 }
 
 /// How long a whole exchange may take. Source: Envoy `RouteAction.MaxStreamDuration`.
@@ -114,8 +132,8 @@ pub struct AvoidedHosts {
     pub previous: bool,
     /// Canaries.
     pub canaries: bool,
-    /// Those whose metadata `envoy.lb` has all of these, each a key with the JSON text of its value; empty for none.
-    pub metadata: Vec<(Arc<str>, Arc<str>)>,
+    /// Those whose metadata `envoy.lb` has all of these; empty for none.
+    pub metadata: Vec<Criterion>,
 }
 
 /// How long is waited before the next try: fully jittered, twice as long each time.

@@ -15,6 +15,7 @@ use meshwork_model::proxy::{
 };
 use serde_json::Value;
 
+use super::{duration, endpoint, health, only_ads, required, tls, unpack};
 use super::{duration, endpoint, only_ads, required, tls};
 use crate::metadata;
 use crate::path::{Path, Problems};
@@ -51,6 +52,12 @@ pub(crate) fn cluster(
     let breakers = options::breakers(breakers, &at.field("circuit_breakers"), problems);
     let transports = transports(message, at, problems);
     let (balancing, spread) = balancing?;
+    let outliers = match &message.outlier_detection {
+        None => Some(None),
+        Some(outliers) => health::outliers(outliers, &at.field("outlier_detection"), problems)
+            .map(|found| Some(Arc::new(found))),
+    };
+    let checks = health::checks(&message.health_checks, &at.field("health_checks"), problems);
     Some(Cluster {
         name: name?,
         service: service(message.metadata.as_ref()),
@@ -63,6 +70,8 @@ pub(crate) fn cluster(
         spread,
         connections: connections?,
         breakers: breakers?,
+        outliers: outliers?,
+        checks: checks?,
     })
 }
 

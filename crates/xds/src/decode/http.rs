@@ -10,7 +10,7 @@ use meshwork_model::proxy::{
     Underscores,
 };
 
-use super::{access_log, duration, filter, local_reply, only_ads, required, route, timeout};
+use super::{access_log, duration, filter, local_reply, only_ads, required, retry, route, timeout};
 use crate::path::{Path, Problems};
 use crate::pb;
 
@@ -68,6 +68,7 @@ pub(super) fn connection(
         limits: limits(message, at, problems)?,
         idle_timeout: timeout(idle, &options.field("idle_timeout"), problems),
         stream_idle_timeout: stream_idle?,
+        router: retry::router(&message.http_filters),
         max_stream_duration: stream_limit?.filter(|limit| !limit.is_zero()),
         request_headers_timeout: request_headers?.filter(|limit| !limit.is_zero()),
         delayed_close_timeout: delayed_close?,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    AvoidedHosts, BackOff, GrpcTimeout, RateLimitedBackOff, ResetFormat, ResetHeader, Resilience, RetryOn,
-    RetryPolicy, StreamDuration,
+    AvoidedHosts, BALANCING, BackOff, Criterion, GrpcTimeout, RateLimitedBackOff, ResetFormat, ResetHeader,
+    Resilience, RetryOn, RetryPolicy, Router, StreamDuration,
 };
 
 use super::{duration, is, required, route, unpack};
@@ -248,17 +248,10 @@ fn avoided(
     Some(avoided)
 }
 
-/// What stands under `envoy.lb`, each key with the JSON text of its value.
-fn balancing_metadata(metadata: Option<&pb::core::Metadata>) -> Vec<(Arc<str>, Arc<str>)> {
-    let Some(marks) = metadata.and_then(|metadata| metadata.filter_metadata.get("envoy.lb")) else {
-        return Vec::new();
-    };
-    let json = metadata::to_json(marks);
-    let entries = json.as_object().into_iter().flatten();
-    let mut entries: Vec<_> =
-        entries.map(|(key, value)| (Arc::from(key.as_str()), Arc::from(value.to_string()))).collect();
-    entries.sort();
-    entries
+/// What stands under `envoy.lb`.
+fn balancing_metadata(metadata: Option<&pb::core::Metadata>) -> Vec<Criterion> {
+    let marks = metadata.and_then(|metadata| metadata.filter_metadata.get(BALANCING));
+    marks.map(metadata::struct_as_is).unwrap_or_default().into_iter().collect()
 }
 
 fn priorities(
@@ -275,5 +268,20 @@ fn priorities(
     match u32::try_from(frequency) {
         Ok(frequency) if frequency > 0 => Some(Some(frequency)),
         _ => problems.error(&at.field("typed_config"), "`update_frequency` must be over 0", ""),
+    }
+}
+
+/// How the requests of a connection with these filters are forwarded.
+pub(super) fn router(filters: &[pb::hcm::HttpFilter]) -> Router {
+    use pb::hcm::http_filter::ConfigType::TypedConfig;
+    let config = |filter: &pb::hcm::HttpFilter| match &filter.config_type {
+        Some(TypedConfig(any)) => unpack::<pb::Router>(any),
+        _ => None,
+    };
+    let message = filters.iter().rev().find_map(config).unwrap_or_default();
+    Router {
+        is_silent: message.suppress_envoy_headers,
+        respects_expected: message.respect_expected_rq_timeout,
+        strict: message.strict_check_headers.iter().map(|name| Arc::from(name.as_str())).collect(),
     }
 }

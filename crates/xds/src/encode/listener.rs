@@ -6,7 +6,8 @@ use meshwork_model::cidr::Cidr;
 use meshwork_model::proxy::{
     ChainMatch, ClientCert, Codec, Direction, EscapedSlashes, FilterChain, ForwardClientCert, Gate, Http1,
     HttpConnection, HttpFilter, HttpFilterKind, Listener, ListenerFilter, ListenerFilterKind, NetworkFilter,
-    ProxyProtocol, RouteSource, ServerHeader, SourceType, TcpCluster, TcpProxy, TlsInspector, Transport,
+    ProxyProtocol, RouteSource, Router, ServerHeader, SourceType, TcpCluster, TcpProxy, TlsInspector,
+    Transport,
 };
 
 use super::{Writer, address, ads, boolean, duration, pack};
@@ -115,7 +116,7 @@ impl Writer<'_> {
         use pb::hcm::http_connection_manager::RouteSpecifier;
         let mut message = pb::hcm::HttpConnectionManager {
             stat_prefix: http.stat_prefix.to_string(),
-            http_filters: self.http_filters(&http.filters),
+            http_filters: self.http_filters(&http.filters, &http.router),
             route_specifier: Some(match &http.routes {
                 RouteSource::Inline(table) => RouteSpecifier::RouteConfig(self.route_table(table)),
                 RouteSource::Named(name) => RouteSpecifier::Rds(pb::hcm::Rds {
@@ -166,7 +167,7 @@ impl Writer<'_> {
         message.upgrade_configs = http.upgrades.iter().map(|name| upgrade(name)).collect();
     }
 
-    fn http_filters(&self, filters: &[HttpFilter]) -> Vec<pb::hcm::HttpFilter> {
+    fn http_filters(&self, filters: &[HttpFilter], router: &Router) -> Vec<pb::hcm::HttpFilter> {
         let mut messages = Vec::new();
         for filter in filters {
             // The control plane makes no others.
@@ -177,8 +178,7 @@ impl Writer<'_> {
             messages.push(pb::hcm::HttpFilter { disabled: filter.disabled, ..message });
         }
         let router = pb::Router {
-            // Our proxy adds no x-envoy fields.
-            suppress_envoy_headers: self.dialect == Dialect::Envoy,
+            suppress_envoy_headers: !self.is_grpc() && router.is_silent,
             ..pb::Router::default()
         };
         messages.push(http_filter(ROUTER.to_owned(), pack(&router)));

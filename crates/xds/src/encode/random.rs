@@ -12,10 +12,7 @@ use meshwork_model::proxy::{
     Direction, Discovery, Dns, DnsHost, Domain, Endpoint, Endpoints, EscapedSlashes,
     FilterChain, Forward, ForwardClientCert, Gate, HeaderMatch, HeaderTest, HostNormalization, Http1, Http2,
     HttpConnection, HttpFilter, HttpLimits, Listener, ListenerFilter, ListenerFilterKind, LocalReplies,
-    MeshClient, MeshServer, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, ProxyProtocol,
-    Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule,
-    ServerHeader, ServiceName, SocketOptions, SourceType, StringMatch, TcpCluster, TcpProxy, TlsInspector,
-    Transport, TransportMatch, UpstreamProtocol, VirtualHost, WeightedCluster, Workload,
+    MeshClient, MeshServer, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, ProxyProtocol, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Router, Rule, ServerHeader, ServiceName, SocketOptions, SourceType, StringMatch, TcpCluster, TcpProxy, TlsInspector, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
 };
 use meshwork_model::regex::Regex;
 use meshwork_model::spiffe::SpiffeId;
@@ -230,6 +227,7 @@ impl Random {
             idle_timeout: self.maybe(Self::time),
             stream_idle_timeout: self.maybe(Self::time),
             max_stream_duration: None,
+            router: Router::default(),
             request_headers_timeout: self.maybe(Self::time),
             delayed_close_timeout: None,
             local_replies: LocalReplies::default(),

@@ -249,7 +249,11 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         "envoy.extensions.filters.http.router.v3.Router",
         &[
             harmless("dynamic_stats", STATISTICS),
-            harmless("suppress_envoy_headers", "no x-envoy fields are added anyhow"),
+            harmless("start_child_span", "no span is exported"),
+            yes("suppress_envoy_headers"),
+            yes("strict_check_headers"),
+            yes("respect_expected_rq_timeout"),
+            harmless("suppress_grpc_request_failure_code_stats", STATISTICS),
         ],
     ),
     accept("envoy.type.v3.HttpStatus", &[yes("code")]),

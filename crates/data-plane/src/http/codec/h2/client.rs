@@ -196,11 +196,18 @@ impl ClientStream {
 
 /// A stream that was refused never reached the application (RFC 9113 §8.7); one whose connection ended may have.
 fn upstream(error: &::h2::Error, retry: Retry) -> ProxyError {
-    let is_refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+    if error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM) {
+        return ProxyError { kind: Kind::StreamRefused, retry: Retry::Safe };
+    }
+    let text = error.to_string().into();
+    let kind = if error.is_reset() && error.is_remote() {
+        Kind::StreamReset(text)
+    } else {
+        Kind::UpstreamBroken(text)
+    };
     let retry = match retry {
-        _ if is_refused => Retry::Safe,
         Retry::Never if error.is_io() || error.is_go_away() => Retry::IfRepeatable,
         retry => retry,
     };
-    ProxyError { kind: Kind::UpstreamBroken(error.to_string().into()), retry }
+    ProxyError { kind, retry }
 }

@@ -96,10 +96,6 @@ impl ServerStream {
         reset.map(|_| ProxyError::fatal(Kind::DownstreamGone))
     }
 
-    pub(crate) fn is_request_ended(&self) -> bool {
-        self.incoming.ended
-    }
-
     pub(crate) fn is_answered(&self) -> bool {
         self.outgoing.is_some() || self.is_cut
     }

@@ -48,6 +48,12 @@ impl Fields {
         self.lines.clear();
     }
 
+    /// Becomes a copy of another section; the memory is kept.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.text.clone_from(&other.text);
+        self.lines.clone_from(&other.lines);
+    }
+
     /// Appends a field line; the name is stored in lowercase.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
         let name = self.write(name);
@@ -150,6 +156,13 @@ impl RequestHead {
         self.fields.clear();
         (self.method, self.authority, self.path) = <_>::default();
         self.https = false;
+    }
+
+    /// Becomes a copy of another head; the memory is kept.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.fields.copy_from(&other.fields);
+        (self.method, self.authority, self.path) = (other.method, other.authority, other.path);
+        self.https = other.https;
     }
 
     /// The method, as sent.

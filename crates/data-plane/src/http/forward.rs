@@ -12,7 +12,6 @@ use std::time::Duration;
 use meshwork_model::format::Point;
 use meshwork_model::head::{RequestHead, ResponseHead};
 use meshwork_model::proxy::{self, HttpConnection};
-use meshwork_model::route;
 use meshwork_telemetry::Protocol;
 use tokio::time::Instant;
 use tracing::debug;
@@ -22,7 +21,10 @@ use super::codec::{Answer, Downstream, Side, Upstream};
 use super::exchange::Place;
 use super::fields;
 use super::filters::Passed;
+use super::mirror::Copies;
 use super::pace::{Pace, Progress, Turn};
+use super::taken::Taken;
+use crate::facts::Seen;
 use crate::error::{self, Kind, ProxyError, Retry};
 use crate::limits::{CONNECT_TRIES, EXCHANGE_IDLE, INTERIM_RESPONSES, STALE_RETRIES, STREAM_IDLE};
 use crate::policy::Authorized;
@@ -30,18 +32,40 @@ use crate::record::{OpenConnection, Record, grpc_status};
 use crate::timer::Timer;
 use crate::upstream::{Host, Lease, Picked, Wanted, WorkerCluster};
 
+/// Whether applications are told what the client asked for where that is rewritten (`x-envoy-original-path`).
+const TELLS_ORIGINALS: bool = false;
+
 /// A request that may be forwarded, and what it is forwarded with.
 pub(super) struct Call<'c, 'x> {
     pub(super) place: Place<'c>,
     pub(super) action: &'c proxy::Forward,
+    /// The route, and which of its clusters.
+    pub(super) taken: Taken<'c>,
     pub(super) authorized: Authorized<'c>,
     pub(super) downstream: &'c mut Downstream<'x>,
     pub(super) response: &'c mut ResponseHead,
+    /// Room for the request as it is forwarded, where that is not just what was judged.
+    pub(super) outgoing: &'c mut RequestHead,
     pub(super) timer: &'c mut Timer,
     pub(super) record: &'c mut Record,
     /// Filters that still have a word on the response.
     pub(super) passed: Option<&'c mut Passed>,
     pub(super) course: Course,
+    /// The request is forwarded as it stands in `outgoing`.
+    pub(super) is_rewritten: bool,
+    /// What else the route asks for.
+    pub(super) extra: Option<Box<Extra>>,
+}
+
+/// What few routes ask for.
+#[derive(Default)]
+pub(super) struct Extra {
+    /// Copies of the request.
+    copies: Option<Box<Copies>>,
+    /// Cookies that the client is told to bring next time.
+    cookies: Vec<Vec<u8>>,
+    /// What an endpoint is picked by.
+    hash: Option<u64>,
 }
 
 /// How far an exchange is.
@@ -111,10 +135,12 @@ impl Call<'_, '_> {
     /// The last try's.
     pub(super) async fn forward(&mut self, length: Length) -> Result<(Lease, Answer), ProxyError> {
         let worker = self.place.worker;
-        let name = &route::select_cluster(self.action, worker.random()).1.name;
-        let unknown = || ProxyError::fatal(Kind::NoCluster(name.clone()));
-        let cluster = worker.cluster(name).ok_or_else(unknown)?;
+        let name = self.taken.cluster(self.authorized.head());
+        let cluster = worker.cluster(name).ok_or_else(|| self.taken.unknown(name))?;
         self.record.note_cluster(&cluster);
+        if self.taken.route.terms.is_some() {
+            self.take_route();
+        }
         let retry = self.action.resilience.retry.as_deref();
         let retry = retry.filter(|retry| retry.on.has(proxy::RetryOn::CONNECT_FAILURE));
         let connects = retry.map_or(0, |retry| retry.retries).min(CONNECT_TRIES);
@@ -127,6 +153,37 @@ impl Call<'_, '_> {
                 Err(Failed::Over(error)) => return Err(error),
                 Err(Failed::Again { fresh: f, failed: g }) => (fresh, failed) = (f, g),
             }
+        }
+    }
+
+    /// Does what the route says before the first try.
+    fn take_route(&mut self) {
+        let (taken, judged, peer) = (self.taken, self.authorized.head(), self.place.peer);
+        if taken.changes_request() {
+            let seen = Seen::of(self.place, self.record, judged, self.downstream.protocol());
+            self.authorized.rewrite(taken, &seen, TELLS_ORIGINALS, self.outgoing);
+            self.is_rewritten = true;
+        }
+        let mut extra = Extra::default();
+        extra.hash = taken.hash(judged, peer, &mut extra.cookies);
+        extra.copies = Copies::of(taken.mirrors(), self.head(), self.action.timeout, taken.random.into());
+        if extra.hash.is_some() || extra.copies.is_some() {
+            self.extra = Some(Box::new(extra));
+        }
+    }
+
+    /// The request as it is forwarded.
+    fn head(&self) -> &RequestHead {
+        if self.is_rewritten { self.outgoing } else { self.authorized.head() }
+    }
+
+    /// Changes the response's head as the route says.
+    fn change_response(&mut self) {
+        let request = if self.is_rewritten { &*self.outgoing } else { self.authorized.head() };
+        let seen = Seen::of(self.place, self.record, request, self.downstream.protocol());
+        self.taken.change_response(self.response, &seen);
+        for cookie in self.extra.iter().flat_map(|extra| &extra.cookies) {
+            self.response.fields.push(b"set-cookie", cookie);
         }
     }
 
@@ -240,7 +297,7 @@ impl Call<'_, '_> {
     /// Sends the request and waits for the head of the response, passing interim ones on.
     async fn ask(&mut self, upstream: &mut Upstream, length: Length) -> Result<Answer, ProxyError> {
         let upgrade = self.downstream.upgrade().filter(|_| length.is_empty());
-        upstream.send_head(self.authorized.head(), length, upgrade)?;
+        upstream.send_head(self.head(), length, upgrade)?;
         let mut interim_left = INTERIM_RESPONSES;
         let mut was_open = true;
         self.timer.set(Some(self.course.pace.next_look()));
@@ -291,6 +348,9 @@ impl Call<'_, '_> {
         mut lease: Lease,
         answer: Answer,
     ) -> Result<(), ProxyError> {
+        if self.taken.route.terms.is_some() {
+            self.change_response();
+        }
         let response = &mut *self.response;
         if let Some(passed) = &mut self.passed {
             passed.answer(self.authorized.head(), response);
@@ -364,15 +424,25 @@ impl Call<'_, '_> {
 
     /// Moves the request's body. That the upstream takes no more of it is not the end: its response may be on its way.
     fn poll_request(&mut self, cx: &mut Context<'_>, upstream: &mut Upstream) -> Result<(), ProxyError> {
-        let record = &mut *self.record;
+        let (record, extra) = (&mut *self.record, &mut self.extra);
         let moved = move_on(cx, self.downstream, upstream, &mut self.course.flow, |frame| {
             if let Frame::Data(data) = frame {
                 record.bytes_in += data.len() as u64;
             }
+            if let Some(copies) = extra.as_mut().map(|extra| &mut extra.copies)
+                && copies.as_mut().is_some_and(|copies| !copies.note(frame))
+            {
+                *copies = None;
+            }
         });
         match moved {
             Ok(Moved::ReceiverFull) => self.course.pace.hold_up(),
-            Ok(Moved::All | Moved::SenderQuiet) => {}
+            Ok(Moved::SenderQuiet) => {}
+            Ok(Moved::All) => {
+                if let Some(copies) = self.extra.as_mut().and_then(|extra| extra.copies.take()) {
+                    copies.go(self.place.worker);
+                }
+            }
             Err(error) if error.side() == error::Side::Upstream => self.course.flow = Flow::Cut,
             Err(error) => return Err(error),
         }

@@ -19,6 +19,8 @@ pub(crate) struct Heads {
     pub(crate) request: RequestHead,
     /// The response's.
     pub(crate) response: ResponseHead,
+    /// The request's as it is forwarded, where that is another one than was judged.
+    pub(crate) outgoing: RequestHead,
 }
 
 /// [`Heads`] of the worker, given back when dropped.
@@ -91,9 +93,12 @@ pub(crate) fn heads() -> LentHeads {
 impl Drop for LentHeads {
     fn drop(&mut self) {
         let mut heads = std::mem::take(&mut self.0);
-        if heads.request.fields.memory_bytes() + heads.response.fields.memory_bytes() <= BUFFER_BYTES {
-            heads.request.clear();
-            heads.response.clear();
+        let Heads { request, response, outgoing } = &mut heads;
+        let all = [&request.fields, &response.fields, &outgoing.fields];
+        if all.iter().map(|fields| fields.memory_bytes()).sum::<usize>() <= BUFFER_BYTES {
+            request.clear();
+            response.clear();
+            outgoing.clear();
             put(heads, |shelf| &mut shelf.heads);
         }
     }

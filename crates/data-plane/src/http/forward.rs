@@ -187,6 +187,19 @@ impl Call<'_, '_> {
         }
     }
 
+    /// The endpoint's name becomes the host, where it has one.
+    fn name_endpoint(&mut self, picked: &Picked) {
+        let name = &picked.endpoint().config.hostname;
+        if name.is_empty() {
+            return;
+        }
+        if !self.is_rewritten {
+            self.outgoing.copy_from(self.authorized.head());
+            self.is_rewritten = true;
+        }
+        self.taken.set_host(self.outgoing, name.as_bytes(), TELLS_ORIGINALS);
+    }
+
     fn pick(&mut self, cluster: &Rc<WorkerCluster>, failed: Option<&Picked>) -> Result<Picked, ProxyError> {
         let Place { worker, peer, .. } = self.place;
         let has_failed = |host: &Host| failed.is_some_and(|failed| failed.is_of(host));
@@ -196,9 +209,13 @@ impl Call<'_, '_> {
             again: u32::MAX,
             is_h2: self.downstream.is_h2(),
             random: worker.random(),
-            ..Wanted::default()
+            hash: self.extra.as_ref().and_then(|extra| extra.hash),
+            subset: self.taken.subset(),
         };
         let picked = cluster.pick_for(peer, &wanted)?;
+        if self.taken.wants_endpoint_name() {
+            self.name_endpoint(&picked);
+        }
         self.record.note_endpoint(&picked);
         Ok(picked)
     }

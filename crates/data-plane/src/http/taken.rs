@@ -6,7 +6,9 @@
 use meshwork_model::format::Facts;
 use meshwork_model::hash::{HashCookie, hash_of};
 use meshwork_model::head::{RequestHead, ResponseHead};
-use meshwork_model::proxy::{ClusterTerms, HeadChanges, HostRewrite, Mirror, Route, RouteAction, RouteTerms};
+use meshwork_model::proxy::{
+    ClusterTerms, Criterion, HeadChanges, HostRewrite, Mirror, Route, RouteAction, RouteTerms,
+};
 use meshwork_model::rewrite;
 use meshwork_model::route::{cluster_number, select_cluster};
 use meshwork_model::xxhash::xxhash64;
@@ -112,7 +114,6 @@ impl<'t> Taken<'t> {
     }
 
     /// Whether the endpoint's name becomes the host.
-    #[expect(dead_code, reason = "endpoints have no names yet")]
     pub(crate) fn wants_endpoint_name(self) -> bool {
         self.terms().is_some_and(|terms| terms.host == Some(HostRewrite::Endpoint))
     }
@@ -156,10 +157,10 @@ impl<'t> Taken<'t> {
         })
     }
 
-    /// Whether limits for requests of high priority count.
-    #[expect(dead_code, reason = "clusters have no limits yet")]
-    pub(crate) fn is_high_priority(self) -> bool {
-        self.terms().is_some_and(|terms| terms.is_high_priority)
+    /// Which endpoints are picked among, where the cluster has subsets.
+    pub(crate) fn subset(self) -> &'t [Criterion] {
+        let own = self.cluster_terms().map(|cluster| &*cluster.subset).filter(|subset| !subset.is_empty());
+        own.or_else(|| self.terms().map(|terms| &*terms.subset)).unwrap_or_default()
     }
 
     /// Who gets copies.

@@ -84,6 +84,9 @@ pub(crate) enum Kind {
     /// The cluster is unknown.
     #[error("the cluster {0} is not known")]
     NoCluster(Arc<str>),
+    /// The cluster that a route or request names is unknown, and config has a status for that.
+    #[error("the cluster {} is not known", .0.0)]
+    UnknownCluster(Box<(Arc<str>, u16)>),
     /// The cluster is empty.
     #[error("the cluster {0} has no endpoint")]
     NoEndpoint(Arc<str>),
@@ -206,6 +209,7 @@ impl ProxyError {
             | Kind::DownstreamBroken(_) => Side::Downstream,
             Kind::NoRoute
             | Kind::NoCluster(_)
+            | Kind::UnknownCluster(_)
             | Kind::NoEndpoint(_)
             | Kind::Denied(_)
             | Kind::Answered(_)
@@ -242,7 +246,7 @@ impl ProxyError {
             Kind::SlowReader => Reason::SlowReader,
             Kind::DownstreamGone | Kind::DownstreamBroken(_) => Reason::DownstreamGone,
             Kind::NoRoute => Reason::NoRoute,
-            Kind::NoCluster(_) => Reason::NoCluster,
+            Kind::NoCluster(_) | Kind::UnknownCluster(_) => Reason::NoCluster,
             Kind::NoEndpoint(_) => Reason::NoEndpoint,
             Kind::Denied(_) => Reason::Denied,
             Kind::Answered(reply) => reply.reason,
@@ -274,6 +278,7 @@ impl ProxyError {
             | Kind::UpstreamDuration { taken: false } => 408,
             Kind::MovedPath(_) => 307,
             Kind::Answered(reply) => reply.status,
+            Kind::UnknownCluster(unknown) => unknown.1,
             _ => self.reason().words().status,
         }
     }

@@ -11,6 +11,7 @@ use meshwork_model::format::{Address, Facts, Number, Point, Side, Text, Time, Tl
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
 
 use crate::config::Chain;
+use crate::http::exchange::Place;
 use crate::peer::Peer;
 use crate::record::Record;
 use crate::worker::Worker;
@@ -34,6 +35,14 @@ pub(crate) struct Seen<'a> {
     pub(crate) protocol: &'a str,
     /// The body of an answer that the proxy gives itself.
     pub(crate) body: &'a [u8],
+}
+
+impl<'a> Seen<'a> {
+    /// A request before there is a response.
+    pub(crate) fn of(place: Place<'a>, record: &'a Record, request: &'a RequestHead, protocol: &'a str) -> Self {
+        let Place { worker, peer, chain, .. } = place;
+        Self { worker, peer, chain, record, request: Some(request), response: None, protocol, body: &[] }
+    }
 }
 
 impl Facts for Seen<'_> {

@@ -23,6 +23,13 @@ pub(crate) const BODY_PROGRESS_BYTES: u64 = 1024;
 pub(crate) const HALF_CLOSED_QUIET: Duration = Duration::from_secs(1);
 /// An exchange on which no byte moves, where config does not say. Source: Envoy `stream_idle_timeout`, 5 min.
 pub(crate) const EXCHANGE_IDLE: Duration = Duration::from_mins(5);
+/// Bytes of a request's body of which other clusters get copies; a longer request has none.
+pub(crate) const MIRROR_BYTES: usize = 256 * 1024;
+/// Copies of requests that are on their way at the same time, for each worker: they are worth less than what they cost
+/// the requests themselves.
+pub(crate) const MIRRORS: usize = 256;
+/// How long the answer to a copy is waited for at most. Source: Envoy `timeout`, 15 s.
+pub(crate) const MIRROR_WAIT: Duration = Duration::from_secs(15);
 /// Interim responses (1xx) that one exchange passes on; more is an origin gone wrong.
 pub(crate) const INTERIM_RESPONSES: u32 = 16;
 

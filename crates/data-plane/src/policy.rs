@@ -1,13 +1,14 @@
 //! Authorization as a proof: what is forwarded needs a value that only a verdict makes.
 //!
 //! [`Authorized`] borrows the request that was judged for as long as it is being forwarded, so that rewriting
-//! behind the verdict does not compile. Only filters that config puts behind its rules change the request before that,
+//! behind the verdict does not compile: [`Authorized::rewrite`] is the one way on, and brings in nothing but what the route says. Only filters that config puts behind its rules change the request before that,
 //! as a [`Judge`] says; and none of its rules is left out, whatever they do. `model::policy` decides; this module only
 //! turns its verdicts into a proof.
 
 use std::slice;
 use std::sync::Arc;
 
+use meshwork_model::format;
 use meshwork_model::head::RequestHead;
 use meshwork_model::metadata::Value;
 use meshwork_model::policy::{self, Facts, Verdict};
@@ -17,6 +18,7 @@ use meshwork_model::spiffe::SpiffeId;
 use crate::error::{Kind, ProxyError};
 use crate::peer::Peer;
 use crate::record::Record;
+use crate::http::taken::Taken;
 
 /// A request that policy lets pass, in the very form that was judged.
 #[derive(Clone, Copy)]
@@ -138,5 +140,18 @@ impl<'h> Authorized<'h> {
     /// The request that was judged.
     pub(crate) fn head(self) -> &'h RequestHead {
         self.head
+    }
+
+    /// Makes of it what is forwarded, where the selected route says otherwise than it was judged: nothing but what that
+    /// route says comes in. `tells` is whether applications are told what the client asked for.
+    pub(crate) fn rewrite(
+        self,
+        taken: Taken<'_>,
+        facts: &dyn format::Facts,
+        tells: bool,
+        outgoing: &mut RequestHead,
+    ) {
+        outgoing.copy_from(self.head);
+        taken.change_request(outgoing, facts, tells);
     }
 }

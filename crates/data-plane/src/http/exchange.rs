@@ -17,6 +17,7 @@ use super::filters::{Passed, Scene};
 use super::forward::{Call, Course};
 use super::lend::Heads;
 use super::respond::Asked;
+use super::taken::Taken;
 use super::{fields, filters, path, respond};
 use crate::config::{Chain, HttpChain};
 use crate::connection::Peer;
@@ -84,7 +85,7 @@ impl<'x> Exchange<'x> {
         let Place { worker, peer, http, .. } = self.place;
 
         // Route: which rule takes it. That none does is said only to those who may know.
-        let random = worker.random();
+        let random = (worker.random() >> 32) as u32;
         let route = route::select(&http.routes, self.request, asked(peer, random));
         if self.downstream.upgrade().is_some() || self.request.method() == b"CONNECT" {
             self.judge_upgrade(route.is_some())?;
@@ -114,18 +115,22 @@ impl<'x> Exchange<'x> {
         };
         let route = route.ok_or_else(|| ProxyError::fatal(Kind::NoRoute))?;
         self.record.note_route(&route.name);
+        let taken = Taken::new(route, authorized.head(), random);
 
         // Forward: pick, connect, send; wait for the response's head.
         let action = match &route.action {
             RouteAction::Forward(action) => action,
-            RouteAction::Direct(answer) => return Box::pin(self.answer_directly(answer)).await,
-            RouteAction::Redirect(_) | RouteAction::Local => return Err(ProxyError::fatal(Kind::NoRoute)),
+            RouteAction::Direct(_) | RouteAction::Redirect(_) => {
+                return Box::pin(self.answer_directly(taken)).await;
+            }
+            RouteAction::Local => return Err(ProxyError::fatal(Kind::NoRoute)),
         };
         let idle = action.resilience.idle_timeout.or(http.config.stream_idle_timeout);
         let sent = self.downstream.written();
         let mut call = Call {
             place: self.place,
             action,
+            taken,
             authorized,
             downstream: &mut self.downstream,
             response: self.response,
@@ -134,6 +139,7 @@ impl<'x> Exchange<'x> {
             course: Course::begin(self.record.started, length, idle, sent),
             record: &mut self.record,
             passed: self.passed.as_deref_mut(),
+            extra: None,
         };
         let (lease, answer) = call.forward(length).await?;
 
@@ -178,13 +184,10 @@ impl<'x> Exchange<'x> {
         }
     }
 
-    async fn answer_directly(
-        &mut self,
-        answer: &meshwork_model::proxy::DirectResponse,
-    ) -> Result<(), ProxyError> {
+    async fn answer_directly(&mut self, taken: Taken<'x>) -> Result<(), ProxyError> {
         let place = self.place;
         let to = Asked { request: self.request, passed: self.passed.as_deref_mut() };
-        respond::directly(&mut self.downstream, self.response, to, place, answer, &mut self.record).await
+        respond::directly(&mut self.downstream, self.response, to, place, taken, &mut self.record).await
     }
 
     /// Answers why the request was not carried, or breaks the response off where it has begun. Returns when that was.
@@ -197,10 +200,10 @@ impl<'x> Exchange<'x> {
 }
 
 /// What of a request decides its route and is in none of its bytes.
-fn asked(peer: &Peer, random: u64) -> route::Asked {
+fn asked(peer: &Peer, random: u32) -> route::Asked {
     // One that is not verified ends the handshake.
     let shows_certificate = !peer.certificates().is_empty();
-    route::Asked { random, shows_certificate, is_verified: shows_certificate }
+    route::Asked { random: random.into(), shows_certificate, is_verified: shows_certificate }
 }
 
 impl Drop for Exchange<'_> {

@@ -19,6 +19,7 @@ use meshwork_model::format::Point;
 use meshwork_model::head::{RequestHead, ResponseHead};
 use meshwork_model::outlier::{Outcome, http_status_of_grpc};
 use meshwork_model::proxy::{self, HttpConnection, Priority};
+use meshwork_model::proxy::{self, HttpConnection};
 use meshwork_model::retry::{self, Decision, Retrial, asks};
 use meshwork_model::route;
 use meshwork_model::times::{self, Times};
@@ -31,7 +32,11 @@ use super::codec::{Answer, Downstream, Side, Upstream};
 use super::exchange::Place;
 use super::fields;
 use super::filters::Passed;
+use crate::facts::Seen;
+use super::mirror::Copies;
 use super::pace::{Exact, Limit, Pace, Progress, Quiet, Turn, Way};
+use super::pace::{Pace, Progress, Turn};
+use super::taken::Taken;
 use super::tries::{self, Kept, Tries};
 use crate::error::{self, Kind, ProxyError, Retry};
 use crate::health;
@@ -42,12 +47,13 @@ use crate::policy::Authorized;
 use crate::record::{OpenConnection, Record, grpc_status};
 use crate::timer::Timer;
 use crate::upstream::{Host, Lease, Limited, Overflow, Picked, Wanted, WorkerCluster};
-use crate::upstream::{Host, Lease, Limited, Picked, Wanted, WorkerCluster};
 
 /// A request that may be forwarded, and what it is forwarded with.
 pub(super) struct Call<'c, 'x> {
     pub(super) place: Place<'c>,
     pub(super) action: &'c proxy::Forward,
+    /// The route, and which of its clusters.
+    pub(super) taken: Taken<'c>,
     pub(super) authorized: Authorized<'c>,
     pub(super) downstream: &'c mut Downstream<'x>,
     pub(super) response: &'c mut ResponseHead,
@@ -58,6 +64,19 @@ pub(super) struct Call<'c, 'x> {
     /// Filters that still have a word on the response.
     pub(super) passed: Option<&'c mut Passed>,
     pub(super) course: Course<'c>,
+    /// What else the route asks for.
+    pub(super) extra: Option<Box<Extra>>,
+}
+
+/// What few routes ask for.
+#[derive(Default)]
+pub(super) struct Extra {
+    /// Copies of the request.
+    copies: Option<Box<Copies>>,
+    /// Cookies that the client is told to bring next time.
+    cookies: Vec<Vec<u8>>,
+    /// What an endpoint is picked by.
+    hash: Option<u64>,
 }
 
 /// How far an exchange is.
@@ -154,10 +173,12 @@ impl<'c> Call<'c, '_> {
     /// The last try's.
     pub(super) async fn forward(&mut self, length: Length) -> Result<(Lease, Answer), ProxyError> {
         let worker = self.place.worker;
-        let name = &route::select_cluster(self.action, worker.random()).1.name;
-        let unknown = || ProxyError::fatal(Kind::NoCluster(name.clone()));
-        let cluster = worker.cluster(name).ok_or_else(unknown)?;
+        let name = self.taken.cluster(self.authorized.head());
+        let cluster = worker.cluster(name).ok_or_else(|| self.taken.unknown(name))?;
         self.record.note_cluster(&cluster);
+        if self.taken.route.terms.is_some() {
+            self.take_route();
+        }
         self.prepare()?;
         let mut fresh = false;
         loop {
@@ -181,6 +202,22 @@ impl<'c> Call<'c, '_> {
                 }
             };
             self.course.flow = Flow::of(length);
+        }
+    }
+
+    /// Does what the route says before the first try.
+    fn take_route(&mut self) {
+        let (taken, judged, peer) = (self.taken, self.authorized.head(), self.place.peer);
+        if taken.changes_request() {
+            let seen = Seen::of(self.place, self.record, judged, self.downstream.protocol());
+            self.authorized.rewrite(taken, &seen, self.tells_originals(), self.outgoing);
+            self.course.is_rewritten = true;
+        }
+        let mut extra = Extra::default();
+        extra.hash = taken.hash(judged, peer, &mut extra.cookies);
+        extra.copies = Copies::of(taken.mirrors(), self.head(), self.action.timeout, taken.random.into());
+        if extra.hash.is_some() || extra.copies.is_some() {
+            self.extra = Some(Box::new(extra));
         }
     }
 
@@ -226,8 +263,7 @@ impl<'c> Call<'c, '_> {
 
     /// From now on the request is forwarded as it stands in `outgoing`.
     fn rewrite(&mut self, grpc: Option<Option<Duration>>) {
-        self.outgoing.copy_from(self.authorized.head());
-        self.course.is_rewritten = true;
+        self.make_outgoing();
         match grpc {
             Some(Some(limit)) => tries::tell_grpc(self.outgoing, limit),
             // The route takes away what limit there would be.
@@ -278,6 +314,40 @@ impl<'c> Call<'c, '_> {
         }
     }
 
+    /// Changes the response's head as the route says.
+    fn change_response(&mut self) {
+        let request = if self.course.is_rewritten { &*self.outgoing } else { self.authorized.head() };
+        let seen = Seen::of(self.place, self.record, request, self.downstream.protocol());
+        self.taken.change_response(self.response, &seen);
+        for cookie in self.extra.iter().flat_map(|extra| &extra.cookies) {
+            self.response.fields.push(b"set-cookie", cookie);
+        }
+    }
+
+    /// The endpoint's name becomes the host, where it has one.
+    fn name_endpoint(&mut self, picked: &Picked) {
+        let name = &picked.endpoint().config.hostname;
+        if name.is_empty() {
+            return;
+        }
+        self.make_outgoing();
+        let tells = self.tells_originals();
+        self.taken.set_host(self.outgoing, name.as_bytes(), tells);
+    }
+
+    /// From now on the request is forwarded as it stands in `outgoing`.
+    fn make_outgoing(&mut self) {
+        if !self.course.is_rewritten {
+            self.outgoing.copy_from(self.authorized.head());
+            self.course.is_rewritten = true;
+        }
+    }
+
+    /// Whether applications are told what the client asked for where that is rewritten (`x-envoy-original-path`).
+    fn tells_originals(&self) -> bool {
+        !self.place.http.config.router.is_silent
+    }
+
     // --- one try ---
 
     fn pick(&mut self, cluster: &Rc<WorkerCluster>) -> Result<Picked, ProxyError> {
@@ -290,15 +360,16 @@ impl<'c> Call<'c, '_> {
             again: avoiding.map_or(0, |(_, policy)| policy.host_attempts),
             is_h2: self.downstream.is_h2(),
             random: worker.random(),
-            ..Wanted::default()
+            hash: self.extra.as_ref().and_then(|extra| extra.hash),
+            subset: self.taken.subset(),
         };
         let picked = cluster.pick_for(peer, &wanted)?;
-        if let Some(failed) = failed {
-            failed.give_up();
-        }
         picked.admit(Limited::Requests)?;
         if let Some(tries) = &mut self.course.tries {
             tries.note(picked.endpoint());
+        }
+        if self.taken.wants_endpoint_name() {
+            self.name_endpoint(&picked);
         }
         self.record.note_endpoint(&picked);
         Ok(picked)
@@ -561,6 +632,9 @@ impl<'c> Call<'c, '_> {
         mut lease: Lease,
         answer: Answer,
     ) -> Result<(), ProxyError> {
+        if self.taken.route.terms.is_some() {
+            self.change_response();
+        }
         self.tell_client(config);
         let response = &mut *self.response;
         if let Some(passed) = &mut self.passed {
@@ -668,7 +742,12 @@ impl<'c> Call<'c, '_> {
         }
         match moved {
             Ok(Moved::ReceiverFull) => self.course.pace.hold_up(),
-            Ok(Moved::All | Moved::SenderQuiet) => {}
+            Ok(Moved::SenderQuiet) => {}
+            Ok(Moved::All) => {
+                if let Some(copies) = self.extra.as_mut().and_then(|extra| extra.copies.take()) {
+                    copies.go(self.place.worker);
+                }
+            }
             Err(error) if error.side() == error::Side::Upstream => self.course.flow = Flow::Cut,
             Err(error) => return Err(error),
         }
@@ -677,7 +756,7 @@ impl<'c> Call<'c, '_> {
 
     /// First what was kept of it, then what comes.
     fn move_request(&mut self, cx: &mut Context<'_>, upstream: &mut Upstream) -> Result<Moved, ProxyError> {
-        let Self { course, record, downstream, .. } = self;
+        let Self { course, record, downstream, extra, .. } = self;
         let mut tries = course.tries.as_deref_mut();
         if let Some(tries) = tries.as_deref_mut().filter(|_| course.flow == Flow::Open)
             && replay(cx, &mut tries.kept, upstream, course.taken.is_some(), &mut course.flow)?.is_pending()
@@ -692,6 +771,11 @@ impl<'c> Call<'c, '_> {
             }
             if let Some(tries) = tries.as_deref_mut() {
                 tries.keep(frame);
+            }
+            if let Some(copies) = extra.as_mut().map(|extra| &mut extra.copies)
+                && copies.as_mut().is_some_and(|copies| !copies.note(frame))
+            {
+                *copies = None;
             }
         });
         if has_moved {

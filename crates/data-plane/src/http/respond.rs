@@ -5,8 +5,9 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use meshwork_model::head::{RequestHead, ResponseHead};
-use meshwork_model::proxy::{DirectResponse, FormatBody, HttpConnection};
+use meshwork_model::proxy::{FormatBody, HttpConnection, Redirect, Route, RouteAction};
 use meshwork_model::reason::Reason;
+use meshwork_model::rewrite;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -16,6 +17,7 @@ use super::exchange::Place;
 use super::fields;
 use super::filters::{LocalReply, Passed};
 use super::log::{passes, write};
+use super::taken::Taken;
 use super::tries::tell_attempts;
 use crate::error::{Kind, ProxyError, words_for_people};
 use crate::facts::Seen;
@@ -49,20 +51,43 @@ pub(crate) async fn directly(
     head: &mut ResponseHead,
     mut to: Asked<'_>,
     place: Place<'_>,
-    answer: &DirectResponse,
+    taken: Taken<'_>,
     record: &mut Record,
 ) -> Result<(), ProxyError> {
     head.clear();
-    head.status = answer.status;
-    if !answer.body.is_empty() {
-        head.fields.push(b"content-type", b"text/plain");
-    }
+    let body = own_answer(taken.route, to.request, head);
     record.reason = Some(Reason::DirectResponse);
-    let body = Bytes::copy_from_slice(answer.body.as_bytes());
-    let body = reworded(place, downstream.protocol(), to.request, head, body, record);
+    let protocol = downstream.protocol();
+    let body = reworded(place, protocol, to.request, head, body, record);
+    let asked = About { place, protocol, request: to.request };
+    taken.change_response(head, &Seen { response: None, ..asked.seen(record, &ResponseHead::default(), &body) });
     to.prepare(head, &place.http.config);
     record.status = head.status;
     send(downstream, head, to.request, body, record).await
+}
+
+/// Fills the head of a route's own answer, and gives its body.
+fn own_answer(route: &Route, request: &RequestHead, head: &mut ResponseHead) -> Bytes {
+    let location = |redirect: &Redirect| rewrite::location(redirect, &route.matches.path, request);
+    match &route.action {
+        RouteAction::Redirect(redirect) => {
+            head.status = redirect.status;
+            head.fields.push(b"location", &location(redirect));
+            Bytes::new()
+        }
+        RouteAction::Direct(answer) => {
+            head.status = answer.status;
+            // Statuses that ask for it say where, be it here. Source: Envoy, `direct_response` of 201 and 3xx.
+            if matches!(answer.status, 201 | 300..=399) {
+                head.fields.push(b"location", &location(&Redirect::default()));
+            }
+            if !answer.body.is_empty() {
+                head.fields.push(b"content-type", b"text/plain");
+            }
+            Bytes::copy_from_slice(answer.body.as_bytes())
+        }
+        RouteAction::Forward(_) | RouteAction::Local => Bytes::new(),
+    }
 }
 
 /// Says why a request was not carried; where the response has begun already, breaks it off visibly.

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DomainIndex, Resilience, RouteFilter, StringMatch, without_port};
+use super::{Criterion, DomainIndex, Resilience, RouteFilter, StringMatch, without_port};
 use crate::fraction::Fraction;
 use crate::hash::HashPolicy;
 use crate::mutation::Mutations;
@@ -115,8 +115,8 @@ pub struct RouteTerms {
     pub hash: Vec<HashPolicy>,
     /// Who else gets a copy of the request.
     pub mirrors: Vec<Mirror>,
-    /// Whether the cluster's limits for requests of high priority count.
-    pub is_high_priority: bool,
+    /// Which endpoints are picked among, where a cluster has subsets: sorted by key.
+    pub subset: Vec<Criterion>,
     /// What is said of filters.
     pub filters: Vec<RouteFilter>,
     /// What is said of each of [`Forward::clusters`], in their order; empty where nothing is of any.
@@ -137,6 +137,9 @@ pub struct HeadChanges {
 pub struct ClusterTerms {
     /// The header field that names the cluster, in place of its name.
     pub named_by: Option<Arc<str>>,
+    /// Which of its endpoints, in place of what the route says: sorted by key, with all that the route asks for and this
+    /// does not.
+    pub subset: Vec<Criterion>,
     /// The host that it is asked for.
     pub host: Option<Arc<str>>,
     /// Changes that are made before the route's own.

@@ -2,6 +2,7 @@
 
 #![expect(deprecated, reason = "files that people have use the older forms, too")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use meshwork_model::format::Template;
@@ -9,13 +10,14 @@ use meshwork_model::fraction::Fraction;
 use meshwork_model::hash::{HashCookie, HashPolicy, HashSource};
 use meshwork_model::mutation::{Append, HeaderChange, Mutations};
 use meshwork_model::proxy::{
-    ClusterTerms, HeadChanges, HostRewrite, Mirror, MirrorTo, PathRewrite, Redirect, RedirectPath, RouteTerms,
+    BALANCING, ClusterTerms, Criterion, HeadChanges, HostRewrite, Mirror, MirrorTo, PathRewrite, Redirect,
+    RedirectPath, RouteTerms,
 };
 use meshwork_model::regex::Rewrite;
 
 use super::{duration, filter, required};
 use crate::path::{Path, Problems};
-use crate::pb;
+use crate::{metadata, pb};
 
 /// What stands above a route.
 pub(super) struct Above {
@@ -136,7 +138,10 @@ impl Above {
             ClusterNotFoundResponseCode::NotFound => Some(404),
             ClusterNotFoundResponseCode::InternalServerError => Some(500),
         };
-        terms.is_high_priority = message.priority() == pb::core::RoutingPriority::High;
+        if message.priority() != pb::core::RoutingPriority::Default {
+            return problems.error(&at.field("priority"), "this priority is not supported", "leave it out");
+        }
+        terms.subset = criteria(message.metadata_match.as_ref());
         terms.hash = hash(&message.hash_policy, &at.field("hash_policy"), problems)?;
         terms.mirrors =
             mirrors(&message.request_mirror_policies, &at.field("request_mirror_policies"), problems);
@@ -183,8 +188,10 @@ fn of_clusters(
             }
             _ => None,
         };
+        let own = criteria(cluster.metadata_match.as_ref());
         terms.clusters.push(ClusterTerms {
             named_by: named_by.flatten(),
+            subset: if own.is_empty() { own } else { merged(&terms.subset, own) },
             host,
             changes: HeadChanges {
                 request: level.request.into_iter().collect(),
@@ -196,6 +203,19 @@ fn of_clusters(
     if terms.clusters.iter().all(|cluster| *cluster == ClusterTerms::default()) {
         terms.clusters.clear();
     }
+}
+
+/// What of an endpoint's metadata is asked for.
+fn criteria(message: Option<&pb::core::Metadata>) -> Vec<Criterion> {
+    let found = message.and_then(|metadata| metadata.filter_metadata.get(BALANCING));
+    found.map(|values| metadata::struct_as_is(values).into_iter().collect()).unwrap_or_default()
+}
+
+/// What the route asks for, with a cluster's own word in its place.
+fn merged(route: &[Criterion], own: Vec<Criterion>) -> Vec<Criterion> {
+    let mut all: BTreeMap<_, _> = route.iter().cloned().collect();
+    all.extend(own);
+    all.into_iter().collect()
 }
 
 // --- changes of heads ---

@@ -1,0 +1,212 @@
+//! The route that a request takes: what of it applies to this one request, cluster by cluster.
+//!
+//! Written by the exchange when the route is selected; forwarding and answers read it. What it decides is in
+//! `model::route`, `model::rewrite`, `model::mutation` and `model::hash`.
+
+use meshwork_model::format::Facts;
+use meshwork_model::hash::{HashCookie, hash_of};
+use meshwork_model::head::{RequestHead, ResponseHead};
+use meshwork_model::proxy::{
+    ClusterTerms, Criterion, HeadChanges, HostRewrite, Mirror, Route, RouteAction, RouteTerms,
+};
+use meshwork_model::rewrite;
+use meshwork_model::route::{cluster_number, select_cluster};
+use meshwork_model::xxhash::xxhash64;
+
+use crate::error::{Kind, ProxyError};
+use crate::peer::Peer;
+
+const FORWARDED_HOST: &[u8] = b"x-forwarded-host";
+/// What the client asked for, as told to applications. Source: Envoy `x-envoy-original-path`, `x-envoy-original-host`.
+const ORIGINAL_PATH: &[u8] = b"x-envoy-original-path";
+const ORIGINAL_HOST: &[u8] = b"x-envoy-original-host";
+
+/// A route, and which of its clusters.
+#[derive(Clone, Copy)]
+pub(crate) struct Taken<'t> {
+    /// The route.
+    pub(crate) route: &'t Route,
+    /// The number that route and cluster were selected with.
+    pub(crate) random: u32,
+    at: u32,
+}
+
+impl<'t> Taken<'t> {
+    /// Selects the cluster, where the route has several; `random` is the number that the route was selected with.
+    pub(crate) fn new(route: &'t Route, head: &RequestHead, random: u32) -> Self {
+        let at = match &route.action {
+            RouteAction::Forward(forward) => {
+                select_cluster(forward, cluster_number(route.terms.as_deref(), head, random.into())).0
+            }
+            _ => 0,
+        };
+        Self { route, random, at: u32::try_from(at).unwrap_or(0) }
+    }
+
+    fn terms(self) -> Option<&'t RouteTerms> {
+        self.route.terms.as_deref()
+    }
+
+    fn cluster_terms(self) -> Option<&'t ClusterTerms> {
+        self.terms()?.clusters.get(self.at as usize)
+    }
+
+    /// The name of the cluster; empty where the request should name it and does not.
+    pub(crate) fn cluster<'n>(self, head: &'n RequestHead) -> &'n str
+    where
+        't: 'n,
+    {
+        let of_route = || match &self.route.action {
+            RouteAction::Forward(forward) => &*forward.clusters[self.at as usize].name,
+            _ => "",
+        };
+        match self.cluster_terms().and_then(|cluster| cluster.named_by.as_ref()) {
+            None => of_route(),
+            Some(field) => {
+                let said = head.fields.find(field.as_bytes()).unwrap_or_default();
+                std::str::from_utf8(said).unwrap_or_default()
+            }
+        }
+    }
+
+    /// That the cluster is not there.
+    pub(crate) fn unknown(self, name: &str) -> ProxyError {
+        ProxyError::fatal(match self.terms().and_then(|terms| terms.unknown_cluster_status) {
+            Some(status) => Kind::UnknownCluster(Box::new((name.into(), status))),
+            None => Kind::NoCluster(name.into()),
+        })
+    }
+
+    /// Whether the request is forwarded otherwise than it was judged.
+    pub(crate) fn changes_request(self) -> bool {
+        let of_cluster =
+            |cluster: &ClusterTerms| cluster.host.is_some() || !cluster.changes.request.is_empty();
+        self.cluster_terms().is_some_and(of_cluster)
+            || self.terms().is_some_and(|terms| {
+                terms.path.is_some() || terms.host.is_some() || !terms.changes.request.is_empty()
+            })
+    }
+
+    /// Makes of a request's head what is forwarded; `tells` is whether applications are told what was asked for.
+    ///
+    /// Order: the cluster's changes and host, those of route, virtual host and table, the host, the path.
+    /// Source: Envoy `finalizeRequestHeaders`.
+    pub(crate) fn change_request(self, head: &mut RequestHead, facts: &dyn Facts, tells: bool) {
+        if let Some(cluster) = self.cluster_terms() {
+            cluster.changes.request.iter().for_each(|level| level.change_request(head, facts));
+            if let Some(host) = &cluster.host {
+                head.set_authority(host.as_bytes());
+            }
+        }
+        let Some(terms) = self.terms() else { return };
+        terms.changes.request.iter().for_each(|level| level.change_request(head, facts));
+        if let Some(host) = terms.host.as_ref().and_then(|host| rewrite::host(host, head)) {
+            self.set_host(head, &host, tells);
+        }
+        if let Some(path) = &terms.path {
+            let path = rewrite::path(path, &self.route.matches.path, head);
+            if tells {
+                let before = head.path_and_query().to_vec();
+                head.fields.set(ORIGINAL_PATH, &before);
+            }
+            head.set_path_and_query(&path);
+        }
+    }
+
+    /// Whether the endpoint's name becomes the host.
+    pub(crate) fn wants_endpoint_name(self) -> bool {
+        self.terms().is_some_and(|terms| terms.host == Some(HostRewrite::Endpoint))
+    }
+
+    /// Sets the host, and tells which one it was.
+    pub(crate) fn set_host(self, head: &mut RequestHead, host: &[u8], tells: bool) {
+        let before = head.authority().to_vec();
+        let appends = self.terms().is_some_and(|terms| terms.appends_forwarded_host) && !before.is_empty();
+        match head.fields.find(FORWARDED_HOST) {
+            Some(said) if appends && last_of(said) != before => {
+                let said = [said, &before].join(&b","[..]);
+                head.fields.set(FORWARDED_HOST, &said);
+            }
+            None if appends => head.fields.push(FORWARDED_HOST, &before),
+            _ => {}
+        }
+        if tells {
+            head.fields.set(ORIGINAL_HOST, &before);
+        }
+        head.set_authority(host);
+    }
+
+    /// Changes a response's head as the route says.
+    pub(crate) fn change_response(self, head: &mut ResponseHead, facts: &dyn Facts) {
+        let of_cluster = self.cluster_terms().map(|cluster| &cluster.changes);
+        let of_route = self.terms().map(|terms| &terms.changes);
+        let levels =
+            [of_cluster, of_route].into_iter().flatten().flat_map(|changes: &HeadChanges| &changes.response);
+        levels.for_each(|level| level.change_response(head, facts));
+    }
+
+    /// What an endpoint is picked by; `cookies` takes what the client is told to bring next time.
+    pub(crate) fn hash(self, head: &RequestHead, peer: &Peer, cookies: &mut Vec<Vec<u8>>) -> Option<u64> {
+        let policies = self.terms().map(|terms| &terms.hash).filter(|policies| !policies.is_empty())?;
+        let client = peer.address.ip().to_string();
+        hash_of(policies, head, &client, |cookie| {
+            // The same for a connection's requests. Source: Envoy `addDownstreamSetCookie`.
+            let value = format!("{:016x}", xxhash64(format!("{}{}", peer.address, peer.local).as_bytes(), 0));
+            cookies.push(set_cookie(cookie, &value));
+            value
+        })
+    }
+
+    /// Which endpoints are picked among, where the cluster has subsets.
+    pub(crate) fn subset(self) -> &'t [Criterion] {
+        let own = self.cluster_terms().map(|cluster| &*cluster.subset).filter(|subset| !subset.is_empty());
+        own.or_else(|| self.terms().map(|terms| &*terms.subset)).unwrap_or_default()
+    }
+
+    /// Who gets copies.
+    pub(crate) fn mirrors(self) -> &'t [Mirror] {
+        self.terms().map_or(&[], |terms| &terms.mirrors)
+    }
+}
+
+fn last_of(list: &[u8]) -> &[u8] {
+    list.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii()
+}
+
+fn set_cookie(cookie: &HashCookie, value: &str) -> Vec<u8> {
+    use std::fmt::Write as _;
+    let mut text = format!("{}=\"{value}\"", cookie.name);
+    if let Some(seconds) = cookie.ttl.filter(|seconds| *seconds > 0) {
+        let _ = write!(text, "; Max-Age={seconds}");
+    }
+    if !cookie.path.is_empty() {
+        let _ = write!(text, "; Path={}", cookie.path);
+    }
+    for (name, value) in &cookie.attributes {
+        let _ = if value.is_empty() { write!(text, "; {name}") } else { write!(text, "; {name}={value}") };
+    }
+    text.push_str("; HttpOnly");
+    text.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_say_what_config_says() {
+        let check = |ttl, path: &str, attributes: &[(&str, &str)], expected: &str| {
+            let attributes =
+                attributes.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            let cookie = HashCookie { name: "s".into(), path: path.into(), ttl, attributes };
+            assert_eq!(String::from_utf8_lossy(&set_cookie(&cookie, "1")), expected);
+        };
+        check(Some(0), "", &[], "s=\"1\"; HttpOnly");
+        check(
+            Some(5),
+            "/a",
+            &[("Secure", ""), ("SameSite", "Lax")],
+            "s=\"1\"; Max-Age=5; Path=/a; Secure; SameSite=Lax; HttpOnly",
+        );
+    }
+}

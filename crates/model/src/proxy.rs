@@ -46,9 +46,9 @@ pub use jwt::{
     JwtAuthentication, JwtKeys, JwtProvider, JwtRequirement, JwtRule, RemoteKeys, RouteJwt, TokenPlace,
 };
 pub use listener::{
-    ChainMatch, ConnectionLimit, Direction, FilterChain, Gate, Listener, ListenerFilter,
-    ListenerFilterKind, NetworkFilter, PortTest, ProxyProtocol, SocketOptions, SourceType, TcpCluster,
-    TcpProxy, TlsInspector, Transport,
+    ChainMatch, ConnectionLimit, Direction, FilterChain, Gate, Listener, ListenerFilter, ListenerFilterKind,
+    NetworkFilter, PortTest, ProxyProtocol, SocketOptions, SourceType, TcpCluster, TcpProxy, TlsInspector,
+    Transport,
 };
 pub use log::{
     AccessLog, AppendAction, Comparison, Format, FormatBody, LocalReplies, LogFilter, LogSink, ReplyHeader,

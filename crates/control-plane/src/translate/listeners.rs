@@ -10,8 +10,8 @@ use meshwork_model::mesh::{
 };
 use meshwork_model::proxy::{
     ChainMatch, ClientCert, Direction, DownstreamTls, EscapedSlashes, FilterChain, ForwardClientCert, Gate,
-    Http1, HttpConnection, HttpFilter, Listener, MeshServer, NetworkFilter, PathNormalization, RouteSource, TcpProxy,
-    Transport,
+    Http1, HttpConnection, HttpFilter, Listener, MeshServer, NetworkFilter, PathNormalization, RouteSource,
+    TcpProxy, Transport,
 };
 
 use super::captured::Direct;

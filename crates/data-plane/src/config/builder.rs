@@ -23,8 +23,8 @@ use tracing::warn;
 
 use super::secrets::{Made, Secrets, Server, Shown};
 use super::{
-    Asks, Bound, Chain, ChainLog, ClusterConfig, Filter, HttpChain, Limit, ListenerConfig,
-    ListenerCounters, RuntimeConfig, ServerTls, Takeover,
+    Asks, Bound, Chain, ChainLog, ClusterConfig, Filter, HttpChain, Limit, ListenerConfig, ListenerCounters,
+    RuntimeConfig, ServerTls, Takeover,
 };
 use crate::health::{self, Keeper};
 use crate::http::filters::{Filters, Kept};
@@ -715,8 +715,7 @@ impl Accepted {
             chains.push(Arc::new(Chain {
                 name: Arc::clone(&chain.name),
                 matches: (at < self.listener.chains.len()).then(|| chain.matches.clone()),
-                tls: tls
-                    .map(|(source, made)| ServerTls { source: source.clone(), made: made.clone() }),
+                tls: tls.map(|(source, made)| ServerTls { source: source.clone(), made: made.clone() }),
                 handshake_timeout: chain.handshake_timeout.unwrap_or(HANDSHAKE),
                 rules: rules(chain),
                 limits: self.limits[at].clone(),

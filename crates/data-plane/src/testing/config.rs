@@ -8,8 +8,8 @@ use crate::limits::HEAD_READ;
 use meshwork_identity::{CertificateAuthority, IdentitySource};
 use meshwork_model::proxy::{
     BackOff, Cluster, Direction, Discovery, Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward,
-    Http1, HttpConnection, Listener, MeshServer, NetworkFilter, PathMatch, Resilience, Resource, RetryPolicy, Route,
-    RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy, VirtualHost, WeightedCluster,
+    Http1, HttpConnection, Listener, MeshServer, NetworkFilter, PathMatch, Resilience, Resource, RetryPolicy,
+    Route, RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy, VirtualHost, WeightedCluster,
 };
 use meshwork_model::spiffe::SpiffeId;
 

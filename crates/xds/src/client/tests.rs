@@ -244,7 +244,8 @@ fn response(resources: Vec<Carried>) -> Response {
 #[test]
 fn the_good_ones_beside_a_bad_one_are_applied_and_the_bad_one_is_named() {
     let mut session = Session::new(Node::default());
-    let garbled = Carried { bytes: Raw(Bytes::from_static(b"\xff\xff")), ..carried(&cluster("bad", "bad", 0)) };
+    let garbled =
+        Carried { bytes: Raw(Bytes::from_static(b"\xff\xff")), ..carried(&cluster("bad", "bad", 0)) };
     let received = session.receive(response(vec![carried(&cluster("good", "good", 0)), garbled]));
     assert_eq!(received.update.upserts, [cluster("good", "good", 0)]);
     let finished = session.finish(received, Vec::new());

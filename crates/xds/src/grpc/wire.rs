@@ -242,7 +242,12 @@ pub(super) fn whole_response(message: pb::discovery::DiscoveryResponse) -> Optio
             _ => any,
         };
         let name = Named::decode(any.value.as_slice()).map(|named| named.name).unwrap_or_default();
-        client::Carried { name, version: version.clone(), type_url: any.type_url, bytes: Raw(any.value.into()) }
+        client::Carried {
+            name,
+            version: version.clone(),
+            type_url: any.type_url,
+            bytes: Raw(any.value.into()),
+        }
     };
     Some(client::Response {
         kind,

@@ -19,5 +19,5 @@ mod pace;
 mod path;
 mod respond;
 pub(crate) mod serve;
-mod tries;
 pub(crate) mod taken;
+mod tries;

@@ -16,9 +16,9 @@ use meshwork_model::proxy::{Action, HttpFilter, HttpRbac, Rbac};
 use meshwork_model::spiffe::SpiffeId;
 
 use crate::error::{Kind, ProxyError};
+use crate::http::taken::Taken;
 use crate::peer::Peer;
 use crate::record::Record;
-use crate::http::taken::Taken;
 
 /// A request that policy lets pass, in the very form that was judged.
 #[derive(Clone, Copy)]

@@ -19,9 +19,7 @@ use meshwork_model::format::Point;
 use meshwork_model::head::{RequestHead, ResponseHead};
 use meshwork_model::outlier::{Outcome, http_status_of_grpc};
 use meshwork_model::proxy::{self, HttpConnection, Priority};
-use meshwork_model::proxy::{self, HttpConnection};
 use meshwork_model::retry::{self, Decision, Retrial, asks};
-use meshwork_model::route;
 use meshwork_model::times::{self, Times};
 use meshwork_telemetry::Protocol;
 use tokio::time::{Instant, sleep};
@@ -32,13 +30,12 @@ use super::codec::{Answer, Downstream, Side, Upstream};
 use super::exchange::Place;
 use super::fields;
 use super::filters::Passed;
-use crate::facts::Seen;
 use super::mirror::Copies;
 use super::pace::{Exact, Limit, Pace, Progress, Quiet, Turn, Way};
-use super::pace::{Pace, Progress, Turn};
 use super::taken::Taken;
 use super::tries::{self, Kept, Tries};
 use crate::error::{self, Kind, ProxyError, Retry};
+use crate::facts::Seen;
 use crate::health;
 use crate::limits::{
     EXCHANGE_IDLE, INTERIM_RESPONSES, REPLAY_BYTES, REPLAY_BYTES_MOST, STALE_RETRIES, STREAM_IDLE,
@@ -46,7 +43,7 @@ use crate::limits::{
 use crate::policy::Authorized;
 use crate::record::{OpenConnection, Record, grpc_status};
 use crate::timer::Timer;
-use crate::upstream::{Host, Lease, Limited, Overflow, Picked, Wanted, WorkerCluster};
+use crate::upstream::{Host, Lease, Limited, Picked, Wanted, WorkerCluster};
 
 /// A request that may be forwarded, and what it is forwarded with.
 pub(super) struct Call<'c, 'x> {
@@ -362,6 +359,7 @@ impl<'c> Call<'c, '_> {
             random: worker.random(),
             hash: self.extra.as_ref().and_then(|extra| extra.hash),
             subset: self.taken.subset(),
+            priority: Priority::Normal,
         };
         let picked = cluster.pick_for(peer, &wanted)?;
         picked.admit(Limited::Requests)?;
@@ -842,7 +840,7 @@ impl<'c> Call<'c, '_> {
                         tries.held = held;
                         true
                     }
-                    Err(Overflow) => {
+                    Err(_) => {
                         self.record.more_flags.insert(Flag::UpstreamOverflow);
                         false
                     }

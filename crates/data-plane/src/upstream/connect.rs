@@ -118,7 +118,7 @@ async fn shake_hands(
     check: Option<&HealthCheck>,
 ) -> Result<Transport, ProxyError> {
     let stream = open(cluster, endpoint).await?;
-    let name = tls.name_for(&endpoint.config);
+    let name = tls.name_for(endpoint);
     let mut config = Arc::clone(&tls.config);
     if let Some(alpn) = check.and_then(|check| check.alpn.as_ref()) {
         Arc::make_mut(&mut config).alpn_protocols =

@@ -10,13 +10,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::{ArcSwap, ArcSwapOption, Guard};
-use arc_swap::{ArcSwap, Guard};
 use crate::health::outlier::Monitor;
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use meshwork_model::balance::{Member, Plan};
 use meshwork_model::proxy::{self, Balancing, Endpoints, Health, LoadPolicy, Spread};
-use meshwork_model::proxy::{self, Endpoints, Health, LoadPolicy};
-use tokio::sync::watch;
 use tokio::sync::{Notify, watch};
 
 /// An endpoint as all workers see it.

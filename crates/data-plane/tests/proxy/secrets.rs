@@ -73,7 +73,8 @@ fn caller(mesh: &Mesh, endpoint: SocketAddr, account: &str) -> Sut {
         .into(),
     );
     let mut cluster = cluster("catalog", &[endpoint]);
-    cluster.transports = vec![TransportMatch { name: "tls".into(), transport: None, tls: Some(tls) }];
+    cluster.transports =
+        vec![TransportMatch { name: "tls".into(), transport: None, labels: Vec::new(), tls: Some(tls) }];
     let filter = http(vec![route("/", &[("catalog", 1)])], vec![]);
     let listener = listener("web", Direction::Outbound, chain(filter, None));
     Sut::start_as(None, vec![Resource::Cluster(cluster), listener])

@@ -2,8 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AccessLog, HttpConnection, Rbac};
-use super::{DownstreamTls, HttpConnection, Rbac};
+use super::{AccessLog, DownstreamTls, HttpConnection, Rbac};
 use crate::cidr::Cidr;
 
 /// A listening socket and the filter chains behind it.

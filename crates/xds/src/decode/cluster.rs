@@ -15,8 +15,7 @@ use meshwork_model::proxy::{
 };
 use serde_json::Value;
 
-use super::{duration, endpoint, health, only_ads, required, tls, unpack};
-use super::{duration, endpoint, only_ads, required, tls};
+use super::{duration, endpoint, health, only_ads, required, tls};
 use crate::metadata;
 use crate::path::{Path, Problems};
 use crate::pb;

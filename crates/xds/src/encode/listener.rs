@@ -11,7 +11,6 @@ use meshwork_model::proxy::{
 };
 
 use super::{Writer, address, ads, boolean, duration, pack};
-use crate::node::Dialect;
 use crate::pb;
 
 const HTTP_CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";

@@ -10,7 +10,14 @@ use meshwork_model::chain::ChainIndex;
 use meshwork_model::cidr::Cidr;
 use meshwork_model::proxy::{
     Action, Balancing, ChainMatch, ClientCert, Clients, Cluster, Codec, ConnectionLimit, DirectResponse,
-    Direction, Discovery, Dns, DnsHost, Domain, Endpoint, Endpoints, EscapedSlashes, FilterChain, Forward, ForwardClientCert, Gate, HeaderMatch, HeaderTest, HostNormalization, Http1, Http2, HttpConnection, HttpFilter, HttpLimits, Listener, ListenerFilter, ListenerFilterKind, LocalReplies, MeshClient, MeshServer, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, ProxyProtocol, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Router, Rule, ServerHeader, ServiceName, SocketOptions, SourceType, StringMatch, TcpCluster, TcpProxy, TlsInspector, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
+    Direction, Discovery, Dns, DnsHost, Domain, Endpoint, Endpoints, EscapedSlashes, FilterChain, Forward,
+    ForwardClientCert, Gate, HeaderMatch, HeaderTest, HostNormalization, Http1, Http2, HttpConnection,
+    HttpFilter, HttpLimits, Listener, ListenerFilter, ListenerFilterKind, LocalReplies, MeshClient,
+    MeshServer, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal,
+    ProxyProtocol, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource,
+    RouteTable, Router, Rule, ServerHeader, ServiceName, SocketOptions, SourceType, StringMatch, TcpCluster,
+    TcpProxy, TlsInspector, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost,
+    WeightedCluster, Workload,
 };
 use meshwork_model::regex::Regex;
 use meshwork_model::spiffe::SpiffeId;

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use meshwork_model::proxy::EscapedSlashes;
 use meshwork_model::proxy::{
-    Balancing, ChainMatch, Cluster, Discovery, DnsHost, Domain, Endpoints, FilterChain, Gate, HeaderTest,
-    HttpFilter, Network, NetworkFilter, PathMatch, PathNormalization, Rbac, Resource, Route, RouteAction,
-    RouteSource, RouteTable, StringMatch,
+    Balancing, ChainMatch, Cluster, Discovery, DnsHost, Domain, DownstreamTls, Endpoints, FilterChain, Gate,
+    HeaderTest, HttpFilter, Network, NetworkFilter, PathMatch, PathNormalization, Rbac, Resource, Route,
+    RouteAction, RouteSource, RouteTable, StringMatch, UpstreamTls,
 };
 
 pub(super) fn resources(resources: &[Resource]) -> String {
@@ -22,6 +22,7 @@ fn resource(resource: &Resource) -> String {
             let names: String = table.names.iter().map(name).collect();
             format!("names {} ({}, {:?})\n{names}", table.name, table.address, table.ttl)
         }
+        Resource::Secret(_) => panic!("secrets do not cross xDS"),
         Resource::Routes(table) => format!("routes {}\n{}", table.name, routes(table)),
         Resource::Listener(listener) => {
             let address = listener.address.map_or("no address".to_owned(), |a| a.to_string());
@@ -47,7 +48,7 @@ fn chain(chain: &FilterChain) -> String {
         assert!(chain.matches.alpn.is_empty());
         let _ = writeln!(text, "    for {:?} {:?}", chain.matches.transport, chain.matches.server_names);
     }
-    if let Some(tls) = &chain.tls {
+    if let Some(DownstreamTls::Mesh(tls)) = &chain.tls {
         let client = if tls.require_client_certificate { "demands" } else { "asks for" };
         let roots = tls.validation.as_deref().unwrap_or("none");
         let _ =
@@ -183,7 +184,8 @@ fn cluster(cluster: &Cluster) -> String {
         let _ = write!(text, "  transport {} for {mark}: ", transport.name);
         match &transport.tls {
             None => text.push_str("plaintext\n"),
-            Some(tls) => {
+            Some(UpstreamTls::Context(_)) => panic!("the mesh makes no such TLS"),
+            Some(UpstreamTls::Mesh(tls)) => {
                 let certificate = tls.certificate.as_deref().unwrap_or("no certificate");
                 let identities: Vec<&str> =
                     tls.identities.iter().map(meshwork_model::spiffe::SpiffeId::as_str).collect();

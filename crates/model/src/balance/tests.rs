@@ -22,12 +22,12 @@ fn labelled(port: u16, labels: &[(&str, &str)]) -> Endpoint {
     Endpoint { metadata: Arc::new([(BALANCING.into(), labels)].into()), ..at(port) }
 }
 
+fn member(endpoint: &Endpoint) -> Member<'_> {
+    let health = if endpoint.health == Health::Unknown { Health::Healthy } else { endpoint.health };
+    Member { endpoint, health, is_excluded: false }
+}
+
 fn plan(balancing: Balancing, spread: &Spread, endpoints: &[Endpoint]) -> Plan {
-    let member = |endpoint| {
-        let Endpoint { health, .. } = endpoint;
-        let health = if *health == Health::Unknown { Health::Healthy } else { *health };
-        Member { endpoint, health, is_excluded: false }
-    };
     let members: Vec<_> = endpoints.iter().map(member).collect();
     Plan::new(balancing, spread, &LoadPolicy::default(), &members)
 }

@@ -1,6 +1,6 @@
 //! `select`: which route a request takes, and to which cluster.
 
-use std::borrow::Cow;
+use std::iter;
 
 use crate::hash::query_parameter;
 use crate::head::{Fields, RequestHead};
@@ -126,50 +126,43 @@ fn matches_query(query: &QueryMatch, head: &RequestHead) -> bool {
     value.is_some_and(|value| query.test.as_ref().is_none_or(|test| matches_text(test, value)))
 }
 
-/// Whether a request passes the test of one header field. Source: Envoy `HeaderMatcher`.
+/// Whether a request passes the test of one header field; of several values, one that passes is enough, and none may
+/// where the test is inverted. Source: Envoy `HeaderMatcher`.
 pub fn matches_header(test: &HeaderMatch, head: &RequestHead) -> bool {
-    let some = |text| Some(Cow::Borrowed(text));
-    let value = match &*test.name {
-        ":method" => some(head.method()),
-        ":path" => Some(head.path_and_query()).filter(|path| !path.is_empty()).map(Cow::Borrowed),
-        ":authority" | "host" => some(head.authority()),
-        ":scheme" => some(if head.https { b"https" } else { b"http" }),
-        name => field(&head.fields, name.as_bytes()),
-    };
-    matches_value(test, value.as_deref())
+    match &*test.name {
+        ":method" => matches_values(test, iter::once(head.method())),
+        ":path" => {
+            let path = Some(head.path_and_query()).filter(|path| !path.is_empty());
+            matches_values(test, path.into_iter())
+        }
+        ":authority" | "host" => matches_values(test, iter::once(head.authority())),
+        ":scheme" => matches_values(test, iter::once(if head.https { b"https".as_slice() } else { b"http" })),
+        _ => matches_field(test, &head.fields),
+    }
 }
 
 /// Whether a response passes the test of one header field, or of its `:status`.
 pub fn matches_response(test: &HeaderMatch, status: u16, fields: &Fields) -> bool {
     match &*test.name {
-        ":status" => matches_value(test, Some(status.to_string().as_bytes())),
+        ":status" => matches_values(test, iter::once(status.to_string().as_bytes())),
         _ => matches_field(test, fields),
     }
 }
 
 /// Whether a header section passes the test of one of its fields.
 pub fn matches_field(test: &HeaderMatch, fields: &Fields) -> bool {
-    matches_value(test, field(fields, test.name.as_bytes()).as_deref())
+    matches_values(test, fields.all(test.name.as_bytes()))
 }
 
-/// A field's value; several are one list. Source: RFC 9110 §5.3.
-fn field<'f>(fields: &'f Fields, name: &[u8]) -> Option<Cow<'f, [u8]>> {
-    let mut values = fields.all(name);
-    let first = values.next()?;
-    match values.next() {
-        None => Some(Cow::Borrowed(first)),
-        // Rare, so it may allocate.
-        Some(_) => Some(Cow::Owned(fields.all(name).collect::<Vec<_>>().join(&b","[..]))),
-    }
-}
-
-fn matches_value(test: &HeaderMatch, value: Option<&[u8]>) -> bool {
-    match (&test.test, value) {
-        (HeaderTest::Present, value) => value.is_some() != test.invert,
-        (HeaderTest::OrMissing(within), value) => holds(within, value.unwrap_or_default()) != test.invert,
-        (_, None) => false,
-        (within, Some(value)) => holds(within, value) != test.invert,
-    }
+fn matches_values<'v>(test: &HeaderMatch, values: impl Iterator<Item = &'v [u8]>) -> bool {
+    let mut values = values.peekable();
+    let passes = match (&test.test, values.peek()) {
+        (HeaderTest::Present, first) => first.is_some(),
+        (HeaderTest::OrMissing(within), None) => holds(within, b""),
+        (_, None) => return false,
+        (within, Some(_)) => values.any(|value| holds(within, value)),
+    };
+    passes != test.invert
 }
 
 fn holds(test: &HeaderTest, value: &[u8]) -> bool {

@@ -78,7 +78,7 @@ fn only_its_own_match_takes_connect() {
 }
 
 #[test]
-fn headers_match_by_all_their_values() {
+fn headers_match_by_any_of_their_values() {
     let preview = |test, invert| HeaderMatch { name: "x-preview".into(), test, invert };
     let yes = || HeaderTest::Value(StringMatch::Exact("yes".into()));
     let one = head("h", "GET", "/", &[("x-preview", "yes")]);

@@ -78,14 +78,15 @@ fn only_its_own_match_takes_connect() {
 }
 
 #[test]
-fn headers_match_by_all_their_values() {
+fn headers_match_by_any_of_their_values() {
     let preview = |test, invert| HeaderMatch { name: "x-preview".into(), test, invert };
     let yes = || HeaderTest::Value(StringMatch::Exact("yes".into()));
     let one = head("h", "GET", "/", &[("x-preview", "yes")]);
     let two = head("h", "GET", "/", &[("x-preview", "yes"), ("x-preview", "no")]);
     let none = head("h", "GET", "/", &[]);
     assert!(matches_header(&preview(yes(), false), &one));
-    assert!(!matches_header(&preview(yes(), false), &two));
+    assert!(matches_header(&preview(yes(), false), &two), "one value is enough");
+    assert!(!matches_header(&preview(yes(), true), &two), "and none may pass an inverted test");
     assert!(!matches_header(&preview(yes(), false), &none));
     assert!(!matches_header(&preview(yes(), true), &none), "what is missing fails inverted tests, too");
     let or_missing = |test: HeaderTest| HeaderTest::OrMissing(Box::new(test));

@@ -70,6 +70,7 @@ impl Facts for Seen<'_> {
     fn text(&self, which: Text, out: &mut Vec<u8>) -> bool {
         let text = match which {
             Text::Protocol => self.protocol,
+            Text::UpstreamProtocol => self.record.upstream_protocol,
             Text::Details => self.record.details(),
             Text::Cluster => return self.record.cluster_name(|name| put(out, name)),
             Text::HostName => {

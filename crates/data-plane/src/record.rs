@@ -52,6 +52,8 @@ pub(crate) struct Record {
     pub(crate) declared: Option<u64>,
     /// How often the request was sent, or would have been.
     pub(crate) attempts: u32,
+    /// The version that the endpoint speaks; empty where none was asked.
+    pub(crate) upstream_protocol: &'static str,
     /// Whether it is a health check of the proxy itself.
     pub(crate) is_health_check: bool,
     /// When its parts were done, where a log asks.
@@ -107,6 +109,7 @@ impl Record {
             words: None,
             declared: None,
             attempts: 0,
+            upstream_protocol: "",
             is_health_check: false,
             points: Points::default(),
             trailers: None,
@@ -136,6 +139,7 @@ impl Record {
     pub(crate) fn note_cluster(&mut self, cluster: &Rc<WorkerCluster>) {
         self.cluster = Some(Rc::clone(cluster));
         self.endpoint = None;
+        self.attempts = self.attempts.max(1);
     }
 
     /// The endpoint that it goes to.

@@ -276,6 +276,14 @@ impl<'c> Downstream<'c> {
 }
 
 impl Upstream {
+    /// The version, for the access log.
+    pub(crate) fn protocol(&self) -> &'static str {
+        match self {
+            Self::H1(_) => "HTTP/1.1",
+            Self::H2(_) => "HTTP/2",
+        }
+    }
+
     /// Sends the request's head.
     pub(crate) fn send_head(
         &mut self,

@@ -88,7 +88,8 @@ impl<'x> Exchange<'x> {
         let random = (worker.random() >> 32) as u32;
         let route = route::select(&http.routes, self.request, asked(peer, random));
         if self.downstream.upgrade().is_some() || self.request.method() == b"CONNECT" {
-            self.judge_upgrade(route.is_some())?;
+            // What the client sent ahead was meant for another, and is no request.
+            self.judge_upgrade(route.is_some()).inspect_err(|_| self.downstream.close_after_answer())?;
         }
 
         // Authenticate: the peer proved its identity in the handshake, or has none. Nothing is left to do.

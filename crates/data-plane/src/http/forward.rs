@@ -639,6 +639,7 @@ impl<'c> Call<'c, '_> {
             passed.answer(self.authorized.head(), response);
         }
         fields::prepare_response(response, config, self.authorized.head());
+        self.record.upstream_protocol = lease.upstream.protocol();
         self.record.note(Point::ResponseBegin);
         self.record.note(Point::AnswerBegin);
         self.record.status = response.status;

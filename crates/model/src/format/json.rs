@@ -135,31 +135,29 @@ impl Template {
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Escapes what stands from `start` on, for a text of JSON; what is not UTF-8 becomes U+FFFD.
+/// Escapes what stands from `start` on, for a text of JSON; where that is not UTF-8, each byte that is not plain stands for
+/// the character of its number. Source: Envoy `Json::sanitize`.
 pub fn escape(out: &mut Vec<u8>, start: usize) {
     // Without an early end the compiler makes vector code of it, and nearly every value is plain.
     if out[start..].iter().fold(true, |plain, byte| plain & is_plain(*byte)) {
         return;
     }
     let raw = out.split_off(start);
-    for chunk in raw.utf8_chunks() {
-        for byte in chunk.valid().bytes() {
-            match byte {
-                b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-                b'\n' => out.extend_from_slice(b"\\n"),
-                b'\r' => out.extend_from_slice(b"\\r"),
-                b'\t' => out.extend_from_slice(b"\\t"),
-                8 => out.extend_from_slice(b"\\b"),
-                12 => out.extend_from_slice(b"\\f"),
-                0..0x20 => {
-                    let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
-                    out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
-                }
-                _ => out.push(byte),
+    let is_text = std::str::from_utf8(&raw).is_ok();
+    for byte in raw {
+        match byte {
+            b'"' | b'\\' if is_text => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' if is_text => out.extend_from_slice(b"\\n"),
+            b'\r' if is_text => out.extend_from_slice(b"\\r"),
+            b'\t' if is_text => out.extend_from_slice(b"\\t"),
+            8 if is_text => out.extend_from_slice(b"\\b"),
+            12 if is_text => out.extend_from_slice(b"\\f"),
+            0x20..=0x7e if byte != b'"' && byte != b'\\' => out.push(byte),
+            0x7f.. if is_text => out.push(byte),
+            _ => {
+                let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
             }
-        }
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice("\u{fffd}".as_bytes());
         }
     }
 }

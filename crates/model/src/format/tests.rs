@@ -230,6 +230,18 @@ fn missing_values_may_be_left_out() {
 }
 
 #[test]
+fn texts_of_json_are_escaped() {
+    let check = |raw: &[u8], expected: &str| {
+        let mut out = [b"\"", raw].concat();
+        escape(&mut out, 1);
+        assert_eq!(String::from_utf8(out).unwrap(), format!("\"{expected}"));
+    };
+    check(b"plain", "plain");
+    check("a \"b\" \\ é\t\u{7f}\u{1}".as_bytes(), "a \\\"b\\\" \\\\ é\\t\u{7f}\\u0001");
+    check(b"\xff\"\n", "\\u00ff\\u0022\\u000a");
+}
+
+#[test]
 fn structured_logs_keep_types_and_order() {
     let text = |format: &str| Json::Text(Template::parse(format).unwrap());
     let json = Json::object([
@@ -250,12 +262,12 @@ fn structured_logs_keep_types_and_order() {
     };
     assert_eq!(
         write(false),
-        ">{\"agent\":\"curl/8 \\\"x\\\"\\n\u{fffd}\",\"both\":\"404 -\",\"empty\":\"\",\"fixed\":1.5,\"in\":{\"none\":null},\
+        ">{\"agent\":\"curl/8 \\u0022x\\u0022\\u000a\\u00ff\",\"both\":\"404 -\",\"empty\":\"\",\"fixed\":1.5,\"in\":{\"none\":null},\
          \"list\":[null,\"HTTP/1.1\",[]],\"meta\":{\"sub\":\"alice\"},\"none\":null,\"status\":404}"
     );
     assert_eq!(
         write(true),
-        ">{\"agent\":\"curl/8 \\\"x\\\"\\n\u{fffd}\",\"both\":\"404 \",\"empty\":\"\",\"fixed\":1.5,\
+        ">{\"agent\":\"curl/8 \\u0022x\\u0022\\u000a\\u00ff\",\"both\":\"404 \",\"empty\":\"\",\"fixed\":1.5,\
          \"list\":[\"HTTP/1.1\",[]],\"meta\":{\"sub\":\"alice\"},\"status\":404}"
     );
 }

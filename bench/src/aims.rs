@@ -35,6 +35,8 @@ const AIMS: &[Aim] = &[
     Aim { scenario: "h1-64", metric: CPU, bound: Bound::Of("nginx", 0.90) },
     Aim { scenario: "h1-1000", metric: CPU, bound: Bound::Of("envoy", 0.27) },
     Aim { scenario: "h1-1000", metric: CPU, bound: Bound::Of("nginx", 0.90) },
+    Aim { scenario: "sidecar", metric: CPU, bound: Bound::Of("envoy", 0.27) },
+    Aim { scenario: "sidecar-log", metric: CPU, bound: Bound::Of("envoy", 0.27) },
     Aim { scenario: "mtls-in", metric: CPU, bound: Bound::Of("envoy", 0.28) },
     Aim { scenario: "mtls-both", metric: CPU, bound: Bound::Of("envoy", 0.28) },
     Aim { scenario: "handshakes", metric: Metric::HandshakesPerCpuSecond, bound: Bound::Of("envoy", 1.2) },

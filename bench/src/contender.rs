@@ -115,8 +115,9 @@ impl Program {
         }
     }
 
-    fn template(self) -> &'static str {
+    fn template(self, flags: &[&str]) -> &'static str {
         match self {
+            Self::Meshwork | Self::Envoy if flags.contains(&"sidecar") => "sidecar.yaml",
             Self::Meshwork | Self::Envoy => "envoy.yaml",
             Self::Nginx => "nginx.conf",
             Self::Haproxy => "haproxy.conf",
@@ -199,7 +200,7 @@ fn start(entry: &Entry, dir: &Path, flags: &[&str], port: u16, targets: [u16; 2]
         ("A", targets[0].to_string()),
         ("B", targets[1].to_string()),
     ];
-    let template = entry.program.template();
+    let template = entry.program.template(flags);
     let file = config(dir, (template, &format!("{port}-{template}")), flags, &values)?;
     let mut arguments = arguments(entry.program, dir, flags);
     arguments.push(file.display().to_string());

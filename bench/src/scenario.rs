@@ -42,6 +42,8 @@ pub(crate) struct Entry {
 const PLAIN: Hops = &[&[]];
 const MANY: Hops = &[&["many"]];
 const TCP: Hops = &[&["tcp"]];
+const SIDECAR: Hops = &[&["sidecar"]];
+const SIDECAR_LOG: Hops = &[&["sidecar", "log"]];
 const MTLS_IN: Hops = &[&["tls-in"]];
 const MTLS_HYBRID: Hops = &[&["tls-in", "hybrid"]];
 const MTLS_BOTH: Hops = &[&["tls-in", "tls-out"]];
@@ -55,7 +57,8 @@ const EVERYBODY: &[Program] = &[Meshwork, Envoy, Nginx, Haproxy];
 
 /// All scenarios.
 pub(crate) fn all() -> Vec<Scenario> {
-    [http1(), tcp(), mtls(), memory(), two_hops(), http2(), capture()].into_iter().flatten().collect()
+    let groups = [http1(), sidecar(), tcp(), mtls(), memory(), two_hops(), http2(), capture()];
+    groups.into_iter().flatten().collect()
 }
 
 fn http1() -> Vec<Scenario> {
@@ -75,6 +78,16 @@ fn http1() -> Vec<Scenario> {
         )
         .seconds(2),
     ]
+}
+
+/// A config as people have it, the same file for both.
+fn sidecar() -> Vec<Scenario> {
+    let scenario = |name, title, hops| {
+        Scenario::new(name, title, Load::Wrk { connections: 64 }, among(&[Meshwork, Envoy], hops))
+    };
+    let off = "A sidecar's config: 30 routes, RBAC, faults and a local rate limit, 1 KiB, 64 connections";
+    let on = "The same with an access log";
+    vec![scenario("sidecar", off, SIDECAR), scenario("sidecar-log", on, SIDECAR_LOG)]
 }
 
 fn tcp() -> Vec<Scenario> {

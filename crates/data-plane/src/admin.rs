@@ -1,17 +1,19 @@
-//! The admin interface: readiness, names and versions of the config, metrics. On a thread of its own, so that a slow
-//! scrape never stalls traffic.
+//! The admin interface, with Envoy's paths: readiness, config, metrics, and a few orders. On a thread of its own, so that
+//! a slow scrape never stalls traffic.
 //!
-//! `GET /ready`, `GET /config_dump`, `GET /stats/prometheus` (as Envoy) and `GET /metrics`. It changes nothing and
-//! shows no keys: those are not in the config.
+//! It has no authentication: it listens on loopback addresses. What changes something is asked for by POST, and not by
+//! a page in a browser, which would say so by `Origin`. It shows no keys.
+//!
+//! Source: Envoy, "Administration interface"; what each page shows stands in [`pages`].
 
-use std::fmt::Write as _;
+mod pages;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 
 use meshwork_http1 as http1;
-use meshwork_model::proxy::Kind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
@@ -26,6 +28,15 @@ use crate::proxy::State;
 pub(crate) struct Server {
     address: SocketAddr,
     _stop: oneshot::Sender<()>,
+}
+
+/// What is asked for.
+struct Asked<'a> {
+    method: &'a [u8],
+    /// Path and query.
+    path: &'a [u8],
+    /// Whether a page in a browser asks.
+    by_page: bool,
 }
 
 /// What is answered.
@@ -93,7 +104,12 @@ async fn answer(mut stream: TcpStream, state: &State) -> io::Result<()> {
     let page = loop {
         match http1::parse_request(&bytes, &mut fields, &limits) {
             Ok(Some(request)) => {
-                break page(state, request.method.of(&bytes), request.path_and_query(&bytes));
+                let asked = Asked {
+                    method: request.method.of(&bytes),
+                    path: request.path_and_query(&bytes),
+                    by_page: fields.iter().any(|field| field.name.of(&bytes).eq_ignore_ascii_case(b"origin")),
+                };
+                break pages::page(state, &asked);
             }
             Ok(None) => {}
             Err(error) => break Page::text(error.status(), format!("{error}\n")),
@@ -113,83 +129,12 @@ async fn answer(mut stream: TcpStream, state: &State) -> io::Result<()> {
     stream.shutdown().await
 }
 
-fn page(state: &State, method: &[u8], path: &[u8]) -> Page {
-    if method != b"GET" {
-        return Page::text(405, "only GET is answered\n".into());
-    }
-    let path = path.split(|b| *b == b'?').next().unwrap_or_default();
-    match path {
-        b"/ready" if state.is_ready() => Page::text(200, "ready\n".into()),
-        b"/ready" => Page::text(503, "not ready: config is on its way, or draining\n".into()),
-        b"/stats/prometheus" | b"/metrics" => Page {
-            status: 200,
-            media_type: b"text/plain; version=0.0.4; charset=utf-8",
-            text: state.registry.prometheus_text(),
-        },
-        b"/config_dump" => {
-            Page { status: 200, media_type: b"application/json", text: state.with_resources(dump) }
-        }
-        _ => Page::text(404, "/ready /config_dump /stats/prometheus /metrics\n".into()),
-    }
-}
-
 impl Page {
     fn text(status: u16, text: String) -> Self {
         Self { status, media_type: b"text/plain; charset=utf-8", text }
     }
-}
 
-/// Names and versions, by kind.
-fn dump(version: u64, resources: &mut dyn Iterator<Item = (Kind, &str, &str)>) -> String {
-    let mut text = format!("{{\"version\":{version},\"resources\":[");
-    for (at, (kind, name, version)) in resources.enumerate() {
-        let separator = if at == 0 { "" } else { "," };
-        let kind = match kind {
-            Kind::Cluster => "cluster",
-            Kind::Endpoints => "endpoints",
-            Kind::Listener => "listener",
-            Kind::Routes => "routes",
-        };
-        let _ = write!(
-            text,
-            "{separator}\n{{\"kind\":\"{kind}\",\"name\":{},\"version\":{}}}",
-            quoted(name),
-            quoted(version)
-        );
-    }
-    text.push_str("\n]}\n");
-    text
-}
-
-/// A JSON string. Source: RFC 8259 §7.
-fn quoted(text: &str) -> String {
-    let mut out = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c < ' ' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dump_is_json_whatever_the_names() {
-        let resources = [(Kind::Cluster, "a\"\\\n", "1"), (Kind::Routes, "r", "")];
-        let text = dump(3, &mut resources.into_iter());
-        assert_eq!(
-            text,
-            "{\"version\":3,\"resources\":[\
-             \n{\"kind\":\"cluster\",\"name\":\"a\\\"\\\\\\u000a\",\"version\":\"1\"},\
-             \n{\"kind\":\"routes\",\"name\":\"r\",\"version\":\"\"}\n]}\n"
-        );
+    fn json(text: String) -> Self {
+        Self { status: 200, media_type: b"application/json", text }
     }
 }

@@ -7,8 +7,10 @@
 //! It never asks for a lenient reading: a listener that should end TLS without an identity at hand is refused.
 
 mod builder;
+mod secrets;
 
 pub(crate) use builder::Builder;
+pub(crate) use secrets::Shown;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -176,7 +178,7 @@ pub(crate) struct ServerTls {
     /// What config says.
     pub(crate) source: DownstreamTls,
     /// For the handshake.
-    pub(crate) config: Arc<rustls::ServerConfig>,
+    pub(crate) made: secrets::Server,
 }
 
 /// The client side of mTLS.
@@ -185,6 +187,8 @@ pub(crate) struct ClientTls {
     pub(crate) config: Arc<rustls::ClientConfig>,
     /// The name that is sent; `None` sends none.
     pub(crate) server_name: Option<ServerName<'static>>,
+    /// Whether the host's own name is sent instead, where it has one.
+    pub(crate) by_host: bool,
 }
 
 /// A cluster.
@@ -218,7 +222,7 @@ impl ListenerConfig {
     pub(crate) fn accepts(&self) -> &'static str {
         let plaintext = self.all_chains().any(|chain| chain.tls.is_none());
         let tls = || self.all_chains().filter_map(|chain| chain.tls.as_ref());
-        let mtls = tls().any(|tls| tls.source.require_client_certificate);
+        let mtls = tls().any(|tls| tls.source.requires_client());
         match (plaintext, mtls, tls().next().is_some()) {
             (false, true, _) => "mTLS",
             (true, true, _) => "mTLS and plaintext",
@@ -299,6 +303,18 @@ impl Chain {
     }
 }
 
+// === impl ClientTls ===
+
+impl ClientTls {
+    /// The name that an endpoint is asked by: its own, that of the config, or its address, which is not sent.
+    pub(crate) fn name_for(&self, endpoint: &proxy::Endpoint) -> ServerName<'static> {
+        let own = Some(&endpoint.hostname).filter(|host| self.by_host && !host.is_empty());
+        let own = own.and_then(|host| ServerName::try_from(host.to_string()).ok());
+        let address = || ServerName::IpAddress(endpoint.address.ip().into());
+        own.or_else(|| self.server_name.clone()).unwrap_or_else(address)
+    }
+}
+
 // === impl ClusterConfig ===
 
 impl ClusterConfig {
@@ -329,11 +345,11 @@ impl ClusterConfig {
     }
 
     /// One of its endpoints in turn, and how it is reached.
-    pub(crate) fn nth(&self, turn: usize) -> Option<(SocketAddr, Reach)> {
+    pub(crate) fn nth(&self, turn: usize) -> Option<(proxy::Endpoint, Reach)> {
         let set = self.hosts.load();
         let at = turn.checked_rem(set.hosts.len())?;
         let endpoint = &set.hosts[at].config;
-        Some((endpoint.address, self.reach(endpoint)))
+        Some((endpoint.clone(), self.reach(endpoint)))
     }
 
     /// Whether connections opened under `self` serve `other`, too.

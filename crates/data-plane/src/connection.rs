@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use bytes::BytesMut;
 use meshwork_identity::peer_id;
-use meshwork_model::proxy::{Direction, Transport as Detected};
+use meshwork_model::proxy::{Direction, DownstreamTls, Transport as Detected};
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_telemetry::{Protocol, Refusal};
 use tokio::io::ReadBuf;
@@ -247,7 +247,7 @@ async fn detect(
     let chain = choose(listener, &arrived)?;
     let places = enter(&chain).await?;
     let Some(tls) = &chain.tls else { return Ok(Accepted { places, ..Accepted::plain(chain, arrived) }) };
-    let config = Arc::clone(&tls.config);
+    let config = Arc::clone(&tls.made.config);
     let handshake = async {
         // Who is silent costs neither a step of a handshake nor its memory.
         if first_byte(worker, &arrived).await? != TLS_HANDSHAKE {
@@ -323,16 +323,22 @@ fn proven(
 ) -> Result<Accepted, ProxyError> {
     let session = stream.get_ref().1;
     let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
-    let id = match session.peer_certificates() {
-        Some(certificates) => {
-            Some(peer_id(certificates).map_err(|_| ProxyError::fatal(Kind::Refused("no identity")))?)
+    let certificates = session.peer_certificates();
+    let id = match chain.tls.as_ref().map(|tls| &tls.source) {
+        Some(DownstreamTls::Mesh(mesh)) => {
+            let id = certificates.map(peer_id).transpose();
+            let id = id.map_err(|_| ProxyError::fatal(Kind::Refused("no identity")))?;
+            if !mesh.allowed.is_empty() && !id.as_ref().is_some_and(|id| mesh.allowed.contains(id)) {
+                return Err(ProxyError::fatal(Kind::Denied(None)));
+            }
+            id
         }
-        None => None,
+        // Who is let in without being verified has proved nothing.
+        Some(DownstreamTls::Context(_)) if chain.tls.as_ref().is_some_and(|tls| tls.made.proves_clients) => {
+            certificates.and_then(|certificates| peer_id(certificates).ok())
+        }
+        _ => None,
     };
-    let allowed = chain.tls.as_ref().map_or(&[][..], |tls| &tls.source.allowed);
-    if !allowed.is_empty() && !id.as_ref().is_some_and(|id| allowed.contains(id)) {
-        return Err(ProxyError::fatal(Kind::Denied(None)));
-    }
     let tls = Some(Box::new(PeerTls::of(session)));
     let asked = session.server_name().map(|name| name.to_ascii_lowercase().into());
     let facts = Facts { server_name: asked.or(facts.server_name), ..facts };

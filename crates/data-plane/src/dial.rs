@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::{IpAddr, ServerName};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::config::{ClientTls, ClusterConfig};
 use crate::proxy::State;
@@ -50,13 +50,13 @@ impl Dialer {
 
     async fn open(&self, config: &ClusterConfig) -> io::Result<Box<dyn Connection>> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let (address, reach) =
+        let (endpoint, reach) =
             config.nth(turn).ok_or_else(|| io::Error::other("the cluster has no endpoint"))?;
-        let stream = TcpStream::connect(address).await?;
+        let stream = TcpStream::connect(endpoint.address).await?;
         stream.set_nodelay(true)?;
         match reach {
             Reach::Plaintext => Ok(Box::new(stream)),
-            Reach::Tls(tls) => shake_hands(config, &tls, stream).await,
+            Reach::Tls(tls) => shake_hands(config, &tls, tls.name_for(&endpoint), stream).await,
             Reach::Nowhere => Err(io::Error::other("the cluster has no transport for the endpoint")),
         }
     }
@@ -69,12 +69,9 @@ fn connect_timeout(config: &ClusterConfig) -> Duration {
 async fn shake_hands(
     config: &ClusterConfig,
     tls: &ClientTls,
+    name: ServerName<'static>,
     stream: TcpStream,
 ) -> io::Result<Box<dyn Connection>> {
-    let name = match &tls.server_name {
-        Some(name) => name.clone(),
-        None => ServerName::IpAddress(IpAddr::from(stream.peer_addr()?.ip())),
-    };
     let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, stream).await?;
     let spoken = stream.get_ref().1.alpn_protocol();
     if config.cluster.protocol == UpstreamProtocol::Http2 && spoken.is_some_and(|spoken| spoken != b"h2") {

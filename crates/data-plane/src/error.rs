@@ -63,9 +63,6 @@ pub(crate) enum Kind {
     /// The path has another form, which the client is sent to.
     #[error("the path has another form")]
     MovedPath(Box<[u8]>),
-    /// The exchange lasted too long.
-    #[error("the exchange lasted too long")]
-    TooLong,
     /// The downstream was too slow.
     #[error("the request was not complete in time")]
     RequestTimeout,
@@ -162,7 +159,6 @@ impl ProxyError {
             | Kind::UpgradeRefused
             | Kind::Version
             | Kind::MovedPath(_)
-            | Kind::TooLong
             | Kind::RequestTimeout
             | Kind::SlowReader
             | Kind::Plaintext
@@ -193,7 +189,6 @@ impl ProxyError {
             Kind::UpgradeRefused => Reason::UpgradeRefused,
             Kind::Version => Reason::Version,
             Kind::MovedPath(_) => Reason::DirectResponse,
-            Kind::TooLong => Reason::TooLong,
             Kind::RequestTimeout => Reason::RequestTimeout,
             Kind::SlowReader => Reason::SlowReader,
             Kind::DownstreamGone | Kind::DownstreamBroken(_) => Reason::DownstreamGone,

@@ -54,5 +54,5 @@ mod worker;
 
 pub use dial::{Connection, Dialer};
 pub use overload::Memory;
-pub use proxy::{NodeLabels, Options, Proxy, StartError, default_workers};
+pub use proxy::{About, NodeLabels, Options, Proxy, SetLog, StartError, default_workers};
 pub use upstream::{Workload as WorkloadNetwork, WorkloadSockets};

@@ -189,6 +189,8 @@ pub(crate) const FIRST_CONFIG: Duration = Duration::from_secs(15);
 pub(crate) const APPLY_WAIT: Duration = Duration::from_secs(2);
 /// Access logs of the config's own: each has a thread.
 pub(crate) const ACCESS_LOGS: usize = 8;
+/// Refused resources whose reason the admin interface shows: more are too many to read.
+pub(crate) const REFUSED: usize = 1000;
 /// Connections to the admin interface at the same time.
 pub(crate) const ADMIN_CONNECTIONS: usize = 32;
 /// One request to the admin interface, from accept to the last byte of its answer.

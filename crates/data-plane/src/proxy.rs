@@ -1,5 +1,7 @@
 //! The handle that everything outside holds: start, apply, drain.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,19 +11,20 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use meshwork_identity::IdentitySource;
-use meshwork_model::proxy::{self, Kind, NameTable};
+use meshwork_model::proxy::{self, Direction, NameTable};
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_telemetry::access_log::Lane;
 use meshwork_telemetry::{AccessLog, Registry};
+use meshwork_xds::config_dump::Held;
 use meshwork_xds::{Rejection, Update};
 use tokio::runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 use tracing::warn;
 
 use crate::admin;
-use crate::config::{Builder, ClusterConfig};
+use crate::config::{Builder, ClusterConfig, RuntimeConfig, Shown};
 use crate::crew::{Crew, Moved};
 use crate::dial::Dialer;
 use crate::drain::{Applied, Orders, Phase};
@@ -43,6 +46,10 @@ pub struct Options {
     pub access_log: AccessLog,
     /// What memory is measured against; near it load is shed.
     pub memory: Memory,
+    /// What the proxy calls itself to its control plane; empty where there is none.
+    pub about: About,
+    /// What changes what is logged, for the admin interface.
+    pub set_log: Option<SetLog>,
     /// Sockets of the workload's network namespace, where it has one of its own. Clusters that are reached there are
     /// refused without them.
     pub workload_sockets: Option<Arc<dyn WorkloadSockets>>,
@@ -55,6 +62,45 @@ pub struct NodeLabels {
     pub workload: proxy::Workload,
     /// Its identity.
     pub identity: Option<SpiffeId>,
+}
+
+/// What a proxy calls itself to its control plane.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// The node's id.
+    pub id: String,
+    /// The node's group.
+    pub cluster: String,
+}
+
+/// Sets what is logged: a level, or a filter; the error is for people.
+#[derive(Clone)]
+pub struct SetLog(Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
+
+impl SetLog {
+    /// Sets it by this.
+    pub fn by(set: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(set))
+    }
+
+    pub(crate) fn call(&self, filter: &str) -> Result<(), String> {
+        (self.0)(filter)
+    }
+}
+
+impl fmt::Debug for SetLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SetLog")
+    }
+}
+
+/// What is asked for by the admin interface, for all who act on it.
+#[derive(Default)]
+pub(crate) struct Vitals {
+    /// Whether health checks are to be answered as unwell.
+    pub(crate) failed: AtomicBool,
+    /// Told when the process is to end.
+    pub(crate) quit: Notify,
 }
 
 /// Why a proxy does not start.
@@ -85,6 +131,9 @@ pub(crate) struct State {
     warmth: Warmth,
     /// Metrics of this process.
     pub(crate) registry: Arc<Registry>,
+    pub(crate) about: About,
+    pub(crate) set_log: Option<SetLog>,
+    pub(crate) vitals: Arc<Vitals>,
 }
 
 /// How many workers suit this machine: one per core that we may use, two at most. A sidecar shares its machine with the
@@ -103,6 +152,8 @@ impl Default for Options {
             admin: None,
             access_log: AccessLog::off(),
             memory: Memory::default(),
+            about: About::default(),
+            set_log: None,
             workload_sockets: None,
         }
     }
@@ -126,7 +177,9 @@ impl Proxy {
         let (orders, _) = watch::channel(Orders::default());
         let workload = options.workload_sockets.map(Workload::new);
         let builder = Mutex::new(Builder::new(identity, workers, Arc::clone(&registry), workload));
-        let state = Arc::new(State { builder, orders, applied, warmth: Warmth::default(), registry });
+        let (warmth, vitals) = (Warmth::default(), Arc::default());
+        let (about, set_log) = (options.about, options.set_log);
+        let state = Arc::new(State { builder, orders, applied, warmth, registry, about, set_log, vitals });
         let admin = options.admin.map(|address| {
             admin::Server::start(address, Arc::clone(&state)).map_err(|e| StartError::Admin(address, e))
         });
@@ -196,14 +249,18 @@ impl Proxy {
             self.state.warmth.note(&builder);
             applied
         };
-        if let Some(config) = config {
-            let version = config.version;
-            self.state.orders.send_modify(|orders| orders.config = config);
-            if !self.state.applied.wait(version, APPLY_WAIT) {
-                warn!(version, "a worker is busy; it takes the config over later");
-            }
-        }
+        self.run(config);
         rejections
+    }
+
+    /// Has the workers run a config.
+    fn run(&self, config: Option<Arc<RuntimeConfig>>) {
+        let Some(config) = config else { return };
+        let version = config.version;
+        self.state.orders.send_modify(|orders| orders.config = config);
+        if !self.state.applied.wait(version, APPLY_WAIT) {
+            warn!(version, "a worker is busy; it takes the config over later");
+        }
     }
 
     /// Whether it runs the config that it was given first, whole or as much of it as came in time, and does not drain.
@@ -222,6 +279,17 @@ impl Proxy {
         self.state.builder().names()
     }
 
+    /// Looks at the files of certificates that are to be followed, and serves with what stands there now.
+    pub fn look_at_files(&self) {
+        let config = self.state.builder().look_at_files();
+        self.run(config);
+    }
+
+    /// The files that config names secrets in; whoever reads them applies what they hold.
+    pub fn secret_files(&self) -> BTreeSet<String> {
+        self.state.builder().secret_files()
+    }
+
     /// What opens connections to its clusters, for whoever speaks with the control plane that one of them leads to.
     pub fn dialer(&self) -> Dialer {
         Dialer::new(Arc::clone(&self.state))
@@ -230,6 +298,14 @@ impl Proxy {
     /// Where the admin interface listens.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(admin::Server::address)
+    }
+
+    /// Completes when somebody asks by the admin interface that the process ends.
+    ///
+    /// # Cancel safety
+    /// Safe: an order that nobody heard is kept.
+    pub async fn asked_to_quit(&self) {
+        self.state.vitals.quit.notified().await;
     }
 
     /// Ends gently: accepts nothing more, closes what is idle, lets exchanges finish until the deadline; then ends what
@@ -298,12 +374,41 @@ impl State {
         orders.phase == Phase::Running && orders.config.version > 0 && self.warmth.is_enough()
     }
 
-    /// Reads kind, name and version of every resource, and the number of the config that runs.
-    pub(crate) fn with_resources<T>(
+    /// Every resource as it is held.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        self.builder().held()
+    }
+
+    /// Every cluster, and whether it is static.
+    pub(crate) fn clusters(&self) -> Vec<(Arc<ClusterConfig>, bool)> {
+        self.builder().clusters()
+    }
+
+    /// Every listener at each of its addresses.
+    pub(crate) fn listeners(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        self.builder().addresses()
+    }
+
+    /// What listeners and clusters show and trust.
+    pub(crate) fn with_shown<T>(
         &self,
-        read: impl FnOnce(u64, &mut dyn Iterator<Item = (Kind, &str, &str)>) -> T,
+        read: impl FnOnce(&mut dyn Iterator<Item = (&str, &Shown)>) -> T,
     ) -> T {
-        let version = self.orders.borrow().config.version;
-        read(version, &mut self.builder().resources())
+        read(&mut self.builder().shown())
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.orders.borrow().phase != Phase::Running
+    }
+
+    /// Accepts nothing more; what has begun may end.
+    pub(crate) fn begin_drain(&self) {
+        self.orders.send_modify(|orders| orders.phase = orders.phase.max(Phase::Draining));
+    }
+
+    /// Lets go of the listeners of a side; what has begun may end.
+    pub(crate) fn drop_listeners(&self, is_meant: impl Fn(Direction) -> bool) {
+        let config = self.builder().drop_listeners(is_meant);
+        self.orders.send_modify(|orders| orders.config = config);
     }
 }

@@ -411,7 +411,6 @@ fn details(reason: Reason) -> &'static str {
         Reason::SlowReader => "stream_idle_timeout",
         Reason::Unsupported | Reason::UpgradeRefused => "upgrade_failed",
         Reason::Version => "low_version",
-        Reason::TooLong => "max_duration_timeout",
         Reason::NoRoute => "route_not_found",
         Reason::NoCluster => "cluster_not_found",
         Reason::DirectResponse => "direct_response",

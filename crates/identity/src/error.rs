@@ -67,6 +67,15 @@ pub enum IdentityError {
     /// The private key does not parse, or is of a kind that is not used here.
     #[error("the private key is not an ECDSA P-256 key in PKCS #8")]
     Key,
+    /// The private key does not parse, or is of a kind that TLS does not know.
+    #[error("the private key is none of RSA, ECDSA and Ed25519 in PEM, unencrypted")]
+    AnyKey,
+    /// A peer's certificate has none of the names that are asked for.
+    #[error("the certificate has none of the names that are asked for")]
+    Names,
+    /// A peer's certificate and its key are none of those that are listed.
+    #[error("neither the certificate nor its key is listed")]
+    Hash,
     /// A trust bundle is empty, or its roots name no or several trust domains.
     #[error("the trust bundle is not usable: {0}")]
     Bundle(&'static str),

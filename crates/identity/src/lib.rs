@@ -2,7 +2,7 @@
 //!
 //! This crate owns private keys and everything that decides who a peer is. Keys have neither `Debug` nor
 //! `Clone` nor serde, and are wiped from memory when dropped. TLS is rustls with the aws-lc-rs provider,
-//! always passed explicitly, and TLS 1.3 only.
+//! always passed explicitly; the mesh's own is TLS 1.3 only.
 //!
 //! - [`CertificateAuthority`] signs X.509-SVIDs; the control plane holds it.
 //! - [`IdentitySource`] holds a process's current [`Svid`] and [`Bundle`] and makes TLS configurations that
@@ -10,6 +10,7 @@
 //! - [`peer_id`] tells who the other end of a finished handshake is.
 //! - [`CertificateFacts`] are what any certificate says, for logs and rules.
 //! - [`jwt`] reads tokens, and verifies them by sets of keys.
+//! - [`context`] makes TLS configurations of what a file says, with any certificates.
 //! - [`istio_ca`] is the wire format in which certificates are asked for.
 //! - [`files`] writes what must stay private; [`FileIdentity`] follows an identity that others write.
 //!
@@ -18,6 +19,7 @@
 mod authority;
 mod bundle;
 mod certificate;
+pub mod context;
 mod error;
 mod file_identity;
 pub mod files;

@@ -190,7 +190,7 @@ pub(crate) fn not_after(der: &CertificateDer<'_>) -> Result<SystemTime, Identity
     Ok(time(parse(der)?.validity().not_after.timestamp()))
 }
 
-fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, IdentityError> {
+pub(crate) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, IdentityError> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
         Ok(_) => Err(IdentityError::Certificate("bytes follow it".to_owned())),

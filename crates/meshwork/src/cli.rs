@@ -14,12 +14,14 @@ mod explain;
 mod foreign;
 mod grpc_bootstrap;
 mod identity;
+mod inspect;
 mod output;
 mod probes;
 mod problems;
 mod proxy;
 mod run;
 mod runtime;
+mod secret_files;
 mod serving;
 mod shop;
 mod sidecar;
@@ -61,6 +63,7 @@ enum Command {
     Proxy(Box<proxy::Proxy>),
     EnvoyBootstrap(envoy_bootstrap::EnvoyBootstrap),
     GrpcBootstrap(grpc_bootstrap::GrpcBootstrap),
+    Inspect(inspect::Inspect),
     Diagram(diagram::Diagram),
     Edges(edges::Edges),
     Validate(validate::Validate),
@@ -103,6 +106,7 @@ pub(crate) fn run(started: Instant) -> ExitCode {
         Command::Proxy(command) => command.run(),
         Command::EnvoyBootstrap(command) => command.run(),
         Command::GrpcBootstrap(command) => command.run(),
+        Command::Inspect(command) => command.run(),
         Command::Diagram(command) => command.run(),
         Command::Edges(command) => command.run(),
         Command::Validate(command) => command.run(),

@@ -3,6 +3,7 @@
 //! This crate wires the rooms together: arguments, runtimes, signals. What the roles do stands in the other crates.
 
 mod cli;
+mod kept;
 mod memory;
 mod secrecy;
 mod signals;

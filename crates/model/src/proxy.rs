@@ -18,13 +18,14 @@ mod names;
 mod policy;
 mod resilience;
 mod route;
+mod tls;
 
 pub use authz::{AuthBody, AuthHttp, AuthService, CheckSettings, ExtAuthz};
 pub use cluster::{
     Balancing, Breakers, Cluster, Connections, Discovery, Dns, DnsFamily, DnsHost, Fallback, HashFunction,
     HashKeys, Keepalive, LeastRequest, Maglev, NamedEndpoint, Network, Priority, RetryBudget, RingHash,
     Selector, ServiceName, SlowStart, Spread, Subsets, Thresholds, TransportMatch, UpstreamProtocol,
-    UpstreamTls, WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
+    WORKLOAD_SOURCE_V4, WORKLOAD_SOURCE_V6,
 };
 use domain::{DomainIndex, without_port};
 pub use endpoint::{CheckTarget, Endpoint, Endpoints, Health, LoadPolicy, Locality, Place, Workload};
@@ -45,9 +46,9 @@ pub use jwt::{
     JwtAuthentication, JwtKeys, JwtProvider, JwtRequirement, JwtRule, RemoteKeys, RouteJwt, TokenPlace,
 };
 pub use listener::{
-    ChainMatch, ConnectionLimit, Direction, DownstreamTls, FilterChain, Gate, Listener, ListenerFilter,
-    ListenerFilterKind, NetworkFilter, PortTest, ProxyProtocol, SocketOptions, SourceType, TcpCluster,
-    TcpProxy, TlsInspector, Transport,
+    ChainMatch, ConnectionLimit, Direction, FilterChain, Gate, Listener, ListenerFilter, ListenerFilterKind,
+    NetworkFilter, PortTest, ProxyProtocol, SocketOptions, SourceType, TcpCluster, TcpProxy, TlsInspector,
+    Transport,
 };
 pub use log::{
     AccessLog, AppendAction, Comparison, Format, FormatBody, LocalReplies, LogFilter, LogSink, ReplyHeader,
@@ -65,6 +66,11 @@ pub use route::{
     MirrorTo, PathMatch, PathRewrite, QueryMatch, Redirect, RedirectPath, Route, RouteAction, RouteMatch,
     RouteTable, RouteTerms, Secure, VirtualHost, WeightedCluster,
 };
+pub use tls::{
+    CertificateSource, CipherSuite, ClientContext, DataSource, DownstreamTls, Group, MeshClient, MeshServer,
+    SanKind, SanMatch, Sealed, Secret, SecretContent, ServerContext, TlsCertificate, TlsContext, TlsVersion,
+    UpstreamTls, Validation, ValidationContext,
+};
 
 /// One resource of the data plane.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +85,8 @@ pub enum Resource {
     Cluster(Cluster),
     /// The endpoints of a cluster.
     Endpoints(Endpoints),
+    /// A certificate, or what certificates are judged by.
+    Secret(Secret),
 }
 
 /// The kind of a [`Resource`].
@@ -92,13 +100,16 @@ pub enum Kind {
     Listener,
     /// Route tables (RDS).
     Routes,
+    /// Secrets (SDS).
+    Secret,
 }
 
 impl Kind {
-    /// Every kind, in the order in which an update makes before it breaks: clusters, endpoints, listeners, routes.
+    /// Every kind, in the order in which an update makes before it breaks: clusters, endpoints, listeners, routes; and
+    /// secrets, which all wait for.
     ///
     /// Source: xDS protocol, "Eventual consistency considerations".
-    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes];
+    pub const ALL: [Self; 5] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes, Self::Secret];
 }
 
 impl Resource {
@@ -109,6 +120,7 @@ impl Resource {
             Self::Routes(_) => Kind::Routes,
             Self::Cluster(_) => Kind::Cluster,
             Self::Endpoints(_) => Kind::Endpoints,
+            Self::Secret(_) => Kind::Secret,
         }
     }
 
@@ -120,6 +132,7 @@ impl Resource {
             Self::Routes(r) => &r.name,
             Self::Cluster(r) => &r.name,
             Self::Endpoints(r) => &r.cluster,
+            Self::Secret(r) => &r.name,
         }
     }
 }

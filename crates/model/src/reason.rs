@@ -16,8 +16,6 @@ pub enum Reason {
     UpgradeRefused,
     /// The request's HTTP version is not answered.
     Version,
-    /// The exchange or connection lasted longer than config allows.
-    TooLong,
     /// No virtual host or route matches the request.
     NoRoute,
     /// The route names a cluster that the proxy does not have.
@@ -118,8 +116,6 @@ words! {
         "Name it in the listener's upgrade_configs.";
     Version "MW0108" "DPE" 426 12 "The client speaks HTTP/1.0, which the proxy's config does not accept."
         "Use HTTP/1.1, or set accept_http_10.";
-    TooLong "MW0109" "DT" 408 4 "The exchange lasted longer than the proxy's config allows."
-        "Raise max_stream_duration, or look at what takes so long.";
     NoRoute "MW0201" "NR" 404 12 "No route of the called service matches the request."
         "Add a rule to the service's HTTPRoute or GRPCRoute, or correct the path.";
     NoCluster "MW0202" "NC" 503 14 "The route leads to a service that the proxy does not know."

@@ -5,17 +5,17 @@
 
 mod dynamic;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 
 use meshwork_model::problem::Problem;
-use meshwork_model::proxy::{Kind, Resource};
+use meshwork_model::proxy::{Kind, Resource, Secret};
 use prost::Message as _;
 
 use crate::json::Reader;
 use crate::node::Node;
 use crate::path::{Path, Problems};
-use crate::resource::name_of_kind;
+use crate::resource::{Raw, Update, name_of_kind};
 use crate::{decode, descriptors, pb, support, yaml};
 
 pub use dynamic::Ads;
@@ -27,13 +27,16 @@ pub struct Bootstrap {
     pub node: Node,
     /// Where the admin interface listens; `None` for nowhere.
     pub admin: Option<SocketAddr>,
-    /// The static resources: clusters, then listeners.
+    /// The static resources: secrets, clusters, then listeners.
     pub resources: Vec<Resource>,
+    /// Their messages, for dumps.
+    pub bytes: BTreeMap<(Kind, String), Raw>,
     /// The control plane that more resources come from.
     pub ads: Option<Ads>,
 }
 
 const MESSAGE: &str = "envoy.config.bootstrap.v3.Bootstrap";
+const RESPONSE: &str = "envoy.service.discovery.v3.DiscoveryResponse";
 
 /// Parses a bootstrap; `file` is its name for problems.
 ///
@@ -105,7 +108,55 @@ fn read(message: &pb::bootstrap::Bootstrap, list: &mut Vec<Problem>) -> Bootstra
     let mut problems = Problems::of("");
     let ads = dynamic::ads(message, &resources, &mut problems);
     list.extend(problems.into_list());
-    Bootstrap { node: Node::of(message.node.as_ref()), admin, resources, ads }
+    let bytes = message.static_resources.as_ref().map(messages).unwrap_or_default();
+    Bootstrap { node: Node::of(message.node.as_ref()), admin, resources, bytes, ads }
+}
+
+fn messages(statics: &pb::bootstrap::bootstrap::StaticResources) -> BTreeMap<(Kind, String), Raw> {
+    let clusters = statics.clusters.iter().map(|it| ((Kind::Cluster, it.name.clone()), it.encode_to_vec()));
+    let listeners =
+        statics.listeners.iter().map(|it| ((Kind::Listener, it.name.clone()), it.encode_to_vec()));
+    let secrets = statics
+        .secrets
+        .iter()
+        .map(|it| ((Kind::Secret, format!("{}{}", Secret::STATIC, it.name)), it.encode_to_vec()));
+    clusters.chain(listeners).chain(secrets).map(|(key, bytes)| (key, Raw(bytes.into()))).collect()
+}
+
+/// Parses a file that secrets come from: a `DiscoveryResponse`, YAML or JSON. Each is known by the file's path and its
+/// own name.
+///
+/// # Errors
+/// Everything that is wrong with it, each with its line and field path.
+pub fn secrets(path: &str, text: &str) -> Result<Update, Vec<Problem>> {
+    let tree = yaml::parse(path, text).map_err(|problem| vec![*problem])?;
+    let Some(descriptor) = descriptors::message(RESPONSE) else { return Err(Vec::new()) };
+    let mut reader = Reader::new(path);
+    let message = reader.message(&descriptor, &tree, &Path::Root);
+    if reader.failed() {
+        return Err(reader.into_problems());
+    }
+    let garbled = |error: prost::DecodeError| vec![Problem::error("", "", error.to_string(), "")];
+    let response = pb::discovery::DiscoveryResponse::decode(message.encode_to_vec().as_slice());
+    let response = response.map_err(garbled)?;
+    let (mut update, mut list) = (Update::default(), Vec::new());
+    for any in response.resources {
+        match decode::decode(&any.type_url, &any.value) {
+            Ok(Resource::Secret(secret)) => {
+                let name = Secret::in_file(path, &secret.name);
+                let key = (Kind::Secret, name.to_string());
+                update.versions.insert(key.clone(), response.version_info.clone());
+                update.bytes.insert(key, Raw(any.value.into()));
+                update.upserts.push(Resource::Secret(Secret { name, ..secret }));
+            }
+            Ok(other) => {
+                let text = "only secrets come from a file";
+                list.push(Problem::error(name_of_kind(other.kind()), "", text, ""));
+            }
+            Err(problems) => list.extend(problems),
+        }
+    }
+    if list.is_empty() { Ok(update) } else { Err(located(list, &reader, path)) }
 }
 
 /// The admin interface shows everything and has no authentication.
@@ -123,6 +174,13 @@ fn static_resources(
     resources: &mut Vec<Resource>,
     list: &mut Vec<Problem>,
 ) {
+    let path = at.field("secrets");
+    for (index, message) in statics.secrets.iter().enumerate() {
+        let mut problems = Problems::of(format!("Secret {}", message.name));
+        let secret = decode::static_secret(message, &path.index(index), &mut problems);
+        resources.extend(secret.map(Resource::Secret));
+        list.extend(problems.into_list());
+    }
     let path = at.field("clusters");
     for (index, message) in statics.clusters.iter().enumerate() {
         let mut problems = Problems::of(format!("Cluster {}", message.name));

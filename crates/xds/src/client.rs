@@ -13,14 +13,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use meshwork_model::proxy::{
-    Cluster, Discovery, FilterChain, Kind, Listener, NetworkFilter, Resource, RouteSource,
+    Cluster, Discovery, FilterChain, Kind, Listener, NetworkFilter, Resource, RouteSource, Secret, TlsContext,
 };
 
 use crate::decode::decode;
 use crate::node::Node;
-use crate::resource::{Rejection, Update};
+use crate::resource::{Raw, Rejection, Update};
 use crate::server::{Names, Refusal, Request};
 
 pub use crate::server::Protocol;
@@ -50,7 +49,7 @@ pub struct Carried {
     /// The type of its bytes.
     pub type_url: String,
     /// The message.
-    pub bytes: Bytes,
+    pub bytes: Raw,
 }
 
 /// What a workload says of itself, on its own stream. Source: Istio `istio.v1.HealthInformation`.
@@ -70,8 +69,6 @@ pub struct Received {
     kind: Kind,
     nonce: String,
     version: String,
-    /// Resources that could not be read.
-    unreadable: Vec<Rejection>,
     /// What is to be applied.
     pub update: Update,
 }
@@ -194,11 +191,40 @@ impl Session {
         is_wanted.then_some(Request { kind, nonce: String::new(), refusal: None, names })
     }
 
+    /// Takes in what an earlier process kept, kind by kind, as if it had come by a stream.
+    pub fn restore(
+        &mut self,
+        mut kept: BTreeMap<Kind, Vec<Carried>>,
+        mut apply: impl FnMut(Update) -> Vec<Rejection>,
+    ) {
+        // What names others before what is named.
+        let order = [Kind::Cluster, Kind::Listener, Kind::Secret, Kind::Endpoints, Kind::Routes];
+        for kind in order {
+            let resources = kept.remove(&kind).unwrap_or_default();
+            let response = Response {
+                kind,
+                nonce: String::new(),
+                version: String::new(),
+                resources,
+                removed: Vec::new(),
+            };
+            let received = self.receive(response);
+            let update = received.update.clone();
+            let rejections = if update.is_empty() { Vec::new() } else { apply(update) };
+            let finished = self.finish(received, rejections);
+            let answer = finished.requests.last();
+            for rejection in
+                answer.and_then(|answer| answer.refusal.iter().next()).iter().flat_map(|r| &r.rejections)
+            {
+                tracing::warn!(?kind, name = %rejection.name, "what was kept is not taken: {}", rejection.why);
+            }
+        }
+    }
+
     /// Reads a response. Apply its update, then call [`Session::finish`].
     pub fn receive(&self, response: Response) -> Received {
         let Response { kind, nonce, version, resources, removed } = response;
-        let mut received =
-            Received { kind, nonce, version, unreadable: Vec::new(), update: Update::default() };
+        let mut received = Received { kind, nonce, version, update: Update::default() };
         let removed = if self.is_whole(kind) { self.left_out(kind, &resources) } else { removed };
         for carried in resources {
             if is_by_name(kind) && !self.is_subscribed(kind, &carried.name) {
@@ -211,10 +237,11 @@ impl Session {
             }
             match read(kind, &carried) {
                 Ok(resource) => {
+                    received.update.bytes.insert((kind, carried.name.clone()), carried.bytes);
                     received.update.versions.insert((kind, carried.name), carried.version);
                     received.update.upserts.push(resource);
                 }
-                Err(why) => received.unreadable.push(Rejection { kind, name: carried.name, why }),
+                Err(why) => received.update.unreadable.push(Rejection { kind, name: carried.name, why }),
             }
         }
         let has = |name: &String| self.versions.get(&kind).is_some_and(|known| known.contains_key(name));
@@ -239,8 +266,8 @@ impl Session {
 
     /// Takes in which resources of an update could not be applied, and says what is to be sent.
     pub fn finish(&mut self, received: Received, refused: Vec<Rejection>) -> Finished {
-        let Received { kind, nonce, version, unreadable, update } = received;
-        let mut rejections = unreadable;
+        let Received { kind, nonce, version, mut update } = received;
+        let mut rejections = std::mem::take(&mut update.unreadable);
         rejections.extend(refused);
         for (kind, name) in &update.removed {
             self.forget(*kind, name);
@@ -330,11 +357,11 @@ impl Session {
 
 /// Whether resources of this kind are subscribed to by their names.
 fn is_by_name(kind: Kind) -> bool {
-    matches!(kind, Kind::Endpoints | Kind::Routes)
+    matches!(kind, Kind::Endpoints | Kind::Routes | Kind::Secret)
 }
 
 fn read(kind: Kind, carried: &Carried) -> Result<Resource, String> {
-    let resource = decode(&carried.type_url, &carried.bytes).map_err(|problems| {
+    let resource = decode(&carried.type_url, &carried.bytes.0).map_err(|problems| {
         let lines: Vec<String> = problems
             .into_iter()
             .map(|mut problem| {
@@ -350,12 +377,25 @@ fn read(kind: Kind, carried: &Carried) -> Result<Resource, String> {
     Ok(resource)
 }
 
+/// Whether a resource names others, which come by themselves.
+pub(crate) fn leads_further(resource: &Resource) -> bool {
+    !names_of(resource).is_empty()
+}
+
 /// The resources that a resource leads to.
 fn names_of(resource: &Resource) -> BTreeSet<(Kind, String)> {
     match resource {
-        Resource::Cluster(cluster) => endpoints_of(cluster).into_iter().collect(),
-        Resource::Listener(listener) => routes_of(listener),
-        Resource::Names(_) | Resource::Endpoints(_) | Resource::Routes(_) => BTreeSet::new(),
+        Resource::Cluster(cluster) => {
+            let tls = cluster.transports.iter().filter_map(|transport| transport.tls.as_ref()?.context());
+            endpoints_of(cluster).into_iter().chain(secrets_of(tls)).collect()
+        }
+        Resource::Listener(listener) => {
+            let tls = listener.all_chains().filter_map(|chain| chain.tls.as_ref()?.context());
+            routes_of(listener).chain(secrets_of(tls)).collect()
+        }
+        Resource::Names(_) | Resource::Endpoints(_) | Resource::Routes(_) | Resource::Secret(_) => {
+            BTreeSet::new()
+        }
     }
 }
 
@@ -366,7 +406,12 @@ fn endpoints_of(cluster: &Cluster) -> Option<(Kind, String)> {
     }
 }
 
-fn routes_of(listener: &Listener) -> BTreeSet<(Kind, String)> {
+fn secrets_of<'a>(contexts: impl Iterator<Item = &'a TlsContext>) -> impl Iterator<Item = (Kind, String)> {
+    let names = contexts.flat_map(TlsContext::secrets).filter(|name| Secret::is_by_stream(name));
+    names.map(|name| (Kind::Secret, name.to_string()))
+}
+
+fn routes_of(listener: &Listener) -> impl Iterator<Item = (Kind, String)> {
     let name = |chain: &FilterChain| match &chain.filter {
         NetworkFilter::Http(http) => match &http.routes {
             RouteSource::Named(name) => Some(Arc::clone(name)),
@@ -374,7 +419,7 @@ fn routes_of(listener: &Listener) -> BTreeSet<(Kind, String)> {
         },
         NetworkFilter::Tcp(_) => None,
     };
-    listener.all_chains().filter_map(name).map(|name| (Kind::Routes, name.to_string())).collect()
+    listener.all_chains().filter_map(name).map(|name| (Kind::Routes, name.to_string()))
 }
 
 /// The most resources that a NACK names, and the most bytes that it says of one: a megabyte together, a quarter of what

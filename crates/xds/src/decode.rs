@@ -31,7 +31,7 @@ use crate::{descriptors, pb, support};
 
 pub(crate) use cluster::{HTTP_OPTIONS, WORKLOAD_NETWORK, cluster};
 pub(crate) use listener::listener;
-pub(crate) use tls::REFUSAL;
+pub(crate) use tls::{REFUSAL, static_secret};
 
 /// Decodes a resource, and refuses by name what is not honoured.
 ///
@@ -85,6 +85,7 @@ fn of_kind(
             let message = pb::route::RouteConfiguration::decode(bytes)?;
             route::table(&message, &at, problems).map(Resource::Routes)
         }
+        Kind::Secret => tls::secret(&pb::tls::Secret::decode(bytes)?, &at, problems).map(Resource::Secret),
     })
 }
 

@@ -43,6 +43,10 @@ pub fn encode(resource: &Resource, dialect: Dialect, sds: &SdsSource) -> Encoded
         Resource::Routes(table) => writer.route_table(table).encode_to_vec(),
         Resource::Cluster(cluster) => writer.cluster(cluster).encode_to_vec(),
         Resource::Endpoints(endpoints) => writer.endpoints(endpoints).encode_to_vec(),
+        // Secrets stay where they are: no key leaves by the stream.
+        Resource::Secret(secret) => {
+            crate::pb::tls::Secret { name: secret.name.to_string(), r#type: None }.encode_to_vec()
+        }
     };
     encoded(resource.kind(), resource.name(), &message)
 }

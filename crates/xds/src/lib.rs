@@ -4,18 +4,21 @@
 //! - [`encode()`] and [`decode()`]: one resource to and from Envoy's protobufs, in one of three [`Dialect`]s.
 //! - [`support`]: the one table of what is honoured, harmless or refused; it judges files and wire alike.
 //! - [`server`] and [`client`]: both ends of ADS as state machines; [`grpc`] is the thin shell with sockets.
+//! - [`last_good`]: accepted resources as bytes that outlive the process.
 //!
 //! Protobuf types do not leave this crate.
 
 pub mod bootstrap;
 mod canonical;
 pub mod client;
+pub mod config_dump;
 mod decode;
 mod descriptors;
 mod dump;
 mod encode;
 pub mod grpc;
 mod json;
+pub mod last_good;
 mod metadata;
 mod node;
 mod path;
@@ -31,4 +34,4 @@ pub use descriptors::unload as unload_descriptors;
 pub use dump::dump;
 pub use encode::{SdsSource, encode};
 pub use node::{Dialect, Node, USER_AGENT};
-pub use resource::{Encoded, Rejection, Snapshot, Update, kind_of_type_url, type_url};
+pub use resource::{Encoded, Raw, Rejection, Snapshot, Update, kind_of_type_url, type_url};

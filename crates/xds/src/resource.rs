@@ -1,6 +1,7 @@
 //! Encoded resources, and sets of them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -34,6 +35,20 @@ pub struct Update {
     pub removed: Vec<(Kind, String)>,
     /// The versions of the upserts, by kind and name.
     pub versions: BTreeMap<(Kind, String), String>,
+    /// Their messages as they came.
+    pub bytes: BTreeMap<(Kind, String), Raw>,
+    /// What came and could not be read, for whoever shows what runs.
+    pub unreadable: Vec<Rejection>,
+}
+
+/// A message as it came. It may hold keys, so its `Debug` shows nothing of it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Raw(pub Bytes);
+
+impl fmt::Debug for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 /// A resource that was not accepted.
@@ -54,6 +69,7 @@ pub fn type_url(kind: Kind) -> &'static str {
         Kind::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
         Kind::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
         Kind::Routes => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        Kind::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
     }
 }
 
@@ -72,7 +88,7 @@ impl Encoded {
 impl Update {
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.upserts.is_empty() && self.removed.is_empty()
+        self.upserts.is_empty() && self.removed.is_empty() && self.unreadable.is_empty()
     }
 }
 
@@ -114,5 +130,6 @@ pub(crate) fn name_of_kind(kind: Kind) -> &'static str {
         Kind::Endpoints => "ClusterLoadAssignment",
         Kind::Listener => "Listener",
         Kind::Routes => "RouteConfiguration",
+        Kind::Secret => "Secret",
     }
 }

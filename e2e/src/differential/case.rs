@@ -64,6 +64,9 @@ pub(super) struct Case {
     pub(super) refused: Option<Refused>,
     #[serde(default)]
     pub(super) own_process: bool,
+    /// We may still refuse it; it is judged as soon as we do not.
+    #[serde(default)]
+    pub(super) awaited: bool,
     #[serde(default)]
     pub(super) covers: Vec<String>,
 }
@@ -99,6 +102,9 @@ pub(super) struct Differs {
     pub(super) what: String,
     #[serde(rename = "why")]
     pub(super) _why: String,
+    /// It need not differ every time.
+    #[serde(default)]
+    pub(super) sometimes: bool,
 }
 
 /// Parts of the messages with which the programs refuse the config.
@@ -117,6 +123,13 @@ impl Case {
             origins.insert("origin".to_owned(), Origin::default());
         }
         origins
+    }
+
+    /// Whether the programs are expected to differ in it.
+    pub(super) fn differs_from_envoy(&self) -> bool {
+        let refuses_alone = self.refused.as_ref().is_some_and(|r| r.meshwork.is_some() != r.envoy.is_some());
+        let told_apart = self.requests.iter().any(Step::tells_apart);
+        refuses_alone || told_apart || self.only.is_some() || self.differs.iter().any(|d| !d.sometimes)
     }
 
     /// Whether the case runs on this program.

@@ -1,4 +1,5 @@
-//! Every honoured row of the support table has a case, or stands in `uncovered.txt` with the reason.
+//! Every honoured row of the support table has a case, or stands in `uncovered.txt` with the reason; every case in
+//! which the programs differ is named in `docs/envoy-differences.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +14,13 @@ use super::template;
 pub(super) fn is_incomplete(cases: &[Case]) -> bool {
     let covered = covered(cases);
     let path = super::folder().join("uncovered.txt");
+    if std::env::var_os("UPDATE").is_some() {
+        renew(&path, &covered);
+    }
     let text = std::fs::read_to_string(&path).expect("uncovered.txt");
     let listed: BTreeMap<&str, &str> = text.lines().filter_map(listed).collect();
-    let honoured: BTreeSet<String> = table()
-        .filter(|row| row.support == Support::Honoured)
-        .map(|row| format!("{}.{}", row.message, row.field))
-        .collect();
-    let mut problems = Vec::new();
+    let honoured = honoured();
+    let mut problems = undocumented(cases);
     for row in honoured.difference(&covered).filter(|row| !listed.contains_key(row.as_str())) {
         problems.push(format!("no case uses {row}"));
     }
@@ -38,6 +39,33 @@ pub(super) fn is_incomplete(cases: &[Case]) -> bool {
     let without = honoured.difference(&covered).count();
     say(&format!("coverage: {rows} honoured rows, {without} without a case\n"));
     !problems.is_empty()
+}
+
+fn honoured() -> BTreeSet<String> {
+    let rows = table().filter(|row| row.support == Support::Honoured);
+    rows.map(|row| format!("{}.{}", row.message, row.field)).collect()
+}
+
+/// Drops what is covered by now, and lists what is not.
+fn renew(path: &std::path::Path, covered: &BTreeSet<String>) {
+    let text = std::fs::read_to_string(path).expect("uncovered.txt");
+    let old: BTreeMap<&str, &str> = text.lines().filter_map(listed).collect();
+    let mut renewed: String =
+        text.lines().filter(|line| line.starts_with('#')).fold(String::new(), |t, l| t + l + "\n");
+    for row in honoured().difference(covered) {
+        let reason = old.get(row.as_str()).copied().unwrap_or("no case yet");
+        renewed.push_str(&format!("{row}: {reason}\n"));
+    }
+    std::fs::write(path, renewed).expect("written");
+}
+
+/// Cases in which the programs differ, and which the documentation does not name.
+fn undocumented(cases: &[Case]) -> Vec<String> {
+    let path = crate::root().join("docs/envoy-differences.md");
+    let text = std::fs::read_to_string(&path).expect("docs/envoy-differences.md");
+    let differing = cases.iter().filter(|case| case.differs_from_envoy());
+    let missing = differing.filter(|case| !text.contains(&format!("`{}`", case.name)));
+    missing.map(|case| format!("docs/envoy-differences.md does not name `{}`", case.name)).collect()
 }
 
 /// A line `row: reason`; what begins with `#` is a comment.

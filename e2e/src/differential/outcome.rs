@@ -85,7 +85,7 @@ fn is_uuid(text: &str) -> bool {
 const ANSWERS_OWN: &[&str] = &["date", "connection"];
 
 /// What a program says about an answer of its own in its own words.
-const WORDS: &[&str] = &["content-length", "content-type", "server", "x-meshwork-reason"];
+const WORDS: &[&str] = &["content-length", "content-type", "grpc-message", "server", "x-meshwork-reason"];
 
 /// Takes out of both outcomes what each program may say in its own way. `words`: not even the wording of its own answers.
 pub(super) fn align(ours: &mut Value, envoys: &mut Value, words: bool) {

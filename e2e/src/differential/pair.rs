@@ -153,7 +153,9 @@ pub(super) async fn start(
     let log = format!("{name}-log");
     let mut process = match program {
         Program::Envoy => Process::envoy(&log, folder, &file),
-        Program::Meshwork => Process::meshwork(&log, folder, ["proxy", "-c", &file.to_string_lossy()]),
+        Program::Meshwork => {
+            Process::meshwork(&log, folder, ["proxy", "--workers", "1", "-c", &file.to_string_lossy()])
+        }
     };
     let started = Instant::now();
     while started.elapsed() < DEADLINE {

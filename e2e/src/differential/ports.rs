@@ -10,7 +10,7 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 
 /// A port that nobody listens on. Runs beside this one begin elsewhere.
 pub(super) fn free() -> u16 {
-    let start = u16::try_from(u64::from(std::process::id()) * 613 % u64::from(COUNT)).unwrap_or(0);
+    let start = u16::try_from(u64::from(std::process::id()) * 7919 % u64::from(COUNT)).unwrap_or(0);
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         let port = FIRST + (start + step) % COUNT;

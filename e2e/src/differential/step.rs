@@ -25,6 +25,11 @@ impl<'de> Deserialize<'de> for Step {
 }
 
 impl Step {
+    /// Whether it expects something else of each program.
+    pub(super) fn tells_apart(&self) -> bool {
+        !self.0["meshwork"].is_null() || !self.0["envoy"].is_null()
+    }
+
     /// The step with the meaning of its placeholders.
     pub(super) fn filled(&self, meaning: &dyn Fn(&str, &str) -> Option<String>) -> Fields {
         let mut value = self.0.clone();

@@ -20,7 +20,7 @@ const APART: &[(&str, &str)] = &[
 
 /// Crates that are pure, and all that they may depend on.
 const PURE: &[(&str, &[&str])] =
-    &[("meshwork-model", &["regex"]), ("meshwork-http1", &["memchr"]), ("meshwork-diagram", &[])];
+    &[("meshwork-model", &["regex", "zeroize"]), ("meshwork-http1", &["memchr"]), ("meshwork-diagram", &[])];
 
 /// Libraries that only some crates may use directly.
 const KEPT_TO: &[(&str, &[&str])] = &[

@@ -78,6 +78,7 @@ fn plural(kind: Kind) -> &'static str {
         Kind::Endpoints => "endpoints",
         Kind::Listener => "listeners",
         Kind::Routes => "routes",
+        Kind::Secret => "secret",
     }
 }
 

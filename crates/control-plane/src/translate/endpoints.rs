@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use meshwork_model::mesh::{MtlsMode, Protocol, Service, Workload, selects};
-use meshwork_model::proxy::{self, Endpoint, Endpoints, TransportMatch, UpstreamTls};
+use meshwork_model::proxy::{self, Endpoint, Endpoints, MeshClient, TransportMatch};
 use meshwork_model::spiffe::SpiffeId;
 
 use super::{Called, Mesh, policy};
@@ -82,7 +82,7 @@ fn mtls(mesh: &Mesh, protocol: Protocol, identities: Vec<SpiffeId>) -> Vec<Trans
         protocol if protocol.is_http2() => vec!["h2".into()],
         _ => vec!["http/1.1".into()],
     };
-    let tls = |id: SpiffeId| UpstreamTls {
+    let tls = |id: SpiffeId| MeshClient {
         certificate: Some("default".into()),
         validation: "ROOTCA".into(),
         identities: vec![id],
@@ -95,7 +95,7 @@ fn mtls(mesh: &Mesh, protocol: Protocol, identities: Vec<SpiffeId>) -> Vec<Trans
             name: "nobody".into(),
             transport: None,
             labels: Vec::new(),
-            tls: Some(tls(id)),
+            tls: Some(tls(id).into()),
         };
         return nobody.into_iter().map(refuse).collect();
     }
@@ -105,7 +105,7 @@ fn mtls(mesh: &Mesh, protocol: Protocol, identities: Vec<SpiffeId>) -> Vec<Trans
             name: Arc::clone(&name),
             transport: Some(name),
             labels: Vec::new(),
-            tls: Some(tls(id)),
+            tls: Some(tls(id).into()),
         }
     };
     identities.into_iter().map(one).collect()

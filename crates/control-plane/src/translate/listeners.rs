@@ -10,8 +10,8 @@ use meshwork_model::mesh::{
 };
 use meshwork_model::proxy::{
     ChainMatch, ClientCert, Direction, DownstreamTls, EscapedSlashes, FilterChain, ForwardClientCert, Gate,
-    Http1, HttpConnection, HttpFilter, Listener, NetworkFilter, PathNormalization, RouteSource, TcpProxy,
-    Transport,
+    Http1, HttpConnection, HttpFilter, Listener, MeshServer, NetworkFilter, PathNormalization, RouteSource,
+    TcpProxy, Transport,
 };
 
 use super::captured::Direct;
@@ -143,7 +143,7 @@ pub(super) fn inbound(mesh: &Mesh, node: &Workload, inbound: &Inbound) -> Listen
         tcp(Arc::clone(&cluster), cluster)
     };
     let chain = match policy::mtls(mesh, node) {
-        MtlsMode::Strict => chain("mtls", Some(mtls(protocol)), filter),
+        MtlsMode::Strict => chain("mtls", Some(mtls(protocol).into()), filter),
         MtlsMode::Disable => chain("plaintext", None, filter),
     };
     let chain = FilterChain { gates, ..chain };
@@ -155,9 +155,9 @@ fn chain(name: &str, tls: Option<DownstreamTls>, filter: NetworkFilter) -> Filte
     FilterChain { tls, ..FilterChain::new(name, filter) }
 }
 
-fn mtls(protocol: Protocol) -> DownstreamTls {
+fn mtls(protocol: Protocol) -> MeshServer {
     let alpn = if protocol.is_http() { vec!["h2".into(), "http/1.1".into()] } else { Vec::new() };
-    DownstreamTls {
+    MeshServer {
         certificate: "default".into(),
         validation: Some("ROOTCA".into()),
         require_client_certificate: true,

@@ -1,42 +1,41 @@
 //! Takes resources in, one by one: checks, binds, and keeps the last good version of each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
-use meshwork_identity::{ClientCertificate, IdentitySource};
+use bytes::Bytes;
+use meshwork_identity::IdentitySource;
 use meshwork_model::chain::ChainIndex;
 use meshwork_model::format::Template;
 use meshwork_model::proxy::{
-    AccessLog, Cluster, ConnectionLimit, Discovery, Dns, DownstreamTls, Endpoints, FilterChain, Gate,
+    AccessLog, Cluster, ConnectionLimit, Direction, Discovery, Dns, Endpoints, FilterChain, Gate,
     HttpConnection, Kind, Listener, LogSink, NameTable, Network, NetworkFilter, Rbac, Resource, RouteAction,
-    RouteSource, RouteTable, ServiceName, SocketOptions, UpstreamTls,
+    RouteSource, RouteTable, Secret, ServiceName, SocketOptions, TlsContext,
 };
 use meshwork_telemetry::{self as telemetry, Registry, Sink};
+use meshwork_xds::config_dump::{Held, Refused};
 use meshwork_xds::{Rejection, Update};
-use tokio_rustls::rustls::pki_types::ServerName;
+use tracing::warn;
 
+use super::secrets::{Made, Secrets, Server, Shown};
 use super::{
-    Asks, Bound, Chain, ChainLog, ClientTls, ClusterConfig, Filter, HttpChain, Limit, ListenerConfig,
-    ListenerCounters, RuntimeConfig, ServerTls, Takeover,
+    Asks, Bound, Chain, ChainLog, ClusterConfig, Filter, HttpChain, Limit, ListenerConfig, ListenerCounters,
+    RuntimeConfig, ServerTls, Takeover,
 };
 use crate::http::filters::{Filters, Kept};
-use crate::limits::{ACCESS_LOGS, DNS_HOSTS, HANDSHAKE, LISTENER_ADDRESSES};
+use crate::limits::{ACCESS_LOGS, DNS_HOSTS, HANDSHAKE, LISTENER_ADDRESSES, REFUSED};
 use crate::listener::Sockets;
 use crate::record::NOTED;
 use crate::resolver::{Followed, Resolver};
 use crate::upstream::{Breakers, Hosts, Reach, Workload};
 
-/// The secret that stands for the workload's own SVID.
-const OWN_SVID: &str = "default";
-/// The secret that stands for the mesh's trust bundle.
-const TRUST_BUNDLE: &str = "ROOTCA";
-
 /// The last good version of every resource.
 pub(crate) struct Builder {
-    identity: Option<Arc<IdentitySource>>,
+    secrets: Secrets,
     workers: usize,
     /// The workload whose network clusters may be reached in.
     workload: Option<Workload>,
@@ -58,14 +57,32 @@ pub(crate) struct Builder {
     /// What filters count.
     kept: Kept,
     versions: BTreeMap<(Kind, String), String>,
+    /// Their messages, for dumps.
+    messages: BTreeMap<(Kind, String), Message>,
+    /// What was refused and not accepted since; no more than [`REFUSED`].
+    refused: BTreeMap<(Kind, String), Refused>,
     version: u64,
+}
+
+/// A resource as it came.
+#[derive(Clone)]
+struct Message {
+    bytes: Bytes,
+    updated: SystemTime,
+    is_static: bool,
+}
+
+impl Default for Message {
+    fn default() -> Self {
+        Self { bytes: Bytes::new(), updated: SystemTime::UNIX_EPOCH, is_static: false }
+    }
 }
 
 /// A listener that passed, with what was made for it.
 struct Accepted {
     listener: Listener,
     index: Arc<ChainIndex>,
-    tls: Vec<Option<Arc<tokio_rustls::rustls::ServerConfig>>>,
+    tls: Vec<Option<Made<Server>>>,
     logs: Vec<Vec<ChainLog>>,
     /// How many connections its chains may have, and have.
     limits: Vec<Vec<Arc<Limit>>>,
@@ -87,7 +104,7 @@ impl Builder {
         workload: Option<Workload>,
     ) -> Self {
         Self {
-            identity,
+            secrets: Secrets::new(identity),
             workers,
             resolver: Resolver::new(workload.is_some()),
             followed: HashMap::new(),
@@ -102,6 +119,8 @@ impl Builder {
             registry,
             kept: Kept::default(),
             versions: BTreeMap::new(),
+            messages: BTreeMap::new(),
+            refused: BTreeMap::new(),
             version: 0,
         }
     }
@@ -141,9 +160,62 @@ impl Builder {
         self.clusters.get(name).map(Arc::clone)
     }
 
-    /// Kind, name and version of every resource.
-    pub(crate) fn resources(&self) -> impl Iterator<Item = (Kind, &str, &str)> {
-        self.versions.iter().map(|((kind, name), version)| (*kind, name.as_str(), version.as_str()))
+    /// Every resource as it is held, with what was refused of it since.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        let refused = |key: &(Kind, String)| self.refused.get(key).cloned();
+        let whole = self.versions.iter().map(|(key, version)| {
+            let message = self.messages.get(key).cloned().unwrap_or_default();
+            Held {
+                kind: key.0,
+                name: key.1.clone(),
+                version: (!message.is_static).then(|| version.clone()),
+                bytes: message.bytes,
+                updated: message.updated,
+                refused: refused(key),
+            }
+        });
+        let never = self.refused.iter().filter(|(key, _)| !self.versions.contains_key(*key));
+        let never = never.map(|((kind, name), refused)| Held {
+            kind: *kind,
+            name: name.clone(),
+            version: Some(String::new()),
+            bytes: Bytes::new(),
+            updated: refused.at,
+            refused: Some(refused.clone()),
+        });
+        whole.chain(never).collect()
+    }
+
+    /// Every cluster, and whether it is static.
+    pub(crate) fn clusters(&self) -> Vec<(Arc<ClusterConfig>, bool)> {
+        let is_static = |name: &Arc<str>| {
+            self.messages.get(&(Kind::Cluster, name.to_string())).is_some_and(|message| message.is_static)
+        };
+        self.clusters.iter().map(|(name, config)| (Arc::clone(config), is_static(name))).collect()
+    }
+
+    /// Every listener at each of its addresses.
+    pub(crate) fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        let of = |accepted: &Accepted| -> Vec<(Arc<str>, SocketAddr)> {
+            let name = &accepted.listener.name;
+            if accepted.listener.bind_to_port {
+                accepted.sockets.iter().map(|sockets| (Arc::clone(name), sockets.address())).collect()
+            } else {
+                addresses(&accepted.listener).map(|address| (Arc::clone(name), address)).collect()
+            }
+        };
+        self.listeners.values().flat_map(of).collect()
+    }
+
+    /// Lets go of the listeners of a side.
+    pub(crate) fn drop_listeners(&mut self, is_meant: impl Fn(Direction) -> bool) -> Arc<RuntimeConfig> {
+        let meant = self.listeners.iter().filter(|(_, accepted)| is_meant(accepted.listener.direction));
+        let names: Vec<Arc<str>> = meant.map(|(name, _)| Arc::clone(name)).collect();
+        let mut released = Released::new();
+        for name in names {
+            self.remove(Kind::Listener, &name, &mut released);
+        }
+        self.build()
     }
 
     /// Whether nothing that config names is still on its way: every listener has its routes, every cluster its endpoints.
@@ -166,8 +238,12 @@ impl Builder {
             is_changed |= *kind != Kind::Endpoints;
             self.remove(*kind, name, &mut released);
         }
+        for rejection in &update.unreadable {
+            self.note_refused(rejection, String::new());
+        }
         let mut upserts = update.upserts;
-        upserts.sort_by_key(Resource::kind);
+        // Secrets first: what names them is not to wait for what is here already.
+        upserts.sort_by_key(|resource| (resource.kind() != Kind::Secret, resource.kind()));
         for resource in upserts {
             let (kind, name) = (resource.kind(), resource.name().to_owned());
             is_changed |= match &resource {
@@ -177,17 +253,37 @@ impl Builder {
             };
             match self.upsert(resource, &mut released) {
                 Ok(()) => {
-                    let version = update.versions.get(&(kind, name.clone())).cloned().unwrap_or_default();
-                    self.versions.insert((kind, name), version);
+                    let key = (kind, name);
+                    let version = update.versions.get(&key).cloned();
+                    let bytes = update.bytes.get(&key).cloned().unwrap_or_default().0;
+                    let message = Message { bytes, updated: SystemTime::now(), is_static: version.is_none() };
+                    self.refused.remove(&key);
+                    self.messages.insert(key.clone(), message);
+                    self.versions.insert(key, version.unwrap_or_default());
                 }
-                Err(why) => rejections.push(Rejection { kind, name, why }),
+                Err(why) => {
+                    let version = update.versions.get(&(kind, name.clone())).cloned();
+                    let rejection = Rejection { kind, name, why };
+                    self.note_refused(&rejection, version.unwrap_or_default());
+                    rejections.push(rejection);
+                }
             }
         }
         (rejections, is_changed.then(|| self.build()))
     }
 
+    fn note_refused(&mut self, rejection: &Rejection, version: String) {
+        if self.refused.len() < REFUSED {
+            let refused = Refused { why: rejection.why.clone(), version, at: SystemTime::now() };
+            self.refused.insert((rejection.kind, rejection.name.clone()), refused);
+        }
+    }
+
     fn remove(&mut self, kind: Kind, name: &str, released: &mut Released) {
-        self.versions.remove(&(kind, name.to_owned()));
+        let key = (kind, name.to_owned());
+        self.versions.remove(&key);
+        self.messages.remove(&key);
+        self.refused.remove(&key);
         match kind {
             Kind::Listener => {
                 self.remove_names(name);
@@ -196,12 +292,15 @@ impl Builder {
             Kind::Routes => drop(self.tables.remove(name)),
             Kind::Cluster => {
                 self.clusters.remove(name);
+                self.secrets.hide(&format!("cluster {name}"));
                 self.followed.remove(name);
             }
             Kind::Endpoints => {
                 self.delivered.remove(name);
                 self.deliver(&Endpoints::new(name, Vec::new()));
             }
+            // Whoever shows it goes on: Envoy keeps what it has, too.
+            Kind::Secret => self.secrets.remove(name),
         }
     }
 
@@ -214,6 +313,7 @@ impl Builder {
             }
             Resource::Listener(listener) => self.upsert_listener(listener, released),
             Resource::Names(table) => self.upsert_names(table, released),
+            Resource::Secret(secret) => self.upsert_secret(secret),
             Resource::Routes(table) => {
                 check_routes(&table)?;
                 self.tables.insert(Arc::clone(&table.name), Arc::new(table));
@@ -236,10 +336,14 @@ impl Builder {
     }
 
     fn upsert_cluster(&mut self, cluster: Cluster) -> Result<(), String> {
-        let old = self.clusters.get(&cluster.name).cloned();
-        if old.as_ref().is_some_and(|old| old.cluster == cluster) {
+        if self.clusters.get(&cluster.name).is_some_and(|old| old.cluster == cluster) {
             return Ok(());
         }
+        self.make_cluster(cluster)
+    }
+
+    fn make_cluster(&mut self, cluster: Cluster) -> Result<(), String> {
+        let old = self.clusters.get(&cluster.name).cloned();
         let workload = match cluster.network {
             Network::Proxy => None,
             Network::Workload => Some(self.workload.clone().ok_or(NO_WORKLOAD)?),
@@ -248,9 +352,14 @@ impl Builder {
         for (at, transport) in cluster.transports.iter().enumerate() {
             let reach = match &transport.tls {
                 None => Reach::Plaintext,
-                Some(tls) => Reach::Tls(
-                    self.client_tls(tls).map_err(|why| format!("transport_socket_matches[{at}]: {why}"))?,
-                ),
+                Some(tls) => {
+                    let owner = format!("cluster {} [{at}]", cluster.name);
+                    let made = self.secrets.client(&owner, tls, &cluster);
+                    match made.map_err(|why| format!("transport_socket_matches[{at}]: {why}"))? {
+                        Made::Ready(tls) => Reach::Tls(tls),
+                        Made::Awaited => Reach::Nowhere,
+                    }
+                }
             };
             reaches.push(reach);
         }
@@ -301,23 +410,65 @@ impl Builder {
         Ok(())
     }
 
-    fn client_tls(&self, tls: &UpstreamTls) -> Result<Arc<ClientTls>, String> {
-        let identity = self.identity.as_ref().ok_or(NO_IDENTITY)?;
-        check_secrets(tls.certificate.as_deref(), Some(&tls.validation))?;
-        if tls.certificate.is_none() {
-            return Err("TLS without a client certificate is not supported; name the secret `default`".into());
-        }
-        if tls.identities.is_empty() {
-            return Err("no identity is expected of the server; list at least one URI SAN".into());
-        }
-        let server_name = match &*tls.sni {
-            "" => None,
-            sni => {
-                Some(ServerName::try_from(sni.to_owned()).map_err(|_| format!("sni {sni:?} is not a name"))?)
+    // --- secrets ---
+
+    /// Takes a secret in; whoever names it has its TLS made anew.
+    fn upsert_secret(&mut self, secret: Secret) -> Result<(), String> {
+        let name = Arc::clone(&secret.name);
+        self.secrets.put(secret)?;
+        self.make_tls_anew(|context| context.secrets().any(|named| *named == name));
+        Ok(())
+    }
+
+    /// What does not work out stays as it was; the next change of what it names is the next chance.
+    fn make_tls_anew(&mut self, is_concerned: impl Fn(&TlsContext) -> bool) {
+        for (name, accepted) in &mut self.listeners {
+            for (at, chain) in accepted.listener.all_chains().enumerate() {
+                let Some(tls) = &chain.tls else { continue };
+                if !tls.context().is_some_and(&is_concerned) {
+                    continue;
+                }
+                match self.secrets.server(&format!("listener {name} [{at}]"), tls) {
+                    Ok(made) => accepted.tls[at] = Some(made),
+                    Err(why) => warn!(listener = %name, chain = at, "its TLS stays as it was: {why}"),
+                }
             }
+        }
+        let concerned = |config: &&Arc<ClusterConfig>| {
+            let transports = config.cluster.transports.iter();
+            transports.filter_map(|transport| transport.tls.as_ref()?.context()).any(&is_concerned)
         };
-        let config = identity.client_config(&tls.identities, &protocols(&tls.alpn));
-        Ok(Arc::new(ClientTls { config, server_name }))
+        let concerned: Vec<Cluster> =
+            self.clusters.values().filter(concerned).map(|config| config.cluster.clone()).collect();
+        for cluster in concerned {
+            let name = Arc::clone(&cluster.name);
+            if let Err(why) = self.make_cluster(cluster) {
+                warn!(cluster = %name, "its TLS stays as it was: {why}");
+            }
+        }
+    }
+
+    /// Looks at watched files of certificates; gives the config to run where some changed.
+    pub(crate) fn look_at_files(&mut self) -> Option<Arc<RuntimeConfig>> {
+        if !self.secrets.files_changed() {
+            return None;
+        }
+        self.make_tls_anew(|_| true);
+        Some(self.build())
+    }
+
+    /// The files that secrets come from.
+    pub(crate) fn secret_files(&self) -> BTreeSet<String> {
+        let listeners = self.listeners.values().flat_map(|accepted| accepted.listener.all_chains());
+        let servers = listeners.filter_map(|chain| chain.tls.as_ref()?.context());
+        let clusters = self.clusters.values().flat_map(|config| &config.cluster.transports);
+        let clients = clusters.filter_map(|transport| transport.tls.as_ref()?.context());
+        Secrets::files(servers.chain(clients))
+    }
+
+    /// What listeners and clusters show and trust.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = (&str, &Shown)> {
+        self.secrets.shown()
     }
 
     // --- names ---
@@ -342,6 +493,7 @@ impl Builder {
     // --- listeners ---
 
     fn remove_listener(&mut self, name: &str, released: &mut Released) {
+        self.secrets.hide(&format!("listener {name}"));
         if let Some(gone) = self.listeners.remove(name) {
             released.extend(gone.sockets.into_iter().map(|sockets| (sockets.address(), sockets)));
         }
@@ -355,7 +507,8 @@ impl Builder {
         })?;
         let (mut tls, mut logs) = (Vec::new(), Vec::new());
         for (at, chain) in listener.all_chains().enumerate() {
-            let made = chain.tls.as_ref().map(|tls| self.server_tls(tls)).transpose();
+            let owner = format!("listener {} [{at}]", listener.name);
+            let made = chain.tls.as_ref().map(|tls| self.secrets.server(&owner, tls)).transpose();
             tls.push(made.map_err(|why| format!("{}.transport_socket: {why}", place(&listener, at)))?);
             let opened = self.open_logs(&chain.filter);
             logs.push(opened.map_err(|why| format!("{}.access_log: {why}", place(&listener, at)))?);
@@ -401,21 +554,6 @@ impl Builder {
         let log = opened.map_err(|error| format!("cannot open {:?}: {error}", wanted.sink))?;
         self.logs.push((wanted.sink.clone(), log.clone()));
         Ok(ChainLog { number: self.logs.len() - 1, log, config })
-    }
-
-    fn server_tls(&self, tls: &DownstreamTls) -> Result<Arc<tokio_rustls::rustls::ServerConfig>, String> {
-        let identity = self.identity.as_ref().ok_or(NO_IDENTITY)?;
-        check_secrets(Some(&tls.certificate), tls.validation.as_deref())?;
-        let client = match (&tls.validation, tls.require_client_certificate) {
-            (Some(_), true) => ClientCertificate::Required,
-            (Some(_), false) => ClientCertificate::Optional,
-            (None, true) => return Err("a client certificate is required, but nothing to judge it by".into()),
-            (None, false) => ClientCertificate::None,
-        };
-        if !tls.allowed.is_empty() && client != ClientCertificate::Required {
-            return Err("client identities are listed, but no client certificate is required".into());
-        }
-        Ok(identity.server_config(&protocols(&tls.alpn), client))
     }
 
     /// The sockets of a listener, or none where it is to have none.
@@ -525,10 +663,9 @@ impl Builder {
 }
 
 const NO_WORKLOAD: &str = "upstream_bind_config: this proxy serves no workload in a network of its own";
-const NO_IDENTITY: &str = "TLS needs an identity, and this proxy was started without one";
 
 impl Accepted {
-    /// `None` while routes that it names have not come.
+    /// `None` while routes or secrets that it names have not come.
     fn build(
         &self,
         tables: &BTreeMap<Arc<str>, Arc<RouteTable>>,
@@ -541,12 +678,16 @@ impl Accepted {
                 NetworkFilter::Http(http) => Filter::Http(http_chain(http, tables, kept)?),
                 NetworkFilter::Tcp(tcp) => Filter::Tcp(Arc::clone(tcp)),
             };
-            let tls = chain.tls.as_ref().zip(self.tls[at].as_ref());
+            let made = match &self.tls[at] {
+                None => None,
+                Some(Made::Ready(made)) => Some(made),
+                Some(Made::Awaited) => return None,
+            };
+            let tls = chain.tls.as_ref().zip(made);
             chains.push(Arc::new(Chain {
                 name: Arc::clone(&chain.name),
                 matches: (at < self.listener.chains.len()).then(|| chain.matches.clone()),
-                tls: tls
-                    .map(|(source, config)| ServerTls { source: source.clone(), config: Arc::clone(config) }),
+                tls: tls.map(|(source, made)| ServerTls { source: source.clone(), made: made.clone() }),
                 handshake_timeout: chain.handshake_timeout.unwrap_or(HANDSHAKE),
                 rules: rules(chain),
                 limits: self.limits[at].clone(),
@@ -651,22 +792,7 @@ fn addresses(listener: &Listener) -> impl Iterator<Item = SocketAddr> {
     listener.address.into_iter().chain(listener.additional_addresses.iter().copied())
 }
 
-fn protocols(alpn: &[Arc<str>]) -> Vec<&[u8]> {
-    alpn.iter().map(|name| name.as_bytes()).collect()
-}
-
 // --- checks ---
-
-fn check_secrets(certificate: Option<&str>, validation: Option<&str>) -> Result<(), String> {
-    for (name, known) in [(certificate, OWN_SVID), (validation, TRUST_BUNDLE)] {
-        if let Some(name) = name
-            && name != known
-        {
-            return Err(format!("the secret {name:?} is not known; only {known:?} stands here"));
-        }
-    }
-    Ok(())
-}
 
 fn check_routes(table: &RouteTable) -> Result<(), String> {
     for host in table.hosts() {

@@ -354,6 +354,38 @@ mod tests {
     }
 
     #[test]
+    fn what_proxies_tell_each_other_is_for_requests_of_our_own() {
+        let check = |is_internal, is_edge, expected: &[&str]| {
+            let mut head = RequestHead::default();
+            for name in
+                ["x-envoy-internal", "x-envoy-max-retries", "x-envoy-decorator-operation", "x-envoy-other"]
+            {
+                head.fields.push(name.as_bytes(), b"true");
+            }
+            clean(&mut head, is_internal, is_edge);
+            let left: Vec<_> = head.fields.iter().map(|(name, _)| String::from_utf8_lossy(name)).collect();
+            assert_eq!(left, expected, "{is_internal} {is_edge}");
+        };
+        check(false, true, &["x-envoy-other"]);
+        check(false, false, &["x-envoy-decorator-operation", "x-envoy-other"]);
+        check(
+            true,
+            false,
+            &["x-envoy-max-retries", "x-envoy-decorator-operation", "x-envoy-other", "x-envoy-internal"],
+        );
+    }
+
+    #[test]
+    fn a_referer_is_an_address_or_a_path() {
+        for referer in ["http://a/b", "https://a:80/b?c", "nonsense", "", "/a:b", "http://a/b,http://a/b"] {
+            assert!(is_referer(referer.as_bytes()), "{referer}");
+        }
+        for referer in ["x:y", "https://a b/", "http://a/b#c", "a\"b"] {
+            assert!(!is_referer(referer.as_bytes()), "{referer}");
+        }
+    }
+
+    #[test]
     fn a_grpc_message_is_percent_encoded() {
         assert_eq!(percent_encode("100% of é\n"), "100%25 of %C3%A9");
     }

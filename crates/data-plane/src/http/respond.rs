@@ -53,7 +53,9 @@ pub(crate) async fn directly(
 ) -> Result<(), ProxyError> {
     head.clear();
     head.status = answer.status;
-    head.fields.push(b"content-type", b"text/plain");
+    if !answer.body.is_empty() {
+        head.fields.push(b"content-type", b"text/plain");
+    }
     record.reason = Some(Reason::DirectResponse);
     let body = Bytes::copy_from_slice(answer.body.as_bytes());
     let body = reworded(place, downstream.protocol(), to.request, head, body, record);

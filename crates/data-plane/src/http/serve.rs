@@ -77,7 +77,7 @@ fn idle_timeout(chain: &Chain) -> Duration {
 fn head_timeout(chain: &Chain) -> Duration {
     let config = &http(chain).config;
     let idle = config.stream_idle_timeout.filter(|idle| !idle.is_zero()).unwrap_or(EXCHANGE_IDLE);
-    [config.request_headers_timeout, config.request_timeout].into_iter().flatten().fold(idle, Duration::min)
+    config.request_headers_timeout.map_or(idle, |limit| limit.min(idle))
 }
 
 fn head_limits(config: &HttpConnection) -> h1::HeadLimits {

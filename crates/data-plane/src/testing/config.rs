@@ -8,8 +8,8 @@ use crate::limits::HEAD_READ;
 use meshwork_identity::{CertificateAuthority, IdentitySource};
 use meshwork_model::proxy::{
     BackOff, Cluster, Direction, Discovery, Domain, DownstreamTls, Endpoint, Endpoints, FilterChain, Forward,
-    Http1, HttpConnection, Listener, NetworkFilter, PathMatch, Resilience, Resource, RetryPolicy, Route,
-    RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy, VirtualHost, WeightedCluster,
+    Http1, HttpConnection, Listener, MeshServer, NetworkFilter, PathMatch, Resilience, Resource, RetryPolicy,
+    Route, RouteAction, RouteMatch, RouteSource, RouteTable, TcpProxy, VirtualHost, WeightedCluster,
 };
 use meshwork_model::spiffe::SpiffeId;
 
@@ -104,12 +104,12 @@ pub(crate) fn identity() -> (Arc<IdentitySource>, DownstreamTls) {
         CertificateAuthority::open_or_create(directory.path(), "mesh.local").expect("an authority");
     let id = SpiffeId::workload("mesh.local", "shop", "cart").expect("valid");
     let svid = authority.issue(&id, Duration::from_hours(1), &[]).expect("signed");
-    let tls = DownstreamTls {
+    let tls = MeshServer {
         certificate: "default".into(),
         validation: Some("ROOTCA".into()),
         require_client_certificate: true,
         alpn: vec![],
         allowed: vec![],
     };
-    (IdentitySource::new(svid, authority.bundle()).expect("valid"), tls)
+    (IdentitySource::new(svid, authority.bundle()).expect("valid"), tls.into())
 }

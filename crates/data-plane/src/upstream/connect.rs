@@ -8,7 +8,6 @@ use meshwork_model::proxy::UpstreamProtocol;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::rustls::pki_types::{IpAddr, ServerName};
 use tokio_rustls::{TlsConnector, rustls};
 
 use super::{Endpoint, Reach};
@@ -83,14 +82,11 @@ async fn shake_hands(
     endpoint: &Endpoint,
 ) -> Result<Transport, ProxyError> {
     let stream = open(cluster, endpoint).await?;
-    let name = match &tls.server_name {
-        Some(name) => name.clone(),
-        None => ServerName::IpAddress(IpAddr::from(endpoint.config.address.ip())),
-    };
+    let name = tls.name_for(&endpoint.config);
     let connector = TlsConnector::from(tls.config.clone());
     let stream = connector.connect(name, stream).await.map_err(|e| ProxyError::unsent(handshake(e)))?;
     let spoken = stream.get_ref().1.alpn_protocol();
-    if cluster.cluster.protocol == UpstreamProtocol::Http2 && spoken != Some(b"h2") {
+    if cluster.cluster.protocol == UpstreamProtocol::Http2 && spoken.is_some_and(|spoken| spoken != b"h2") {
         let what = "it does not speak HTTP/2 (ALPN)".into();
         return Err(ProxyError::unsent(Kind::Identity(what)));
     }

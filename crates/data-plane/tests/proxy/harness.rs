@@ -28,7 +28,7 @@ pub(crate) const LOOPBACK: SocketAddr =
 
 /// A certificate authority of the tests' own.
 pub(crate) struct Mesh {
-    authority: CertificateAuthority,
+    pub(crate) authority: CertificateAuthority,
     _dir: tempfile::TempDir,
 }
 
@@ -195,13 +195,13 @@ pub(crate) fn is(account: &str) -> Principal {
 
 /// The mTLS that a mesh's inbound side ends.
 pub(crate) fn inbound_tls(alpn: &[&str]) -> DownstreamTls {
-    DownstreamTls {
+    DownstreamTls::Mesh(MeshServer {
         certificate: "default".into(),
         validation: Some("ROOTCA".into()),
         require_client_certificate: true,
         alpn: alpn.iter().map(|name| (*name).into()).collect(),
         allowed: vec![],
-    }
+    })
 }
 
 /// The cluster, reached by mTLS as `account`.
@@ -211,13 +211,13 @@ pub(crate) fn by_mtls(mut cluster: Cluster, account: &str, alpn: &[&str]) -> Clu
         name: "mtls".into(),
         transport: Some(mark.clone()),
         labels: Vec::new(),
-        tls: Some(UpstreamTls {
+        tls: Some(UpstreamTls::Mesh(MeshClient {
             certificate: Some("default".into()),
             validation: "ROOTCA".into(),
             identities: vec![id(account)],
             alpn: alpn.iter().map(|name| (*name).into()).collect(),
             sni: "".into(),
-        }),
+        })),
     }];
     if let Discovery::Static(endpoints) = &mut cluster.discovery {
         endpoints.endpoints.iter_mut().for_each(|endpoint| endpoint.transport = Some(mark.clone()));

@@ -12,4 +12,5 @@ mod http2;
 mod mtls;
 mod namespace;
 mod records;
+mod secrets;
 mod tcp;

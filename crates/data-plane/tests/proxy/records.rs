@@ -121,9 +121,25 @@ async fn the_admin_interface_shows_readiness_config_and_metrics() {
     sut.apply(vec![Resource::Cluster(cluster("a", &[origin.address])), web(vec![route("/", &[("a", 1)])])]);
     assert_eq!(page("/ready").await.status(), 200);
     sut.client().await.call("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    assert!(page("/config_dump").await.body.contains("{\"kind\":\"listener\",\"name\":\"web\""));
+    assert!(page("/config_dump").await.body.contains("\"static_listeners\""));
+    assert!(page("/listeners").await.body.starts_with("web::127.0.0.1:"));
+    assert!(page("/clusters").await.body.contains("a::added_via_api::false"));
     for path in ["/metrics", "/stats/prometheus"] {
         assert!(page(path).await.body.contains("istio_requests_total{"), "{path}");
     }
-    assert_eq!(page("/quitquitquit").await.status(), 404);
+    for path in ["/quitquitquit", "/drain_listeners", "/healthcheck/fail", "/logging"] {
+        assert_eq!(page(path).await.status(), 405, "{path} by GET");
+    }
+    assert_eq!(page("/nothing").await.status(), 404);
+    let order = async |path: &str, field: &str| {
+        let mut client = Client::connect(address).await;
+        client
+            .call(&format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{field}Content-Length: 0\r\n\r\n"))
+            .await
+    };
+    assert_eq!(order("/healthcheck/fail", "Origin: http://evil.example\r\n").await.status(), 403);
+    assert_eq!(order("/healthcheck/fail", "").await.status(), 200);
+    assert_eq!(page("/ready").await.status(), 503);
+    assert_eq!(order("/healthcheck/ok", "").await.status(), 200);
+    assert_eq!(page("/ready").await.status(), 200);
 }

@@ -1,9 +1,10 @@
 //! `meshwork proxy`.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use meshwork_data_plane::{self as data_plane, NodeLabels};
@@ -12,12 +13,18 @@ use meshwork_telemetry::Registry;
 use meshwork_xds::bootstrap::{self, Bootstrap};
 use meshwork_xds::{self as xds, Update};
 use tokio::sync::watch;
-use tracing::{Instrument as _, info_span};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{Instrument as _, info_span, warn};
 
 use super::identity::{self, Identity};
+use super::secret_files::SecretFiles;
 use super::serving::Serving;
 use super::{foreign, problems, runtime};
+use crate::kept::Kept;
 use crate::{memory, signals};
+
+/// How often files are looked at: a new certificate acts within it, and a look costs nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Run a proxy by an Envoy bootstrap file (v3, YAML or JSON; static resources, ADS)
 #[derive(clap::Args)]
@@ -25,6 +32,11 @@ pub(crate) struct Proxy {
     /// The bootstrap file
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
+
+    /// The folder that keeps the last good config of a control plane, private keys included, for when the proxy is
+    /// started while the control plane is down; one per proxy
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
 
     #[command(flatten)]
     identity: Identity,
@@ -45,20 +57,38 @@ impl Proxy {
             }
         };
         let identity = self.identity.open().context("the identity's files cannot be used")?;
-        runtime::on_this_thread(serve(bootstrap, identity, self.serving))
+        let kept = self.state.as_ref().map(|dir| Kept::open(dir, &owner(&bootstrap))).transpose()?;
+        runtime::on_this_thread(serve(bootstrap, identity, self.serving, kept))
     }
 }
 
-async fn serve(bootstrap: Bootstrap, identity: Option<FileIdentity>, serving: Serving) -> anyhow::Result<()> {
+/// Whose config is kept: another node, or the same under another control plane, does not take it.
+fn owner(bootstrap: &Bootstrap) -> String {
+    let cluster = bootstrap.ads.as_ref().map_or("", |ads| &ads.cluster);
+    format!("{} {} by {cluster}", bootstrap.node.cluster, bootstrap.node.id)
+}
+
+async fn serve(
+    bootstrap: Bootstrap,
+    identity: Option<FileIdentity>,
+    serving: Serving,
+    kept: Option<Kept>,
+) -> anyhow::Result<()> {
     let mut signals = signals::Stop::listen()?;
     let registry = Registry::new(SystemTime::now());
     let source = identity.as_ref().map(|identity| Arc::clone(identity.source()));
     let node =
         NodeLabels { identity: source.as_ref().map(|source| source.id().clone()), ..NodeLabels::default() };
-    let options = serving.options(node, bootstrap.admin, &registry)?;
+    let mut options = serving.options(node, bootstrap.admin, &registry)?;
+    options.about =
+        data_plane::About { id: bootstrap.node.id.clone(), cluster: bootstrap.node.cluster.clone() };
     let proxy = data_plane::Proxy::start(options, source, registry)?;
-    let update = Update { upserts: bootstrap.resources.clone(), ..Update::default() };
-    let refused: Vec<_> = proxy.apply(update).into_iter().map(|r| format!("{}: {}", r.name, r.why)).collect();
+    let files = RefCell::new(SecretFiles::default());
+    let bytes = bootstrap.bytes.clone();
+    let update = Update { upserts: bootstrap.resources.clone(), bytes, ..Update::default() };
+    let mut refused = proxy.apply(update);
+    refused.extend(files.borrow_mut().look(&proxy));
+    let refused: Vec<_> = refused.into_iter().map(|r| format!("{}: {}", r.name, r.why)).collect();
     if !refused.is_empty() {
         bail!("the config cannot be run: {}", refused.join("; "));
     }
@@ -71,22 +101,57 @@ async fn serve(bootstrap: Bootstrap, identity: Option<FileIdentity>, serving: Se
     };
     tokio::select! {
         () = following => {}
-        () = discover(&proxy, bootstrap) => {}
+        () = discover(&proxy, bootstrap, kept.as_ref()) => {}
+        () = write(kept.as_ref()) => {}
+        () = look(&proxy, &files) => {}
+        () = proxy.asked_to_quit() => {}
         () = signals.asked() => {}
+    }
+    if let Some(kept) = &kept {
+        kept.flush()?;
     }
     signals.drain(&proxy, serving.drain_time()).await
 }
 
+async fn write(kept: Option<&Kept>) {
+    match kept {
+        Some(kept) => kept.write_on_change().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Follows the files of certificates and secrets, for ever.
+async fn look(proxy: &data_plane::Proxy, files: &RefCell<SecretFiles>) {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for refused in files.borrow_mut().look(proxy) {
+            warn!(secret = %refused.name, "a secret's file cannot be used; the last good one stays: {}", refused.why);
+        }
+        proxy.look_at_files();
+    }
+}
+
 /// Takes config from the control plane that the bootstrap names, for ever; where it names none, none comes.
-async fn discover(proxy: &data_plane::Proxy, bootstrap: Bootstrap) {
+async fn discover(proxy: &data_plane::Proxy, bootstrap: Bootstrap, kept: Option<&Kept>) {
     let Some(ads) = bootstrap.ads else { return std::future::pending().await };
     let node = xds::Node { user_agent: xds::USER_AGENT.to_owned(), ..bootstrap.node };
     let node = xds::Node { user_agent_version: env!("CARGO_PKG_VERSION").to_owned(), ..node };
     let session = xds::client::Session::new(node).speaking(ads.protocol).wanting(ads.everything.clone());
-    let session = session.beside(&bootstrap.resources);
+    let mut session = session.beside(&bootstrap.resources);
+    if let Some(kept) = kept {
+        session.restore(kept.last_good().carried(), |update| proxy.apply(update));
+    }
     let link = foreign::link(proxy.dialer(), &ads);
     let span = info_span!("control-plane", cluster = %ads.cluster);
     let (_health, silent) = watch::channel(None);
-    let apply = |update| proxy.apply(update);
+    let apply = |update: Update| {
+        let rejections = proxy.apply(update.clone());
+        if let Some(kept) = kept {
+            kept.note(&update, &rejections);
+        }
+        rejections
+    };
     let _ = xds::grpc::run_client(link, session, silent, apply, memory::give_back).instrument(span).await;
 }

@@ -2,8 +2,10 @@
 
 use std::future::Future;
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use anyhow::Context;
+use meshwork_data_plane::SetLog;
 use tracing_subscriber::EnvFilter;
 
 /// Sends log lines to standard error, as far as the filter lets them.
@@ -17,8 +19,23 @@ pub(crate) fn log(filter: &str) -> anyhow::Result<()> {
     })?;
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
-    lines.with_writer(std::io::stderr).init();
+    let lines = lines.with_writer(std::io::stderr).with_filter_reloading();
+    let handle = lines.reload_handle();
+    let set = move |text: &str| {
+        let filter = EnvFilter::try_new(text).map_err(|error| format!("{text:?} is no filter: {error}"))?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    };
+    // Set once: the log begins once.
+    let _ = SET_LOG.set(SetLog::by(set));
+    lines.init();
     Ok(())
+}
+
+static SET_LOG: OnceLock<SetLog> = OnceLock::new();
+
+/// What changes the filter while the process runs.
+pub(crate) fn set_log() -> Option<SetLog> {
+    SET_LOG.get().cloned()
 }
 
 /// Runs a future on this thread. Sidecars and small roles need no more: their traffic has threads of its own.

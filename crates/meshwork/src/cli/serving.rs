@@ -50,6 +50,8 @@ impl Serving {
             admin: self.admin.or(admin),
             access_log: AccessLog::open(&self.access_log, registry).context("cannot open the access log")?,
             memory: self.memory_limit.map_or(data_plane::Memory::Detected, data_plane::Memory::Limit),
+            about: data_plane::About::default(),
+            set_log: super::runtime::set_log(),
             workload_sockets: None,
         })
     }

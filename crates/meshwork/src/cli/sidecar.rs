@@ -24,6 +24,7 @@ use super::captured::{Beside, Captured};
 use super::probes::{Probed, Probes};
 use super::serving::Serving;
 use super::{runtime, workload};
+use crate::kept::Kept;
 use crate::{memory, secrecy, signals};
 
 /// Run the proxy of a workload
@@ -65,11 +66,18 @@ impl Sidecar {
         let channel = channel(&enrolled.identity, enrolled.control_plane, &enrolled.server);
         let (ending, ended) = oneshot::channel();
         let metrics = tokio::spawn(push(&registry, &node, channel.clone(), self.push_metrics, ended));
-        let session = xds::client::Session::new(xds_node(&node));
+        let kept =
+            Kept::within(self.workload.state(), &format!("{} by {}", node.id(), enrolled.identity.id()));
+        let mut session = xds::client::Session::new(xds_node(&node));
+        session.restore(kept.last_good().carried(), |update| proxy.apply(update));
         let mut signals = signals::Stop::listen()?;
         let (address, identity) = (enrolled.control_plane, Arc::clone(&enrolled.identity));
         let control_plane = info_span!("control-plane", %address);
-        let apply = |update| proxy.apply(update);
+        let apply = |update: xds::Update| {
+            let rejections = proxy.apply(update.clone());
+            kept.note(&update, &rejections);
+            rejections
+        };
         // Without a word of its own a workload counts as ready, or as probed.
         let (health, reports) = watch::channel(None);
         let discovery = xds::grpc::run_client(channel, session, reports, apply, memory::give_back);
@@ -77,6 +85,8 @@ impl Sidecar {
         let mut beside = pin!(run_beside(beside, self.probes, &proxy, &node, &health));
         tokio::select! {
             () = enrolled.keep_fresh() => {}
+            () = kept.write_on_change() => {}
+            () = proxy.asked_to_quit() => {}
             ended = &mut discovery => if let Ended::Denied(denied) = ended {
                 return Err(refusal(address, &identity, &denied));
             },
@@ -91,6 +101,7 @@ impl Sidecar {
             drained = signals.drain(&proxy, self.serving.drain_time()) => drained?,
             failed = beside => return failed.map(|never| match never {}),
         }
+        kept.flush()?;
         // The last push tells what the drain still carried.
         drop(ending);
         Ok(metrics.await?)
@@ -105,6 +116,7 @@ impl Sidecar {
     ) -> anyhow::Result<(data_plane::Proxy, Option<Beside>)> {
         let captured = Captured::take()?;
         let mut options = self.serving.options(labels(node, enrolled), None, registry)?;
+        options.about = data_plane::About { id: node.id(), cluster: node.cluster() };
         options.workload_sockets = captured.as_ref().map(Captured::workload_sockets);
         let identity = Arc::clone(&enrolled.identity);
         let proxy = data_plane::Proxy::start(options, Some(identity), Arc::clone(registry))?;

@@ -56,6 +56,11 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
+    /// The folder that keeps what outlives the process; it is locked once the workload is enrolled.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// Enrols: with the certificate on disk where it is valid, else with the token.
     ///
     /// # Errors

@@ -2,8 +2,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Criterion, Endpoint, Endpoints, LoadPolicy, Metadata, MetadataStruct, TRANSPORT_MATCH};
-use crate::spiffe::SpiffeId;
+use super::{
+    Criterion, Endpoint, Endpoints, LoadPolicy, Metadata, MetadataStruct, TRANSPORT_MATCH, UpstreamTls,
+};
 
 /// A group of endpoints and how to reach it.
 #[derive(Clone, Debug, PartialEq)]
@@ -502,19 +503,4 @@ pub struct TransportMatch {
     pub labels: Vec<Criterion>,
     /// TLS; `None` is plaintext.
     pub tls: Option<UpstreamTls>,
-}
-
-/// The client side of mTLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamTls {
-    /// Name of the secret with certificate and key (`default`); `None` sends no certificate.
-    pub certificate: Option<Arc<str>>,
-    /// Name of the secret with the trust bundle (`ROOTCA`).
-    pub validation: Arc<str>,
-    /// The identities of which the server must prove one; never empty.
-    pub identities: Vec<SpiffeId>,
-    /// ALPN protocols in order of preference.
-    pub alpn: Vec<Arc<str>>,
-    /// Server name that is sent; empty sends none.
-    pub sni: Arc<str>,
 }

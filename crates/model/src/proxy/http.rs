@@ -51,8 +51,8 @@ pub struct HttpConnection {
     /// How long no byte of an exchange may move; zero for as long as it may at all, `None` for the data plane's
     /// default.
     pub stream_idle_timeout: Option<Duration>,
-    /// How long a request may take to come, head and body; `None` for as long as it moves.
-    pub request_timeout: Option<Duration>,
+    /// How long an exchange may last; `None` for as long as it moves.
+    pub max_stream_duration: Option<Duration>,
     /// How long its head may take; `None` for as long as it may be idle.
     pub request_headers_timeout: Option<Duration>,
     /// How long a client that the connection is closed for may take to close it, too; `None` for the data plane's
@@ -89,7 +89,7 @@ impl HttpConnection {
             limits: HttpLimits::default(),
             idle_timeout: None,
             stream_idle_timeout: None,
-            request_timeout: None,
+            max_stream_duration: None,
             request_headers_timeout: None,
             delayed_close_timeout: None,
             local_replies: LocalReplies::default(),
@@ -230,8 +230,6 @@ pub struct HttpLimits {
     pub requests: Option<u32>,
     /// How long a connection may last.
     pub connection_duration: Option<Duration>,
-    /// How long an exchange may last.
-    pub stream_duration: Option<Duration>,
     /// What is done with fields that have `_` in their names.
     pub underscores: Underscores,
 }

@@ -2,9 +2,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{HttpConnection, Rbac};
+use super::{DownstreamTls, HttpConnection, Rbac};
 use crate::cidr::Cidr;
-use crate::spiffe::SpiffeId;
 
 /// A listening socket and the filter chains behind it.
 #[derive(Clone, Debug, PartialEq)]
@@ -246,21 +245,6 @@ pub enum Transport {
     Plaintext,
     /// TLS.
     Tls,
-}
-
-/// The server side of mTLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DownstreamTls {
-    /// Name of the secret with certificate and key; `default` is the workload's own SVID.
-    pub certificate: Arc<str>,
-    /// Name of the secret with the trust bundle (`ROOTCA`); `None` asks for no client certificate.
-    pub validation: Option<Arc<str>>,
-    /// Whether a client without a certificate is refused.
-    pub require_client_certificate: bool,
-    /// ALPN protocols in order of preference.
-    pub alpn: Vec<Arc<str>>,
-    /// Client identities that are let in; empty lets in all of the trust bundle.
-    pub allowed: Vec<SpiffeId>,
 }
 
 /// What a connection has to pass before it is served.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use meshwork_model::proxy::{Discovery, Kind, NetworkFilter, Resource, RouteSource};
+use meshwork_model::proxy::{Discovery, Kind, Resource};
 
+use crate::client;
 use crate::decode;
 use crate::path::{Path, Problems};
 use crate::pb;
@@ -43,7 +44,7 @@ pub(super) fn ads(
         }
     }
     let Some(config) = &dynamic.ads_config else {
-        if !everything.is_empty() || resources.iter().any(names_others) {
+        if !everything.is_empty() || resources.iter().any(client::leads_further) {
             let fix = "write which control plane in `ads_config`";
             return problems.error(&at, "resources are to come by ADS, and nothing says from where", fix);
         }
@@ -67,18 +68,6 @@ pub(super) fn ads(
 fn is_cluster(resource: &Resource, name: &str) -> bool {
     matches!(resource, Resource::Cluster(cluster)
         if &*cluster.name == name && !matches!(cluster.discovery, Discovery::Eds(_)))
-}
-
-/// Whether a resource names others that come by themselves.
-fn names_others(resource: &Resource) -> bool {
-    match resource {
-        Resource::Cluster(cluster) => matches!(cluster.discovery, Discovery::Eds(_)),
-        Resource::Listener(listener) => listener.chains.iter().any(|chain| match &chain.filter {
-            NetworkFilter::Http(http) => matches!(http.routes, RouteSource::Named(_)),
-            NetworkFilter::Tcp(_) => false,
-        }),
-        _ => false,
-    }
 }
 
 fn api(config: &pb::core::ApiConfigSource, at: &Path<'_>, problems: &mut Problems) -> Option<Ads> {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fastrand::Rng;
 use meshwork_model::proxy::{Direction, Endpoints, HttpConnection, RouteTable};
 
@@ -152,7 +153,7 @@ impl Simulation {
             name: resource.name.to_string(),
             version: whole.cloned().unwrap_or_else(|| resource.version.to_string()),
             type_url: resource.type_url().to_owned(),
-            bytes: resource.bytes.clone(),
+            bytes: Raw(resource.bytes.clone()),
         };
         let received = self.client.receive(Response {
             kind: response.kind,
@@ -231,7 +232,7 @@ fn carried(resource: &Resource) -> Carried {
         name: encoded.name.to_string(),
         version: encoded.version.to_string(),
         type_url: encoded.type_url().to_owned(),
-        bytes: encoded.bytes,
+        bytes: Raw(encoded.bytes),
     }
 }
 
@@ -243,7 +244,8 @@ fn response(resources: Vec<Carried>) -> Response {
 #[test]
 fn the_good_ones_beside_a_bad_one_are_applied_and_the_bad_one_is_named() {
     let mut session = Session::new(Node::default());
-    let garbled = Carried { bytes: Bytes::from_static(b"\xff\xff"), ..carried(&cluster("bad", "bad", 0)) };
+    let garbled =
+        Carried { bytes: Raw(Bytes::from_static(b"\xff\xff")), ..carried(&cluster("bad", "bad", 0)) };
     let received = session.receive(response(vec![carried(&cluster("good", "good", 0)), garbled]));
     assert_eq!(received.update.upserts, [cluster("good", "good", 0)]);
     let finished = session.finish(received, Vec::new());
@@ -269,7 +271,7 @@ fn a_nack_names_the_field() {
         }),
         ..Default::default()
     };
-    let bad = Carried { bytes: message.encode_to_vec().into(), ..carried(&cluster("bad", "bad", 0)) };
+    let bad = Carried { bytes: Raw(message.encode_to_vec().into()), ..carried(&cluster("bad", "bad", 0)) };
     let received = session.receive(response(vec![bad]));
     let finished = session.finish(received, Vec::new());
     let refusal = finished.requests.last().unwrap().refusal.clone().unwrap();
@@ -331,7 +333,7 @@ fn with_state_of_the_world_a_bad_one_keeps_its_last_good_version_and_the_nack_th
     let mut session = whole();
     take(&mut session, response(vec![carried(&cluster("a", "a", 0)), carried(&cluster("b", "b", 0))]));
     assert_eq!(session.accepted(Kind::Cluster), "v7");
-    let garbled = Carried { bytes: Bytes::from_static(b"\xff"), ..carried(&cluster("b", "b", 0)) };
+    let garbled = Carried { bytes: Raw(Bytes::from_static(b"\xff")), ..carried(&cluster("b", "b", 0)) };
     let good = carried(&cluster("a", "a", 1));
     let next = Response { version: "v8".to_owned(), ..response(vec![good, garbled]) };
     let (update, finished) = take(&mut session, next);
@@ -346,7 +348,7 @@ fn with_state_of_the_world_a_resource_without_a_name_removes_nothing() {
     take(&mut session, response(vec![carried(&cluster("a", "a", 0))]));
     let nameless = Carried { name: String::new(), ..carried(&cluster("a", "a", 0)) };
     let (update, finished) = take(&mut session, response(vec![nameless]));
-    assert!(update.is_empty());
+    assert_eq!((update.upserts, update.removed), (Vec::new(), Vec::new()));
     assert!(finished.requests.last().unwrap().refusal.is_some());
 }
 
@@ -361,5 +363,29 @@ fn what_static_resources_name_is_wanted_and_they_stay() {
         let (update, finished) = take(&mut session, response(vec![carried(&cluster("a", "other", 0))]));
         assert!(update.is_empty() && finished.cleanup.is_empty());
         assert_eq!(finished.requests.last().unwrap().refusal, None);
+    }
+}
+
+#[test]
+fn what_was_kept_comes_back_with_what_it_names_and_nothing_else() {
+    for protocol in PROTOCOLS {
+        let mut session = Session::new(Node::default()).speaking(protocol);
+        let all = [
+            cluster("a", "e", 0),
+            endpoints("e", 0),
+            endpoints("stray", 0),
+            listener("l", "r", 0),
+            routes("r", 0),
+        ];
+        let mut kept: BTreeMap<Kind, Vec<Carried>> = BTreeMap::new();
+        for resource in &all {
+            kept.entry(resource.kind()).or_default().push(carried(resource));
+        }
+        let mut applied = Applied::default();
+        session.restore(kept, |update| applied.apply(&update));
+        let names: Vec<&str> = applied.0.keys().map(|(_, name)| name.as_str()).collect();
+        assert_eq!(names, ["a", "e", "l", "r"]);
+        let kinds: Vec<_> = session.connect().iter().map(|request| request.kind).collect();
+        assert_eq!(kinds, [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes]);
     }
 }

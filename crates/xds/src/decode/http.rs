@@ -39,9 +39,12 @@ pub(super) fn connection(
         None => Some(None),
     };
     let stream_idle = limit(message.stream_idle_timeout, "stream_idle_timeout");
-    let request = limit(message.request_timeout, "request_timeout");
     let request_headers = limit(message.request_headers_timeout, "request_headers_timeout");
     let delayed_close = limit(message.delayed_close_timeout, "delayed_close_timeout");
+    let stream_limit = match common.and_then(|common| common.max_stream_duration) {
+        Some(most) => duration(most, &options.field("max_stream_duration"), problems).map(Some),
+        None => Some(None),
+    };
     request_id(message, at, problems);
     Some(HttpConnection {
         stat_prefix: message.stat_prefix.as_str().into(),
@@ -65,7 +68,7 @@ pub(super) fn connection(
         limits: limits(message, at, problems)?,
         idle_timeout: timeout(idle, &options.field("idle_timeout"), problems),
         stream_idle_timeout: stream_idle?,
-        request_timeout: request?.filter(|limit| !limit.is_zero()),
+        max_stream_duration: stream_limit?.filter(|limit| !limit.is_zero()),
         request_headers_timeout: request_headers?.filter(|limit| !limit.is_zero()),
         delayed_close_timeout: delayed_close?,
         local_replies: local_replies.unwrap_or_default(),
@@ -293,7 +296,6 @@ fn limits(message: &Message, at: &Path<'_>, problems: &mut Problems) -> Option<H
         fields: common.max_headers_count.map(|count| count.value.max(1)),
         requests: common.max_requests_per_connection.map(|most| most.value).filter(|most| *most > 0),
         connection_duration: limit(common.max_connection_duration, "max_connection_duration")?,
-        stream_duration: limit(common.max_stream_duration, "max_stream_duration")?,
         underscores: underscores(common, &at, problems)?,
     })
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use meshwork_model::proxy::{
     Action, Balancing, ChainMatch, ClientCert, Cluster, DirectResponse, Direction, Discovery, Dns, DnsHost,
     Domain, DownstreamTls, Endpoint, Endpoints, EscapedSlashes, FilterChain, Forward, ForwardClientCert,
-    Gate, HeaderMatch, HeaderTest, Http1, HttpConnection, HttpFilter, Listener, NameTable, Network,
-    NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resilience, Resource,
-    RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServerHeader, ServiceName,
-    StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost,
+    Gate, HeaderMatch, HeaderTest, Http1, HttpConnection, HttpFilter, Listener, MeshClient, MeshServer,
+    NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resilience,
+    Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServerHeader,
+    ServiceName, StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, VirtualHost,
     WeightedCluster, Workload,
 };
 use meshwork_model::spiffe::SpiffeId;
@@ -44,7 +44,7 @@ pub(super) fn features() -> Vec<(&'static str, Resource)> {
 fn inbound_http() -> Listener {
     let address = Some("127.0.0.1:41000".parse().unwrap());
     let chains = vec![FilterChain {
-        tls: Some(downstream(&["h2", "http/1.1"])),
+        tls: Some(downstream(&["h2", "http/1.1"]).into()),
         ..FilterChain::new(
             "strict",
             NetworkFilter::Http(Arc::new(HttpConnection {
@@ -82,7 +82,7 @@ fn inbound_tcp() -> Listener {
     };
     let address = Some("[::1]:41001".parse().unwrap());
     let chains = vec![FilterChain {
-        tls: Some(DownstreamTls { allowed: vec![identity("payments")], ..downstream(&[]) }),
+        tls: Some(MeshServer { allowed: vec![identity("payments")], ..downstream(&[]) }.into()),
         gates: vec![Gate::Rbac(Arc::new(network))],
         ..FilterChain::new(
             "strict",
@@ -191,7 +191,7 @@ fn permissive() -> Listener {
     };
     let address = Some("127.0.0.1:41002".parse().unwrap());
     let chains = vec![
-        chain("mtls", Some(Transport::Tls), &["istio", "h2"], Some(downstream(&["h2"]))),
+        chain("mtls", Some(Transport::Tls), &["istio", "h2"], Some(downstream(&["h2"]).into())),
         chain("plaintext", Some(Transport::Plaintext), &[], None),
         chain("rest", None, &[], None),
     ];
@@ -211,8 +211,8 @@ fn http() -> HttpConnection {
     }
 }
 
-fn downstream(alpn: &[&str]) -> DownstreamTls {
-    DownstreamTls {
+fn downstream(alpn: &[&str]) -> MeshServer {
+    MeshServer {
         certificate: "default".into(),
         validation: Some("ROOTCA".into()),
         require_client_certificate: true,
@@ -326,7 +326,7 @@ fn routes() -> RouteTable {
 }
 
 fn cluster(plaintext: bool) -> Cluster {
-    let tls = |account: &str| UpstreamTls {
+    let tls = |account: &str| MeshClient {
         certificate: Some("default".into()),
         validation: "ROOTCA".into(),
         identities: vec![identity(account)],
@@ -337,7 +337,7 @@ fn cluster(plaintext: bool) -> Cluster {
         name: account.into(),
         transport: Some(identity(account).as_str().into()),
         labels: Vec::new(),
-        tls: Some(tls(account)),
+        tls: Some(tls(account).into()),
     };
     let mut transports = vec![by_identity("catalog"), by_identity("catalog-canary")];
     if plaintext {

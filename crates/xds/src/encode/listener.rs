@@ -155,7 +155,6 @@ impl Writer<'_> {
         message.server_header_transformation = transformation as i32;
         client_cert(http.client_cert, message);
         message.http_protocol_options = (http.http1 != Http1::default()).then(|| http1(&http.http1));
-        message.request_timeout = http.request_timeout.map(duration);
         message.request_headers_timeout = http.request_headers_timeout.map(duration);
         message.common_http_protocol_options =
             http.idle_timeout.map(|timeout| pb::core::HttpProtocolOptions {

@@ -9,13 +9,14 @@ use fastrand::Rng;
 use meshwork_model::cidr::Cidr;
 use meshwork_model::proxy::{
     Action, Balancing, ChainMatch, ClientCert, Clients, Cluster, Codec, ConnectionLimit, DirectResponse,
-    Direction, Discovery, Dns, DnsHost, Domain, DownstreamTls, Endpoint, Endpoints, EscapedSlashes,
-    FilterChain, Forward, ForwardClientCert, Gate, HeaderMatch, HeaderTest, HostNormalization, Http1, Http2,
-    HttpConnection, HttpFilter, HttpLimits, Listener, ListenerFilter, ListenerFilterKind, LocalReplies,
-    NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, ProxyProtocol,
-    Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule,
-    ServerHeader, ServiceName, SocketOptions, SourceType, StringMatch, TcpCluster, TcpProxy, TlsInspector,
-    Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WeightedCluster, Workload,
+    Direction, Discovery, Dns, DnsHost, Domain, Endpoint, Endpoints, EscapedSlashes, FilterChain, Forward,
+    ForwardClientCert, Gate, HeaderMatch, HeaderTest, HostNormalization, Http1, Http2, HttpConnection,
+    HttpFilter, HttpLimits, Listener, ListenerFilter, ListenerFilterKind, LocalReplies, MeshClient,
+    MeshServer, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal,
+    ProxyProtocol, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource,
+    RouteTable, Rule, ServerHeader, ServiceName, SocketOptions, SourceType, StringMatch, TcpCluster,
+    TcpProxy, TlsInspector, Transport, TransportMatch, UpstreamProtocol, VirtualHost, WeightedCluster,
+    Workload,
 };
 use meshwork_model::regex::Regex;
 use meshwork_model::spiffe::SpiffeId;
@@ -167,17 +168,17 @@ impl Random {
                 sources: self.some(0, Self::cidr),
                 source_ports: self.some(0, |random| random.0.u16(1..)),
             },
-            tls: self.maybe(Self::downstream),
+            tls: self.maybe(Self::downstream).map(Into::into),
             handshake_timeout: self.maybe(Self::time),
             gates: self.some(0, gate),
             filter,
         }
     }
 
-    fn downstream(&mut self) -> DownstreamTls {
-        let validation = self.maybe(Self::text);
-        DownstreamTls {
-            certificate: self.text(),
+    fn downstream(&mut self) -> MeshServer {
+        let validation = self.0.bool().then(|| "ROOTCA".into());
+        MeshServer {
+            certificate: "default".into(),
             require_client_certificate: validation.is_some() && self.0.bool(),
             alpn: self.some(0, Self::text),
             allowed: if validation.is_some() { self.some(0, Self::identity) } else { Vec::new() },
@@ -229,7 +230,7 @@ impl Random {
             limits: HttpLimits::default(),
             idle_timeout: self.maybe(Self::time),
             stream_idle_timeout: self.maybe(Self::time),
-            request_timeout: self.maybe(Self::time),
+            max_stream_duration: None,
             request_headers_timeout: self.maybe(Self::time),
             delayed_close_timeout: None,
             local_replies: LocalReplies::default(),
@@ -397,7 +398,7 @@ impl Random {
             name: random.text(),
             transport: random.maybe(Self::text),
             labels: Vec::new(),
-            tls: random.maybe(Self::upstream),
+            tls: random.maybe(Self::upstream).map(Into::into),
         };
         let name = self.text();
         Cluster {
@@ -411,10 +412,10 @@ impl Random {
         }
     }
 
-    fn upstream(&mut self) -> UpstreamTls {
-        UpstreamTls {
-            certificate: self.maybe(Self::text),
-            validation: self.text(),
+    fn upstream(&mut self) -> MeshClient {
+        MeshClient {
+            certificate: self.0.bool().then(|| "default".into()),
+            validation: "ROOTCA".into(),
             identities: self.some(1, Self::identity),
             alpn: self.some(0, Self::text),
             sni: self.maybe(Self::text).unwrap_or_default(),

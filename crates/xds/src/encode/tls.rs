@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use meshwork_model::proxy::{DownstreamTls, StringMatch, TransportMatch, UpstreamTls};
+use meshwork_model::proxy::{
+    DownstreamTls, MeshClient, MeshServer, StringMatch, TransportMatch, UpstreamTls,
+};
 use meshwork_model::spiffe::SpiffeId;
 
 use super::policy::string;
@@ -24,12 +26,14 @@ const NOBODY: &str = "spiffe://refused.invalid/nobody";
 impl Writer<'_> {
     pub(super) fn upstream(&self, tls: Option<&UpstreamTls>) -> pb::core::TransportSocket {
         match tls {
+            Some(UpstreamTls::Mesh(tls)) => socket(TLS, pack(&self.upstream_context(tls))),
+            // Our control plane makes no other; nothing is sent in plaintext that was to be encrypted.
+            Some(UpstreamTls::Context(_)) => self.refusal(&[]),
             None => socket(RAW_BUFFER, pack(&pb::RawBuffer::default())),
-            Some(tls) => socket(TLS, pack(&self.upstream_context(tls))),
         }
     }
 
-    fn upstream_context(&self, tls: &UpstreamTls) -> pb::tls::UpstreamTlsContext {
+    fn upstream_context(&self, tls: &MeshClient) -> pb::tls::UpstreamTlsContext {
         let identities: Vec<&str> = tls.identities.iter().map(SpiffeId::as_str).collect();
         let mut common = self.common(tls.certificate.as_deref(), &tls.alpn);
         common.validation_context_type = Some(self.validation(&tls.validation, &identities));
@@ -41,6 +45,14 @@ impl Writer<'_> {
     }
 
     pub(super) fn downstream(&self, tls: &DownstreamTls) -> pb::core::TransportSocket {
+        match tls {
+            DownstreamTls::Mesh(tls) => self.mesh_server(tls),
+            // Our control plane makes no other; a chain without a certificate takes nobody.
+            DownstreamTls::Context(_) => socket(TLS, pack(&pb::tls::DownstreamTlsContext::default())),
+        }
+    }
+
+    fn mesh_server(&self, tls: &MeshServer) -> pb::core::TransportSocket {
         let identities: Vec<&str> = tls.allowed.iter().map(SpiffeId::as_str).collect();
         let mut common = self.common(Some(&tls.certificate), &tls.alpn);
         // gRPC refuses names to compare with on the server's side: it authorizes by RBAC.
@@ -57,15 +69,15 @@ impl Writer<'_> {
 
     /// gRPC has one transport for all endpoints of a cluster: the first TLS one, for the identities of all.
     pub(super) fn only_transport(&self, transports: &[TransportMatch]) -> Option<pb::core::TransportSocket> {
-        let all = || transports.iter().filter_map(|transport| transport.tls.as_ref());
+        let all = || transports.iter().filter_map(|transport| transport.tls.as_ref()?.mesh());
         let identities: BTreeSet<_> = all().flat_map(|tls| &tls.identities).cloned().collect();
-        let tls = UpstreamTls { identities: identities.into_iter().collect(), ..all().next()?.clone() };
-        Some(self.upstream(Some(&tls)))
+        let tls = MeshClient { identities: identities.into_iter().collect(), ..all().next()?.clone() };
+        Some(self.upstream(Some(&tls.into())))
     }
 
     /// A transport that always fails, for endpoints that no transport matches.
     pub(super) fn refusal(&self, transports: &[TransportMatch]) -> pb::core::TransportSocket {
-        let secret = transports.iter().find_map(|transport| transport.tls.as_ref());
+        let secret = transports.iter().find_map(|transport| transport.tls.as_ref()?.mesh());
         let secret = secret.map_or(ROOTCA, |tls| &tls.validation);
         let mut common = self.common(None, &[]);
         common.validation_context_type = Some(self.validation(secret, &[NOBODY]));

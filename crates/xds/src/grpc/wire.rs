@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use prost::Message;
 
 use crate::node::Node;
-use crate::resource::{Rejection, kind_of_type_url, type_url};
+use crate::resource::{Raw, Rejection, kind_of_type_url, type_url};
 use crate::{client, pb, server};
 
 /// Google's standard error detail, by which we say of each resource why it was refused.
@@ -218,7 +218,7 @@ fn carried(resource: pb::discovery::Resource) -> client::Carried {
         name: resource.name,
         version: resource.version,
         type_url: any.type_url,
-        bytes: any.value.into(),
+        bytes: Raw(any.value.into()),
     }
 }
 
@@ -242,7 +242,12 @@ pub(super) fn whole_response(message: pb::discovery::DiscoveryResponse) -> Optio
             _ => any,
         };
         let name = Named::decode(any.value.as_slice()).map(|named| named.name).unwrap_or_default();
-        client::Carried { name, version: version.clone(), type_url: any.type_url, bytes: any.value.into() }
+        client::Carried {
+            name,
+            version: version.clone(),
+            type_url: any.type_url,
+            bytes: Raw(any.value.into()),
+        }
     };
     Some(client::Response {
         kind,

@@ -32,6 +32,7 @@ fn letter(kind: Kind) -> char {
         Kind::Endpoints => 'e',
         Kind::Listener => 'l',
         Kind::Routes => 'r',
+        Kind::Secret => 's',
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     ),
     accept(
         "envoy.config.bootstrap.v3.Bootstrap.StaticResources",
-        &[yes("listeners"), yes("clusters"), no("secrets", "certificates come with the workload's identity")],
+        &[yes("listeners"), yes("clusters"), yes("secrets")],
     ),
     accept(
         "envoy.config.bootstrap.v3.Bootstrap.DynamicResources",

@@ -17,12 +17,19 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     accept(
         "envoy.config.core.v3.ConfigSource",
         &[
-            only("ads", "the stream that delivered the resource"),
+            only("ads", "the stream of `ads_config`, or that delivered the resource"),
+            only("path_config_source", "for secrets"),
+            only("path", "for secrets"),
             harmless("initial_fetch_timeout", "what is missing is waited for"),
             only("resource_api_version", "V3"),
         ],
     ),
     accept("envoy.config.core.v3.AggregatedConfigSource", &[]),
+    accept(
+        "envoy.config.core.v3.PathConfigSource",
+        &[yes("path"), harmless("watched_directory", "the file is looked at every second")],
+    ),
+    accept("envoy.config.core.v3.WatchedDirectory", &[harmless("path", "files are looked at every second")]),
     accept("envoy.config.core.v3.BindConfig", &[only("source_address", "198.18.0.2, in `workload`")]),
     accept(
         "envoy.config.core.v3.Metadata",
@@ -46,7 +53,10 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         &[only("key", "no pseudo-header, nor one that frames"), yes("value")],
     ),
     accept("envoy.type.v3.Int32Range", &[yes("start"), yes("end")]),
-    accept("envoy.config.core.v3.DataSource", &[only("inline_bytes", "UTF-8"), yes("inline_string")]),
+    accept(
+        "envoy.config.core.v3.DataSource",
+        &[only("filename", "of certificates and keys"), yes("inline_bytes"), yes("inline_string")],
+    ),
     accept("envoy.config.core.v3.TransportSocket", &[yes("name"), yes("typed_config")]),
     accept(
         "envoy.type.matcher.v3.StringMatcher",

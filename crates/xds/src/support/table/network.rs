@@ -22,7 +22,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             only("scheme_header_transformation", "`scheme_to_overwrite`"),
             yes("max_request_headers_kb"),
             only("stream_idle_timeout", "0s means an hour"),
-            yes("request_timeout"),
+            no("request_timeout", "write `request_headers_timeout`; a body has to move"),
             yes("request_headers_timeout"),
             only("tracing", "a request without `traceparent` and `b3` begins a trace; no span is exported"),
             yes("upgrade_configs"),

@@ -1,0 +1,349 @@
+//! `meshwork inspect`.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+use serde_json::Value;
+
+use super::output;
+
+/// Show what a running proxy serves, trusts and counts
+///
+/// Asks the admin interface of a proxy on this machine (`meshwork proxy`, a sidecar, or Envoy).
+#[derive(clap::Args)]
+pub(crate) struct Inspect {
+    /// What to show
+    #[arg(value_enum, default_value = "ready")]
+    what: What,
+
+    /// Where the proxy's admin interface listens
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000")]
+    admin: SocketAddr,
+
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+enum What {
+    /// Every resource, its version, and what was refused of it
+    Config,
+    /// Clusters and their endpoints
+    Clusters,
+    /// Listeners and their addresses
+    Listeners,
+    /// Certificates that are shown and trusted
+    Certs,
+    /// Metrics
+    Stats,
+    /// Whether it serves, and who it is
+    Ready,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For people and programs.
+    Yaml,
+}
+
+/// How long the proxy may take to answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// The longest answer: a dump of tens of thousands of resources.
+const MAX_BYTES: u64 = 256 * 1024 * 1024;
+
+impl Inspect {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let path = match self.what {
+            What::Config => "/config_dump?include_eds",
+            What::Clusters => "/clusters?format=json",
+            What::Listeners => "/listeners?format=json",
+            What::Certs => "/certs",
+            What::Stats => "/stats",
+            What::Ready => "/server_info",
+        };
+        let text = self.fetch(path)?;
+        let value = if self.what == What::Stats { stats(&text) } else { serde_json::from_str(&text)? };
+        match self.output {
+            Format::Json => output::json(&value)?,
+            Format::Yaml => output::line(yaml(&value).trim_end()),
+            Format::Table => output::line(self.table(&value).trim_end()),
+        }
+        if self.what == What::Ready && value["state"] != "LIVE" {
+            bail!("the proxy is not ready: {}", text_of(&value["state"]));
+        }
+        Ok(())
+    }
+
+    fn fetch(&self, path: &str) -> anyhow::Result<String> {
+        let admin = self.admin;
+        let cannot =
+            || format!("cannot ask the proxy at {admin}; --admin says where its admin interface listens");
+        let mut stream = TcpStream::connect_timeout(&admin, DEADLINE).with_context(cannot)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n")
+            .with_context(cannot)?;
+        let mut bytes = Vec::new();
+        stream.take(MAX_BYTES).read_to_end(&mut bytes).with_context(cannot)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let (head, body) = text.split_once("\r\n\r\n").with_context(cannot)?;
+        let status = head.split_whitespace().nth(1).unwrap_or_default();
+        if status != "200" {
+            bail!("the proxy at {admin} answers {status}: {}", body.trim());
+        }
+        // Envoy answers in chunks.
+        let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+        Ok(if is_chunked { unchunked(body) } else { body.to_owned() })
+    }
+
+    fn table(&self, value: &Value) -> String {
+        let (head, rows) = match self.what {
+            What::Config => (vec!["KIND", "NAME", "VERSION", "UPDATED", "STATUS"], config(value)),
+            What::Clusters => (vec!["CLUSTER", "ENDPOINT", "HEALTH"], clusters(value)),
+            What::Listeners => (vec!["LISTENER", "ADDRESS"], listeners(value)),
+            What::Certs => (vec!["USED BY", "AS", "SUBJECT", "NAMES", "SERIAL", "EXPIRES"], certs(value)),
+            What::Stats => (vec!["METRIC", "VALUE"], metrics(value)),
+            What::Ready => (vec!["STATE", "NODE", "VERSION", "UP"], server(value)),
+        };
+        render(&head, &rows, std::io::stdout().is_terminal())
+    }
+}
+
+fn unchunked(mut body: &str) -> String {
+    let mut text = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+        let Some(chunk) = rest.get(..size).filter(|chunk| !chunk.is_empty()) else { break };
+        text.push_str(chunk);
+        body = rest.get(size + 2..).unwrap_or_default();
+    }
+    text
+}
+
+// --- rows ---
+
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// The lists of a dump, with the kind of what is in each, and the field that holds it.
+const LISTS: &[(&str, &str, &str)] = &[
+    ("static_clusters", "cluster", "cluster"),
+    ("dynamic_active_clusters", "cluster", "cluster"),
+    ("static_listeners", "listener", "listener"),
+    ("dynamic_listeners", "listener", "listener"),
+    ("static_route_configs", "routes", "route_config"),
+    ("dynamic_route_configs", "routes", "route_config"),
+    ("static_secrets", "secret", "secret"),
+    ("dynamic_active_secrets", "secret", "secret"),
+    ("static_endpoint_configs", "endpoints", "endpoint_config"),
+    ("dynamic_endpoint_configs", "endpoints", "endpoint_config"),
+];
+
+fn config(value: &Value) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for config in items(&value["configs"]) {
+        for (list, kind, field) in LISTS {
+            for entry in items(&config[*list]) {
+                let state = if entry["active_state"].is_null() { entry } else { &entry["active_state"] };
+                let resource = &state[*field];
+                let names = [&entry["name"], &resource["name"], &resource["cluster_name"]];
+                let name = names.into_iter().map(text_of).find(|name| !name.is_empty()).unwrap_or_default();
+                let version = match list.starts_with("static") {
+                    true => "static".to_owned(),
+                    false => text_of(&state["version_info"]),
+                };
+                let status = match text_of(&entry["error_state"]["details"]) {
+                    why if why.is_empty() => "applied".to_owned(),
+                    why => format!("REFUSED: {why}"),
+                };
+                rows.push(vec![(*kind).to_owned(), name, version, text_of(&state["last_updated"]), status]);
+            }
+        }
+    }
+    rows
+}
+
+fn address(value: &Value) -> String {
+    let socket = &value["socket_address"];
+    format!("{}:{}", text_of(&socket["address"]), text_of(&socket["port_value"]))
+}
+
+fn clusters(value: &Value) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for cluster in items(&value["cluster_statuses"]) {
+        let name = text_of(&cluster["name"]);
+        let before = rows.len();
+        for host in items(&cluster["host_statuses"]) {
+            let health = text_of(&host["health_status"]["eds_health_status"]);
+            rows.push(vec![name.clone(), address(&host["address"]), health]);
+        }
+        if rows.len() == before {
+            rows.push(vec![name, "-".to_owned(), "-".to_owned()]);
+        }
+    }
+    rows
+}
+
+fn listeners(value: &Value) -> Vec<Vec<String>> {
+    let row = |listener: &Value| vec![text_of(&listener["name"]), address(&listener["local_address"])];
+    items(&value["listener_statuses"]).map(row).collect()
+}
+
+fn certs(value: &Value) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for entry in items(&value["certificates"]) {
+        for (list, role) in [("cert_chain", "shown"), ("ca_cert", "trusted")] {
+            for certificate in items(&entry[list]) {
+                let names = items(&certificate["subject_alt_names"]);
+                let names = names.filter_map(|name| name.as_object()?.values().next().map(text_of));
+                rows.push(vec![
+                    text_of(&entry["used_by"]),
+                    role.to_owned(),
+                    text_of(&certificate["subject"]),
+                    names.collect::<Vec<_>>().join(" "),
+                    text_of(&certificate["serial_number"]),
+                    text_of(&certificate["expiration_time"]),
+                ]);
+            }
+        }
+    }
+    rows
+}
+
+fn stats(text: &str) -> Value {
+    let pairs = text.lines().filter_map(|line| line.rsplit_once(": "));
+    pairs.map(|(name, value)| (name.to_owned(), Value::String(value.to_owned()))).collect()
+}
+
+fn metrics(value: &Value) -> Vec<Vec<String>> {
+    let pairs = value.as_object().into_iter().flatten();
+    pairs.map(|(name, value)| vec![name.clone(), text_of(value)]).collect()
+}
+
+fn server(value: &Value) -> Vec<Vec<String>> {
+    let fields = [&value["state"], &value["node"]["id"], &value["version"], &value["uptime_current_epoch"]];
+    vec![fields.into_iter().map(text_of).collect()]
+}
+
+// --- texts ---
+
+/// Columns as wide as what stands in them, two blanks apart.
+fn render(head: &[&str], rows: &[Vec<String>], colours: bool) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([head[column].len()]).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let mut text = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>, style: &str| {
+        let cells: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells = cells.join("  ");
+        let cells = cells.trim_end();
+        let _ = match (colours, style) {
+            (true, style) if !style.is_empty() => writeln!(text, "\u{1b}[{style}m{cells}\u{1b}[0m"),
+            _ => writeln!(text, "{cells}"),
+        };
+    };
+    line(&mut head.iter().copied(), BOLD);
+    for row in rows {
+        let is_bad =
+            row.iter().any(|cell| cell.starts_with("REFUSED") || cell == "UNHEALTHY" || cell == "DRAINING");
+        line(&mut row.iter().map(String::as_str), if is_bad { RED } else { "" });
+    }
+    text
+}
+
+const BOLD: &str = "1";
+const RED: &str = "31";
+
+/// A value as YAML: what JSON's strings look like, and blocks.
+fn yaml(value: &Value) -> String {
+    let mut text = String::new();
+    write_yaml(value, 0, &mut text);
+    text
+}
+
+fn write_yaml(value: &Value, depth: usize, text: &mut String) {
+    let indent = "  ".repeat(depth);
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let _ = write!(text, "{indent}{}:", Value::String(name.clone()));
+                write_yaml_value(value, depth + 1, text);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                let _ = write!(text, "{indent}-");
+                write_yaml_value(item, depth + 1, text);
+            }
+        }
+        scalar => {
+            let _ = writeln!(text, "{indent}{scalar}");
+        }
+    }
+}
+
+fn write_yaml_value(value: &Value, depth: usize, text: &mut String) {
+    let is_block = match value {
+        Value::Object(fields) => !fields.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        _ => false,
+    };
+    if is_block {
+        text.push('\n');
+        write_yaml(value, depth, text);
+    } else {
+        let _ = writeln!(text, " {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned_and_refusals_stand_out() {
+        let dump = json!({ "configs": [
+            { "static_clusters": [{ "cluster": { "name": "a" }, "last_updated": "now" }] },
+            { "dynamic_listeners": [{ "name": "web", "error_state": { "details": "no" } }] },
+        ] });
+        let rows = config(&dump);
+        let head = ["KIND", "NAME", "VERSION", "UPDATED", "STATUS"];
+        let expected = "KIND      NAME  VERSION  UPDATED  STATUS\n\
+                        cluster   a     static   now      applied\n\
+                        listener  web                     REFUSED: no\n";
+        assert_eq!(render(&head, &rows, false), expected);
+        assert!(render(&head, &rows, true).contains("\u{1b}[31mlistener"));
+    }
+
+    #[test]
+    fn yaml_is_nested() {
+        let value = json!({ "a": [{ "b": "c: d" }], "e": [], "f": 1 });
+        assert_eq!(yaml(&value), "\"a\":\n  -\n    \"b\": \"c: d\"\n\"e\": []\n\"f\": 1\n");
+    }
+
+    #[test]
+    fn chunks_are_put_together() {
+        assert_eq!(unchunked("3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"), "abcde");
+    }
+}

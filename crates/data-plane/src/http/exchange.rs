@@ -105,7 +105,6 @@ impl<'x> Exchange<'x> {
                     place: self.place,
                     plan,
                     route,
-                    facts: peer.facts(),
                     length,
                     downstream: &mut self.downstream,
                     record: &mut self.record,

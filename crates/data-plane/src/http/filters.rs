@@ -22,7 +22,6 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
-use meshwork_model::policy::Facts;
 use meshwork_model::proxy::{
     HttpFilter, HttpFilterKind, HttpRbac, Route, RouteAction, RouteFilter, RouteFilterKind, RouteTable,
 };
@@ -82,8 +81,6 @@ pub(crate) struct Scene<'s, 'x> {
     pub(crate) plan: &'s Arc<Plan>,
     /// The route that takes it.
     pub(crate) route: Option<&'x Route>,
-    /// What rules look at besides the request itself.
-    pub(crate) facts: Facts<'s>,
     /// How long the request's body is.
     pub(crate) length: Length,
     /// Who asks.
@@ -238,21 +235,22 @@ async fn ask_all<'h>(
     mut scene: Scene<'_, '_>,
     request: &'h mut RequestHead,
 ) -> Result<(Authorized<'h>, Length), ProxyError> {
-    let plan = Arc::clone(scene.plan);
+    let (plan, peer) = (Arc::clone(scene.plan), scene.place.peer);
+    let facts = peer.facts();
     let mut judge = Judge::new(&plan.rules);
     for step in &plan.steps {
         match step {
             Step::Fault(fault) => fault.ask(&mut scene, request).await?,
             Step::Cors(policies) => policies.ask(&mut scene, request)?,
             Step::Jwt(tokens) => tokens.ask(&mut scene, request).await?,
-            Step::Judge => judge.next(&scene.facts, scene.record, request)?,
+            Step::Judge => judge.next(&facts, scene.record, request)?,
             Step::Authz(service) => service.ask(&mut scene, request).await?,
             Step::LocalLimit(limit) => limit.ask(&mut scene)?,
             Step::Health(health) => health.ask(&mut scene, request)?,
             Step::Buffer(most) => body::hold(&mut scene, request, *most as usize).await?,
         }
     }
-    Ok((judge.authorize(&scene.facts, scene.record, request)?, scene.length))
+    Ok((judge.authorize(&facts, scene.record, request)?, scene.length))
 }
 
 // === impl Scene ===

@@ -292,7 +292,9 @@ impl Chain {
 
     /// Whether a connection that took `self` may live on under `other`: same place, same proof asked for.
     pub(crate) fn is_followed_by(&self, other: &Self) -> bool {
-        let asked = |chain: &Self| chain.tls.as_ref().map(|tls| tls.source.clone());
+        fn asked(chain: &Chain) -> Option<&DownstreamTls> {
+            chain.tls.as_ref().map(|tls| &tls.source)
+        }
         self.name == other.name
             && self.matches == other.matches
             && asked(self) == asked(other)

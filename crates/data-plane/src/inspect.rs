@@ -73,7 +73,7 @@ async fn look(worker: &Worker, listener: &ListenerConfig, arrived: &mut Arrived)
         if filter.disabled.as_ref().is_some_and(|disabled| disabled.takes(port)) {
             continue;
         }
-        while let Some(needs) = step(filter.kind.clone(), arrived)? {
+        while let Some(needs) = step(worker, &filter.kind, arrived)? {
             arrived.read(worker, needs).await?;
         }
     }
@@ -81,9 +81,13 @@ async fn look(worker: &Worker, listener: &ListenerConfig, arrived: &mut Arrived)
 }
 
 /// Looks once; gives how many bytes are needed, at most, where those that have come do not do.
-fn step(kind: ListenerFilterKind, arrived: &mut Arrived) -> Result<Option<usize>, ProxyError> {
+fn step(
+    worker: &Worker,
+    kind: &ListenerFilterKind,
+    arrived: &mut Arrived,
+) -> Result<Option<usize>, ProxyError> {
     match kind {
-        ListenerFilterKind::OriginalDestination => arrived.ask_kernel(),
+        ListenerFilterKind::OriginalDestination => arrived.ask_kernel(worker),
         ListenerFilterKind::Tls(config) => match client_hello::client_hello(&arrived.ahead) {
             Hello::Needs(needs) => return Ok(Some(needs)),
             Hello::Complete(hello) => {
@@ -100,7 +104,7 @@ fn step(kind: ListenerFilterKind, arrived: &mut Arrived) -> Result<Option<usize>
             Http::Absent => {}
             Http::TooLong => return Err(ProxyError::fatal(Kind::Refused("its first line does not end"))),
         },
-        ListenerFilterKind::ProxyProtocol(config) => match proxy_protocol::header(&arrived.ahead, config) {
+        ListenerFilterKind::ProxyProtocol(config) => match proxy_protocol::header(&arrived.ahead, *config) {
             Header::Needs(needs) => return Ok(Some(needs)),
             Header::Complete(length, named) => arrived.be_told(length, named),
             Header::Absent => {}
@@ -143,11 +147,13 @@ impl Arrived {
         })
     }
 
-    /// Takes over where a redirected connection was meant to go.
-    fn ask_kernel(&mut self) {
-        if let Ok(meant) = self.stream.original_destination() {
-            self.local = meant;
+    /// Takes over where a redirected connection was meant to go; it may be taken there where that is near nobody.
+    fn ask_kernel(&mut self, worker: &Worker) {
+        let Ok(meant) = self.stream.original_destination() else { return };
+        if meant != self.local && worker.own.refusal(meant.ip()).is_none() {
+            self.meant_for = Some(meant);
         }
+        self.local = meant;
     }
 
     /// Takes over what a header says, and consumes it. Where the connection is taken stays the kernel's to say.

@@ -77,6 +77,10 @@ pub(crate) const CLIENT_HELLO_BYTES: usize = 16 * 1024;
 /// Envoy `http_inspector`, 64 KiB.
 pub(crate) const HTTP_LINE_BYTES: usize = 64 * 1024;
 
+/// Bytes of a header of the PROXY protocol, its records included: the most that its length says is a little more, and
+/// nobody sends it. What was read of it fits a buffer of [`TCP_BUFFER_BYTES`], where a connection goes on without.
+pub(crate) const PROXY_HEADER_BYTES: usize = 64 * 1024;
+
 /// Hosts that clusters name: each is looked up every few seconds.
 pub(crate) const DNS_HOSTS: usize = 1024;
 /// Lookups at the same time; each has a thread while it lasts.

@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use meshwork_model::proxy::ProxyProtocol;
 
+use crate::limits::PROXY_HEADER_BYTES;
+
 /// How version 1 begins.
 const V1: &[u8] = b"PROXY ";
 /// Bytes of a header of version 1, at most: 107, as its specification says, and Envoy's one more.
@@ -129,6 +131,9 @@ fn version_2(bytes: &[u8]) -> Header {
     if length < V2_BYTES + addresses {
         return Header::Invalid("it is too short for its addresses");
     }
+    if length > PROXY_HEADER_BYTES {
+        return Header::Invalid("its records are too long");
+    }
     if bytes.len() < length {
         return Header::Needs(length);
     }
@@ -243,6 +248,7 @@ mod tests {
         check(v2(1, 0x31, &ADDRESSES), None);
         check(v2(1, 0x00, &[]), None);
         check(v2(2, 0x11, &ADDRESSES), None);
+        check(v2(1, 0x11, &[&ADDRESSES[..], &[1, 0xff, 0xee], &[0; 0xffee]].concat()), None);
         let mut old = v2(1, 0x11, &ADDRESSES);
         old[12] = 0x11;
         check(old, None);
@@ -289,7 +295,7 @@ mod tests {
             let config = ProxyProtocol { optional: random.bool(), ..STRICT };
             match header(&bytes, config) {
                 Header::Needs(needs) => {
-                    assert!(needs > bytes.len() && needs <= V2_BYTES + 0xffff, "{bytes:?}")
+                    assert!(needs > bytes.len() && needs <= PROXY_HEADER_BYTES, "{bytes:?}")
                 }
                 Header::Complete(length, _) => assert!(length <= bytes.len(), "{bytes:?}"),
                 Header::Absent => assert!(config.optional),

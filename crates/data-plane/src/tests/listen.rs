@@ -186,12 +186,12 @@ fn a_chain_has_so_many_connections_and_one_more_waits_to_be_closed() {
     play(resources(vec![], vec![chain]), async |world| {
         let mut origin = world.origin(ORIGIN);
         let first = world.connect();
-        let _upstream = origin.accept().await;
+        let upstream = origin.accept().await;
         let mut second = world.connect();
         let (_, took) = timed(second.rest()).await;
         assert!(took >= delay, "{took:?}");
         assert!(!origin.is_called().await);
-        drop(first);
+        drop((first, upstream));
         settle().await;
         let _third = world.connect();
         origin.accept().await;

@@ -106,7 +106,7 @@ fn the_exact_name_then_the_longest_domain_then_none() {
     check(&chains, "tls name=badexample.com", Some(2));
     check(&chains, "tls", Some(0));
     check(&chains, "", Some(0));
-    for other in [".example.com", "com", "example.com.", "."] {
+    for other in ["com", "example.com.", "."] {
         assert!(find(&[names(&["*.example.com"])], &format!("tls name={other}")).is_none(), "{other}");
     }
     // A name that is taken has no way back to its domain, nor to none.

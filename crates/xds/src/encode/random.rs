@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use meshwork_model::chain::ChainIndex;
 use meshwork_model::cidr::Cidr;
 use meshwork_model::proxy::{
     Action, Balancing, ChainMatch, ClientCert, Clients, Cluster, Codec, ConnectionLimit, DirectResponse,
@@ -90,8 +91,20 @@ impl Random {
             continue_on_filters_timeout: self.0.bool(),
             default_chain: self
                 .maybe(|random| FilterChain { matches: ChainMatch::default(), ..random.chain() }),
-            ..Listener::new(name, Some(self.address()), direction, self.some(1, Self::chain))
+            ..Listener::new(name, Some(self.address()), direction, self.chains())
         }
+    }
+
+    /// Chains of which no two take the same connections.
+    fn chains(&mut self) -> Vec<FilterChain> {
+        let mut chains = self.some(1, Self::chain);
+        for (port, chain) in (1..).zip(&mut chains) {
+            if ChainIndex::compile([&chain.matches]).is_err() {
+                chain.matches = ChainMatch::default();
+            }
+            chain.matches.destination_port = Some(port);
+        }
+        chains
     }
 
     fn listener_filter(&mut self) -> ListenerFilter {

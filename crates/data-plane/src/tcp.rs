@@ -15,6 +15,7 @@ use std::task::Poll;
 
 use bytes::BytesMut;
 use meshwork_model::proxy::{TcpCluster, TcpProxy};
+use meshwork_model::xxhash::xxhash64;
 use meshwork_telemetry::{EdgeId, Protocol};
 use tokio::time::Instant;
 use tracing::debug;
@@ -97,6 +98,7 @@ impl Relay<'_> {
             tries_left = if cluster.config().passes_through() { 1 } else { tries_left };
             let has_failed = |host: &Host| failed.as_ref().is_some_and(|failed| failed.is_of(host));
             let wanted = Wanted {
+                hash: proxy.hashes_source.then(|| hash_of(self.peer)),
                 avoid: if failed.is_some() { Some(&has_failed) } else { None },
                 again: u32::MAX,
                 random: worker.random(),
@@ -170,6 +172,11 @@ impl Drop for Relay<'_> {
         let edge = self.edge.unwrap_or_else(|| self.open());
         self.record.write_connection(&self.seat.worker, self.peer, &self.seat.chain, edge);
     }
+}
+
+/// Where a peer's address places its connections. Source: Envoy, `source_ip`: xxHash64 of the address as text.
+fn hash_of(peer: &Peer) -> u64 {
+    xxhash64(peer.address.ip().to_string().as_bytes(), 0)
 }
 
 /// The cluster that a random number falls to.

@@ -533,8 +533,11 @@ impl Builder {
     }
 
     fn open_logs(&mut self, filter: &NetworkFilter) -> Result<Vec<ChainLog>, String> {
-        let NetworkFilter::Http(http) = filter else { return Ok(Vec::new()) };
-        http.access_logs.iter().map(|log| self.open_log(log)).collect()
+        let logs = match filter {
+            NetworkFilter::Http(http) => &http.access_logs,
+            NetworkFilter::Tcp(tcp) => &tcp.access_logs,
+        };
+        logs.iter().map(|log| self.open_log(log)).collect()
     }
 
     fn open_log(&mut self, wanted: &AccessLog) -> Result<ChainLog, String> {

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DownstreamTls, HttpConnection, Rbac};
+use super::{AccessLog, DownstreamTls, HttpConnection, Rbac};
 use crate::cidr::Cidr;
 
 /// A listening socket and the filter chains behind it.
@@ -289,6 +289,8 @@ pub struct TcpProxy {
     pub longest: Option<Duration>,
     /// Whether an endpoint is chosen by a hash of the client's address.
     pub hashes_source: bool,
+    /// Where its connections are logged.
+    pub access_logs: Vec<AccessLog>,
 }
 
 /// A cluster that a part of all connections goes to.
@@ -310,6 +312,7 @@ impl TcpProxy {
             connect_attempts: 1,
             longest: None,
             hashes_source: false,
+            access_logs: Vec::new(),
         }
     }
 }

@@ -11,7 +11,7 @@ use meshwork_model::proxy::{
     TlsInspector, Transport,
 };
 
-use super::{address, duration, http, is, names, policy, required, timeout, tls, unpack};
+use super::{access_log, address, duration, http, is, names, policy, required, timeout, tls, unpack};
 use crate::path::{Path, Problems};
 use crate::pb;
 
@@ -388,6 +388,7 @@ fn tcp_proxy(message: &pb::tcp_proxy::TcpProxy, at: &Path<'_>, problems: &mut Pr
         connect_attempts,
         longest,
         hashes_source: hashes_source(message, at, problems)?,
+        access_logs: access_log::logs(&message.access_log, &at.field("access_log"), problems),
     })
 }
 

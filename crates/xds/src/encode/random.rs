@@ -160,6 +160,7 @@ impl Random {
                 connect_attempts: self.0.u32(1..5),
                 longest: self.maybe(Self::time),
                 hashes_source: self.0.bool(),
+                access_logs: Vec::new(),
             }))
         };
         let gate = |random: &mut Self| {

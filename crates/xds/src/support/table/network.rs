@@ -172,6 +172,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             only("max_connect_attempts", "32 are made at most"),
             only("hash_policy", "`source_ip`"),
             yes("max_downstream_connection_duration"),
+            only("access_log", "file, stdout or stderr; written when a connection has ended"),
             no("tunneling_config", "bytes are not carried in HTTP"),
             no("on_demand", "write clusters that are there"),
         ],

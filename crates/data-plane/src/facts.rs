@@ -39,7 +39,12 @@ pub(crate) struct Seen<'a> {
 
 impl<'a> Seen<'a> {
     /// A request before there is a response.
-    pub(crate) fn of(place: Place<'a>, record: &'a Record, request: &'a RequestHead, protocol: &'a str) -> Self {
+    pub(crate) fn of(
+        place: Place<'a>,
+        record: &'a Record,
+        request: &'a RequestHead,
+        protocol: &'a str,
+    ) -> Self {
         let Place { worker, peer, chain, .. } = place;
         Self { worker, peer, chain, record, request: Some(request), response: None, protocol, body: &[] }
     }

@@ -16,8 +16,8 @@ use meshwork_model::proxy::{Action, HttpFilter, HttpRbac, Rbac};
 use meshwork_model::spiffe::SpiffeId;
 
 use crate::error::{Kind, ProxyError};
-use crate::record::Record;
 use crate::http::taken::Taken;
+use crate::record::Record;
 
 /// A request that policy lets pass, in the very form that was judged.
 #[derive(Clone, Copy)]

@@ -59,7 +59,10 @@ pub(crate) async fn directly(
     let protocol = downstream.protocol();
     let body = reworded(place, protocol, to.request, head, body, record);
     let asked = About { place, protocol, request: to.request };
-    taken.change_response(head, &Seen { response: None, ..asked.seen(record, &ResponseHead::default(), &body) });
+    taken.change_response(
+        head,
+        &Seen { response: None, ..asked.seen(record, &ResponseHead::default(), &body) },
+    );
     to.prepare(head, &place.http.config);
     record.status = head.status;
     send(downstream, head, to.request, body, record).await

@@ -3,6 +3,8 @@
 //! Envoy's protobufs stop here; the data plane sees bytes and plain values.
 //! Source: Envoy `service.auth.v3`.
 
+#![expect(deprecated, reason = "programs in use read and write the older forms, too")]
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};

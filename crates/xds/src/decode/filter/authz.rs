@@ -1,5 +1,7 @@
 //! External authorization.
 
+#![expect(deprecated, reason = "programs in use read and write the older forms, too")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

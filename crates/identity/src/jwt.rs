@@ -202,7 +202,8 @@ impl VerifyingKey {
 
     fn has_signed(&self, token: &Jwt) -> bool {
         let (message, signature) = (token.signed.as_bytes(), &token.signature[..]);
-        let verified = match &self.material {
+
+        match &self.material {
             Material::Rsa { modulus, exponent } => token.algorithm.rsa().is_some_and(|parameters| {
                 let key = RsaPublicKeyComponents { n: modulus, e: exponent };
                 key.verify(parameters, message, signature).is_ok()
@@ -221,8 +222,7 @@ impl VerifyingKey {
             Material::Secret(secret) => token.algorithm.hmac().is_some_and(|algorithm| {
                 hmac::verify(&hmac::Key::new(algorithm, secret), message, signature).is_ok()
             }),
-        };
-        verified
+        }
     }
 }
 

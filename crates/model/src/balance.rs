@@ -128,7 +128,7 @@ pub struct Context<'c> {
     pub random: u64,
 }
 
-/// Random numbers that follow from one. Source: SplitMix64.
+/// Random numbers that follow from one. Source: `SplitMix64`.
 struct Draws(u64);
 
 impl Draws {

@@ -107,9 +107,8 @@ fn matches_path(test: &RouteMatch, path: Path<'_>) -> bool {
     if test.ignores_parameters {
         bare = &bare[..bare.iter().position(|byte| *byte == b';').unwrap_or(bare.len())];
     }
-    let same = |part: &[u8], text: &str| match test.any_case {
-        true => part.eq_ignore_ascii_case(text.as_bytes()),
-        false => part == text.as_bytes(),
+    let same = |part: &[u8], text: &str| {
+        if test.any_case { part.eq_ignore_ascii_case(text.as_bytes()) } else { part == text.as_bytes() }
     };
     let starts = |text: &str| bare.get(..text.len()).is_some_and(|start| same(start, text));
     match &test.path {

@@ -45,7 +45,7 @@ impl Times {
             (None, Some(grpc)) if head.is_grpc() => {
                 let asked = grpc_timeout(&head.fields).unwrap_or_default();
                 let earlier = grpc.offset.filter(|offset| *offset < asked).unwrap_or_default();
-                let asked = asked - earlier;
+                let asked = asked.checked_sub(earlier).unwrap();
                 let is_over = asked.is_zero() || asked > grpc.most;
                 limit(Some(if !grpc.most.is_zero() && is_over { grpc.most } else { asked }))
             }

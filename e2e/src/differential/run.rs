@@ -104,10 +104,10 @@ fn groups(cases: &[Case]) -> Vec<Vec<&Case>> {
 }
 
 async fn run_group(group: &[&Case], folder: &Path, certs: &Arc<Certs>) -> Vec<(String, Verdict)> {
-    if let [case] = group {
-        if case.refused.is_some() {
-            return vec![(case.name.clone(), refusals(case, folder, certs).await)];
-        }
+    if let [case] = group
+        && case.refused.is_some()
+    {
+        return vec![(case.name.clone(), refusals(case, folder, certs).await)];
     }
     let mut verdicts = Vec::new();
     let mut sides = BTreeMap::new();

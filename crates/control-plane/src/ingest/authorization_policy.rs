@@ -192,7 +192,7 @@ fn string_match(text: &Text<'_>, report: &mut Report<'_>) -> Option<StringMatch>
         (Some(""), _) => (StringMatch::Prefix("".into()), ""),
         (Some(end), _) => (StringMatch::Suffix(end.into()), end),
         (None, Some(start)) => (StringMatch::Prefix(start.into()), start),
-        (None, None) => (StringMatch::Exact(text.value.into()), &*text.value),
+        (None, None) => (StringMatch::Exact(text.value.into()), text.value),
     };
     if rest.contains('*') || text.value.is_empty() {
         let fix = "Use the whole text, `start*`, `*end` or `*`";

@@ -182,7 +182,7 @@ fn connection(stat_prefix: Arc<str>, routes: RouteSource, filters: Vec<HttpFilte
     }
 }
 
-/// What every HTTP connection in the mesh carries: WebSockets, trailers, old clients; and no head that never ends.
+/// What every HTTP connection in the mesh carries: `WebSockets`, trailers, old clients; and no head that never ends.
 fn carrying(stat_prefix: Arc<str>, routes: RouteSource) -> HttpConnection {
     HttpConnection {
         upgrades: vec!["websocket".into()],

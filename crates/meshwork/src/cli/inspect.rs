@@ -165,9 +165,10 @@ fn config(value: &Value) -> Vec<Vec<String>> {
                 let resource = &state[*field];
                 let names = [&entry["name"], &resource["name"], &resource["cluster_name"]];
                 let name = names.into_iter().map(text_of).find(|name| !name.is_empty()).unwrap_or_default();
-                let version = match list.starts_with("static") {
-                    true => "static".to_owned(),
-                    false => text_of(&state["version_info"]),
+                let version = if list.starts_with("static") {
+                    "static".to_owned()
+                } else {
+                    text_of(&state["version_info"])
                 };
                 let status = match text_of(&entry["error_state"]["details"]) {
                     why if why.is_empty() => "applied".to_owned(),

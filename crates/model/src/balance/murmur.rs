@@ -1,6 +1,6 @@
-/// MurmurHash 2 of 64 bits as libstdc++ hashes bytes, by which Envoy's `MURMUR_HASH_2` places hosts.
+/// `MurmurHash` 2 of 64 bits as libstdc++ hashes bytes, by which Envoy's `MURMUR_HASH_2` places hosts.
 ///
-/// Source: Appleby, "MurmurHash2", 64-bit version; libstdc++ `_Hash_bytes`.
+/// Source: Appleby, "`MurmurHash2`", 64-bit version; libstdc++ `_Hash_bytes`.
 pub(super) fn murmur2(bytes: &[u8]) -> u64 {
     const MULTIPLIER: u64 = 0xC6A4_A793_5BD1_E995;
     const SEED: u64 = 0xC70F_6907;

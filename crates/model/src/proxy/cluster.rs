@@ -222,7 +222,7 @@ pub enum HashFunction {
     /// XXH64.
     #[default]
     XxHash,
-    /// MurmurHash 2 as libstdc++ has it.
+    /// `MurmurHash` 2 as libstdc++ has it.
     Murmur2,
 }
 

@@ -44,16 +44,13 @@ impl DomainIndex {
         }
         let mut short = [0; SHORT];
         let long;
-        let name = match short.get_mut(..authority.len()) {
-            Some(name) => {
-                name.copy_from_slice(authority);
-                name.make_ascii_lowercase();
-                &*name
-            }
-            None => {
-                long = authority.to_ascii_lowercase();
-                &*long
-            }
+        let name = if let Some(name) = short.get_mut(..authority.len()) {
+            name.copy_from_slice(authority);
+            name.make_ascii_lowercase();
+            &*name
+        } else {
+            long = authority.to_ascii_lowercase();
+            &*long
         };
         let suffix = |length: usize| &name[name.len() - length..];
         let prefix = |length: usize| &name[..length];
@@ -71,13 +68,12 @@ fn lowercase(text: &str) -> Box<[u8]> {
 }
 
 fn put(patterns: &mut ByLength, text: &str, at: usize) {
-    let of_length = match patterns.iter_mut().position(|(length, _)| *length == text.len()) {
-        Some(found) => &mut patterns[found].1,
-        None => {
-            patterns.push((text.len(), HashMap::new()));
-            let last = patterns.len() - 1;
-            &mut patterns[last].1
-        }
+    let of_length = if let Some(found) = patterns.iter_mut().position(|(length, _)| *length == text.len()) {
+        &mut patterns[found].1
+    } else {
+        patterns.push((text.len(), HashMap::new()));
+        let last = patterns.len() - 1;
+        &mut patterns[last].1
     };
     of_length.insert(lowercase(text), at);
 }

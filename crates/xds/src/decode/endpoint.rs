@@ -178,12 +178,11 @@ fn check(
     problems: &mut Problems,
 ) -> Option<CheckTarget> {
     let Some(message) = message else { return Some(CheckTarget::default()) };
-    let port = match u16::try_from(message.port_value) {
-        Ok(port) => Some(port).filter(|port| *port != 0),
-        Err(_) => {
-            let text = format!("{} is no port", message.port_value);
-            return problems.error(&at.field("port_value"), text, "");
-        }
+    let port = if let Ok(port) = u16::try_from(message.port_value) {
+        Some(port).filter(|port| *port != 0)
+    } else {
+        let text = format!("{} is no port", message.port_value);
+        return problems.error(&at.field("port_value"), text, "");
     };
     let address = match &message.address {
         None => None,

@@ -177,12 +177,11 @@ fn clients(message: &Message, at: &Path<'_>, problems: &mut Problems) -> Option<
 }
 
 fn cidr(range: &pb::core::CidrRange, at: &Path<'_>, problems: &mut Problems) -> Option<Cidr> {
-    match range.address_prefix.parse() {
-        Ok(address) => Some(Cidr::new(address, range.prefix_len.map_or(0, |length| length.value))),
-        Err(_) => {
-            let text = format!("`{}` is not an IP address", range.address_prefix);
-            problems.error(&at.field("address_prefix"), text, "")
-        }
+    if let Ok(address) = range.address_prefix.parse() {
+        Some(Cidr::new(address, range.prefix_len.map_or(0, |length| length.value)))
+    } else {
+        let text = format!("`{}` is not an IP address", range.address_prefix);
+        problems.error(&at.field("address_prefix"), text, "")
     }
 }
 

@@ -228,7 +228,7 @@ fn read_versions(
     Ok((oldest, newest))
 }
 
-/// Source: BoringSSL's names.
+/// Source: `BoringSSL`'s names.
 const CIPHER_SUITES: &[(&str, CipherSuite)] = &[
     ("ECDHE-ECDSA-AES128-GCM-SHA256", CipherSuite::EcdsaAes128),
     ("ECDHE-RSA-AES128-GCM-SHA256", CipherSuite::RsaAes128),
@@ -238,7 +238,7 @@ const CIPHER_SUITES: &[(&str, CipherSuite)] = &[
     ("ECDHE-RSA-CHACHA20-POLY1305", CipherSuite::RsaChaCha20),
 ];
 
-/// Source: BoringSSL's names.
+/// Source: `BoringSSL`'s names.
 const GROUPS: &[(&str, Group)] = &[
     ("X25519", Group::X25519),
     ("P-256", Group::P256),

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use meshwork_model::proxy::{
     Action, Balancing, ChainMatch, ClientCert, Cluster, DirectResponse, Direction, Discovery, Dns, DnsHost,
-    Domain, DownstreamTls, Endpoint, Endpoints, EscapedSlashes, FilterChain, Forward, ForwardClientCert,
-    Gate, HeaderMatch, HeaderTest, Http1, HttpConnection, HttpFilter, Listener, MeshClient, MeshServer,
-    NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resilience,
-    Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServerHeader,
-    ServiceName, StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, VirtualHost,
-    WeightedCluster, Workload,
+    Domain, Endpoint, Endpoints, EscapedSlashes, FilterChain, Forward, ForwardClientCert, Gate, HeaderMatch,
+    HeaderTest, Http1, HttpConnection, HttpFilter, Listener, MeshClient, MeshServer, NameTable, Network,
+    NetworkFilter, PathMatch, PathNormalization, Permission, Principal, Rbac, Resilience, Resource,
+    RetryPolicy, Route, RouteAction, RouteMatch, RouteSource, RouteTable, Rule, ServerHeader, ServiceName,
+    StringMatch, TcpProxy, Transport, TransportMatch, UpstreamProtocol, VirtualHost, WeightedCluster,
+    Workload,
 };
 use meshwork_model::spiffe::SpiffeId;
 

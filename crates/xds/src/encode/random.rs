@@ -16,8 +16,8 @@ use meshwork_model::proxy::{
     MeshServer, NameTable, Network, NetworkFilter, PathMatch, PathNormalization, Permission, Principal,
     ProxyProtocol, Rbac, Resilience, Resource, RetryPolicy, Route, RouteAction, RouteMatch, RouteSource,
     RouteTable, Router, Rule, ServerHeader, ServiceName, SocketOptions, SourceType, StringMatch, TcpCluster,
-    TcpProxy, TlsInspector, Transport, TransportMatch, UpstreamProtocol, UpstreamTls, VirtualHost,
-    WeightedCluster, Workload,
+    TcpProxy, TlsInspector, Transport, TransportMatch, UpstreamProtocol, VirtualHost, WeightedCluster,
+    Workload,
 };
 use meshwork_model::regex::Regex;
 use meshwork_model::spiffe::SpiffeId;

@@ -630,6 +630,8 @@ impl<'c> Call<'c, '_> {
         mut lease: Lease,
         answer: Answer,
     ) -> Result<(), ProxyError> {
+        // There is no other try, and nothing of the request is kept for it: a tunnel's bytes least of all.
+        self.course.tries = None;
         if self.taken.route.terms.is_some() {
             self.change_response();
         }
@@ -653,8 +655,6 @@ impl<'c> Call<'c, '_> {
         };
         self.downstream.send_head(response, shape)?;
         let mut back = if shape.empty { Flow::Leaving } else { Flow::Open };
-        // There is no other try, and nothing of the request is kept for it.
-        self.course.tries = None;
         let done = poll_fn(|cx| match self.poll_response(cx, &mut lease.upstream, &mut back)? {
             Moved::All => Poll::Ready(Ok(())),
             stalled => {

@@ -126,9 +126,10 @@ fn connecting_has_its_time_per_endpoint_and_goes_on_to_the_next() {
             client.send(GET).await;
             *took = timed(second.accept()).await.1;
         }
-        took.sort();
-        assert_about(took[0], Duration::ZERO);
-        assert_about(took[1], CONNECT_TIMEOUT);
+        for took in took {
+            assert_about(took, if took < CONNECT_TIMEOUT / 2 { Duration::ZERO } else { CONNECT_TIMEOUT });
+        }
+        assert!(took.iter().any(|took| *took >= CONNECT_TIMEOUT - TICK), "{took:?}");
     });
 }
 

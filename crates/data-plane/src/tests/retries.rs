@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use meshwork_model::cidr::Cidr;
 use meshwork_model::proxy::{
     AvoidedHosts, BackOff, NetworkFilter, RateLimitedBackOff, ResetFormat, ResetHeader, Resilience, Resource,
     RetryOn, RetryPolicy, Router, StreamDuration,
@@ -25,6 +26,9 @@ fn with(resilience: Resilience, script: impl AsyncFnOnce(&World)) {
     let router = Router { is_silent: false, ..Router::default() };
     let mut http = http_connection_with(Some(ROUTE_TIMEOUT), resilience);
     http.router = router;
+    // Clients whose word counts.
+    http.clients.internal = vec![Cidr::new([0, 0, 0, 0].into(), 0)];
+    http.clients.is_edge = true;
     let filter = NetworkFilter::Http(Arc::new(http));
     play(vec![Resource::Cluster(cluster(&[ORIGIN])), listener(filter, None)], script);
 }
@@ -195,8 +199,9 @@ fn a_try_that_is_too_slow_is_repeated_and_the_route_has_the_last_word() {
 fn a_response_that_has_begun_is_no_longer_too_slow_for_one_try() {
     let retry = RetryPolicy { per_try_timeout: Some(SECOND_LONG), ..policy(RetryOn::ANY_5XX, 1) };
     retrying(retry, async |world| {
-        let (mut client, _origin) =
-            answered(world, GET, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await;
+        let (mut client, mut upstream) = world.call(GET).await;
+        upstream.receive().await;
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await;
         let (answer, took) = timed(client.try_receive(false)).await;
         assert!(answer.is_err());
         assert!(took >= ROUTE_TIMEOUT - Duration::from_millis(5), "{took:?}");

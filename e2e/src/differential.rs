@@ -43,7 +43,9 @@ pub fn main() -> ExitCode {
     }
     let cases = case::load(&folder().join("cases"), &filters);
     if arguments.iter().any(|argument| argument == "--list") {
-        run::say(&cases.iter().map(|case| format!("{}: test\n", case.name)).collect::<String>());
+        for case in &cases {
+            run::say(&format!("{}: test\n", case.name));
+        }
         return ExitCode::SUCCESS;
     }
     let mut failed = run::all(&cases);

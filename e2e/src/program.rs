@@ -34,7 +34,8 @@ impl Program {
     pub fn envoy(name: &str, dir: &Path, bootstrap: &Path) -> Self {
         let mut command = Command::new(crate::peer("venv/bin/envoy"));
         command
-            .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "-c"])
+            .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"])
+            .args(["--file-flush-interval-msec", "50", "-c"])
             .arg(bootstrap);
         Self::start(name, dir, &mut command)
     }

@@ -30,7 +30,7 @@ fn url(of: &str) -> String {
         "lds" => "config.listener.v3.Listener",
         "rds" => "config.route.v3.RouteConfiguration",
         "sds" => "extensions.transport_sockets.tls.v3.Secret",
-        other => panic!("{other}"),
+        other => unreachable!("{other}"),
     };
     format!("{PREFIX}.{name}")
 }
@@ -84,19 +84,19 @@ fn endpoints(name: &str, at: SocketAddr) -> Value {
     json!({ "cluster_name": name, "endpoints": [{ "lb_endpoints": [endpoint] }] })
 }
 
-fn routes(name: &str, action: (&str, Value)) -> Value {
-    let route = json!({ "match": { "prefix": "/" }, action.0: action.1 });
+fn routes(name: &str, action: &str, what: &Value) -> Value {
+    let route = json!({ "match": { "prefix": "/" }, action: what });
     json!({ "name": name, "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [route] }] })
 }
 
-fn manager(routes: (&str, Value)) -> Value {
+fn manager(source: &str, routes: &Value) -> Value {
     let router = format!("{PREFIX}.extensions.filters.http.router.v3.Router");
     json!({
         "name": "http",
         "typed_config": {
             "@type": format!("{PREFIX}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
             "stat_prefix": "front",
-            routes.0: routes.1,
+            source: routes,
             "http_filters": [{ "name": "envoy.filters.http.router", "typed_config": { "@type": router } }],
         },
     })
@@ -108,11 +108,11 @@ fn listener(name: &str, at: SocketAddr, filters: &[Value]) -> Value {
 
 fn named_routes(name: &str) -> Value {
     let source = json!({ "ads": {}, "resource_api_version": "V3" });
-    manager(("rds", json!({ "route_config_name": name, "config_source": source })))
+    manager("rds", &json!({ "route_config_name": name, "config_source": source }))
 }
 
 fn direct(status: u16) -> Value {
-    manager(("route_config", routes("inline", ("direct_response", json!({ "status": status })))))
+    manager("route_config", &routes("inline", "direct_response", &json!({ "status": status })))
 }
 
 impl World {
@@ -128,7 +128,7 @@ impl World {
             url("cds"): { "shop": cluster("shop") },
             url("eds"): { "shop": endpoints("shop", origins[0].address()) },
             url("lds"): { "first": listener("first", first, &[named_routes("front")]) },
-            url("rds"): { "front": routes("front", ("route", json!({ "cluster": "shop" }))) },
+            url("rds"): { "front": routes("front", "route", &json!({ "cluster": "shop" })) },
         });
         write(&dir.path().join("state.json"), &state);
         let script = e2e::root().join("e2e/peers/ads.py");
@@ -199,14 +199,14 @@ fn drive(program: &str, api: &str) {
     world.set("eds", "shop", Some(endpoints("shop", other)));
     world.publish();
     world.answers(first, 200, "b");
-    world.set("rds", "front", Some(routes("front", ("direct_response", json!({ "status": 418 })))));
+    world.set("rds", "front", Some(routes("front", "direct_response", &json!({ "status": 418 }))));
     world.publish();
     world.answers(first, 418, "");
 
     // A second listener comes, with a cluster and a route table of its own.
     world.set("cds", "more", Some(cluster("more")));
     world.set("eds", "more", Some(endpoints("more", world.origins[0].address())));
-    world.set("rds", "back", Some(routes("back", ("route", json!({ "cluster": "more" })))));
+    world.set("rds", "back", Some(routes("back", "route", &json!({ "cluster": "more" }))));
     world.set("lds", "second", Some(listener("second", second, &[named_routes("back")])));
     world.publish();
     world.answers(second, 200, "a");
@@ -224,10 +224,10 @@ fn drive(program: &str, api: &str) {
 
 /// A listener that nobody can read comes beside a good one.
 fn bad_beside_good(world: &mut World, second: SocketAddr, third: SocketAddr) {
-    let mut table = routes("inline", ("direct_response", json!({ "status": 200 })));
+    let mut table = routes("inline", "direct_response", &json!({ "status": 200 }));
     // No path without a slash at its end.
     table["virtual_hosts"][0]["routes"][0]["match"] = json!({ "path_separated_prefix": "/x/" });
-    let bad = listener("second", second, &[manager(("route_config", table))]);
+    let bad = listener("second", second, &[manager("route_config", &table)]);
     world.set("lds", "second", Some(bad));
     world.set("lds", "third", Some(listener("third", third, &[direct(202)])));
     world.publish();

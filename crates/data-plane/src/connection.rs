@@ -264,9 +264,12 @@ async fn detect(
 fn choose(listener: &ListenerConfig, arrived: &Arrived) -> Result<Arc<Chain>, ProxyError> {
     let chosen = arrived.with_arrival(|arrival| listener.chain(arrival).map(Arc::clone));
     let spoke_plaintext = arrived.transport == Detected::Plaintext && !arrived.ahead.is_empty();
-    chosen.ok_or_else(|| match listener.ends_tls() && spoke_plaintext {
-        true => ProxyError::fatal(Kind::Plaintext),
-        false => ProxyError::fatal(Kind::Refused("no filter chain takes the connection")),
+    chosen.ok_or_else(|| {
+        if listener.ends_tls() && spoke_plaintext {
+            ProxyError::fatal(Kind::Plaintext)
+        } else {
+            ProxyError::fatal(Kind::Refused("no filter chain takes the connection"))
+        }
     })
 }
 

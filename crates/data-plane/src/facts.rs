@@ -10,7 +10,7 @@ use meshwork_model::flag::Flags;
 use meshwork_model::format::{Address, Facts, Number, Point, Side, Text, Time, Tls};
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
 
-use crate::config::Chain;
+use crate::config::{Chain, Filter};
 use crate::http::exchange::Place;
 use crate::peer::Peer;
 use crate::record::Record;
@@ -77,7 +77,7 @@ impl Facts for Seen<'_> {
                 return self.address(Address::UpstreamHost).is_some_and(|host| show(out, &host));
             }
             Text::Route => self.record.route_name(),
-            Text::VirtualHost => self.record.host_name(),
+            Text::VirtualHost => self.virtual_host().unwrap_or_default(),
             Text::FilterChain => &self.chain.name,
             Text::ServerName => self.peer.server_name.as_deref().unwrap_or_default(),
             Text::Machine => return machine(|name| put(out, name)),
@@ -126,21 +126,22 @@ impl Facts for Seen<'_> {
         }
     }
 
-    fn time(&self, which: Time) -> Option<SystemTime> {
-        match which {
-            Time::Start => Some(self.record.began()),
-            Time::Emit => Some(SystemTime::now()),
-            Time::PeerCertificateFrom => self.peer.certificate().map(|facts| facts.not_before),
-            Time::PeerCertificateUntil => self.peer.certificate().map(|facts| facts.not_after),
-            Time::UpstreamCertificateFrom | Time::UpstreamCertificateUntil => None,
-        }
+    fn time(&self, which: Time) -> Option<Duration> {
+        let time = match which {
+            Time::Start => self.record.began(),
+            Time::Emit => SystemTime::now(),
+            Time::PeerCertificateFrom => self.peer.certificate()?.not_before,
+            Time::PeerCertificateUntil => self.peer.certificate()?.not_after,
+            Time::UpstreamCertificateFrom | Time::UpstreamCertificateUntil => return None,
+        };
+        Some(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
     }
 
     fn point(&self, which: Point) -> Option<Duration> {
         match which {
             Point::RequestBegin => Some(Duration::ZERO),
             Point::End => Some(self.record.duration()),
-            other => self.record.points.at(other),
+            other => self.record.points.as_ref()?.at(other),
         }
     }
 
@@ -150,6 +151,12 @@ impl Facts for Seen<'_> {
 }
 
 impl Seen<'_> {
+    /// The name of the virtual host that the request is for.
+    fn virtual_host(&self) -> Option<&str> {
+        let Filter::Http(http) = &self.chain.filter else { return None };
+        Some(&http.routes.host(self.request?.authority())?.name)
+    }
+
     /// The status of a call, which is told by its status of HTTP where gRPC tells none.
     pub(crate) fn grpc_status(&self) -> u8 {
         // Source: grpc `http-grpc-status-mapping.md`.

@@ -135,7 +135,9 @@ fn start() -> io::Result<Arc<Jobs>> {
 async fn work(jobs: &Jobs) {
     loop {
         let new = std::mem::take(&mut *jobs.new.lock().unwrap_or_else(PoisonError::into_inner));
-        new.into_iter().for_each(|job| drop(spawn_local(job())));
+        for job in new {
+            spawn_local(job());
+        }
         jobs.told.notified().await;
     }
 }

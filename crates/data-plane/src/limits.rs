@@ -208,7 +208,7 @@ pub(crate) const FIRST_CONFIG: Duration = Duration::from_secs(15);
 /// How long `apply` waits for the workers to take a new config over; a worker that is slower takes it later.
 pub(crate) const APPLY_WAIT: Duration = Duration::from_secs(2);
 /// Access logs of the config's own: each has a thread.
-pub(crate) const ACCESS_LOGS: usize = 8;
+pub(crate) const ACCESS_LOGS: usize = 32;
 /// Refused resources whose reason the admin interface shows: more are too many to read.
 pub(crate) const REFUSED: usize = 1000;
 /// Connections to the admin interface at the same time.

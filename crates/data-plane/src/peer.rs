@@ -53,8 +53,6 @@ pub(crate) struct PeerTls {
     pub(crate) version: &'static str,
     /// The cipher suite, by OpenSSL's name.
     pub(crate) cipher: &'static str,
-    /// The protocol.
-    pub(crate) alpn: Option<Box<[u8]>>,
     /// The certificates that the peer showed, its own first; none where none was asked for.
     pub(crate) certificates: Arc<[CertificateDer<'static>]>,
     facts: OnceCell<Option<Box<CertificateFacts>>>,
@@ -85,11 +83,6 @@ impl Peer {
     /// The certificates that the peer showed, its own first.
     pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
         self.tls.as_ref().map_or(&[], |tls| &tls.certificates)
-    }
-
-    /// The protocol that ALPN agreed on.
-    pub(crate) fn alpn(&self) -> Option<&[u8]> {
-        self.tls.as_ref()?.alpn.as_deref()
     }
 
     /// A peer of tests, who came to this side.
@@ -124,7 +117,6 @@ impl PeerTls {
         Self {
             version: session.protocol_version().map_or("", version),
             cipher: session.negotiated_cipher_suite().map_or("", |suite| cipher(suite.suite())),
-            alpn: session.alpn_protocol().map(Into::into),
             certificates: session.peer_certificates().unwrap_or_default().into(),
             facts: OnceCell::new(),
         }

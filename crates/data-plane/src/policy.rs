@@ -47,7 +47,8 @@ pub(crate) fn authorize<'h>(
     if rules.is_empty() {
         return Ok(Authorized { head });
     }
-    Judge::new(rules).authorize(&peer.facts(), record, head)
+    let facts = record.facts(peer);
+    Judge::new(rules).authorize(&facts, record, head)
 }
 
 /// Judges a connection of bytes.

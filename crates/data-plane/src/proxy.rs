@@ -62,6 +62,8 @@ pub struct NodeLabels {
     pub workload: proxy::Workload,
     /// Its identity.
     pub identity: Option<SpiffeId>,
+    /// The node's group, which health checks are told; empty where there is none.
+    pub cluster: Arc<str>,
 }
 
 /// What a proxy calls itself to its control plane.
@@ -73,9 +75,11 @@ pub struct About {
     pub cluster: String,
 }
 
+type Set = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
 /// Sets what is logged: a level, or a filter; the error is for people.
 #[derive(Clone)]
-pub struct SetLog(Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
+pub struct SetLog(Arc<Set>);
 
 impl SetLog {
     /// Sets it by this.
@@ -179,6 +183,7 @@ impl Proxy {
         let builder = Mutex::new(Builder::new(identity, workers, Arc::clone(&registry), workload));
         let (warmth, vitals) = (Warmth::default(), Arc::default());
         let (about, set_log) = (options.about, options.set_log);
+        let node = NodeLabels { cluster: about.cluster.as_str().into(), ..options.node };
         let state = Arc::new(State { builder, orders, applied, warmth, registry, about, set_log, vitals });
         let admin = options.admin.map(|address| {
             admin::Server::start(address, Arc::clone(&state)).map_err(|e| StartError::Admin(address, e))
@@ -187,7 +192,7 @@ impl Proxy {
         let mut proxy = Self { state, threads: Vec::new(), running: ended.into(), admin: admin.transpose()? };
         let (crew, inboxes) = Crew::new(workers);
         let shared = Arc::new(Shared {
-            node: Arc::new(options.node),
+            node: Arc::new(node),
             crew,
             registry: Arc::clone(&proxy.state.registry),
             overload: Overload::watch(options.memory).map_err(StartError::Worker)?,

@@ -9,7 +9,8 @@ use meshwork_model::flag::Flags;
 use meshwork_model::format::Point;
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
 use meshwork_model::metadata::Metadata;
-use meshwork_model::proxy::{Direction, ServiceName, Workload};
+use meshwork_model::policy::Facts;
+use meshwork_model::proxy::{Direction, Route, ServiceName, Workload};
 use meshwork_model::reason::Reason;
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_telemetry::{EdgeId, EdgeKey, Entry, Protocol, Reporter, Request, Shard};
@@ -34,8 +35,6 @@ pub(crate) struct Record {
     pub(crate) reason: Option<Reason>,
     /// Whether the client is told how many tries there were.
     pub(crate) tells_attempts: bool,
-    /// What else happened to it.
-    pub(crate) flags: Flags,
     /// What filters found out about it.
     pub(crate) metadata: Option<Box<Metadata>>,
     /// Bytes of the request's body.
@@ -57,12 +56,11 @@ pub(crate) struct Record {
     /// Whether it is a health check of the proxy itself.
     pub(crate) is_health_check: bool,
     /// When its parts were done, where a log asks.
-    pub(crate) points: Points,
+    pub(crate) points: Option<Box<Points>>,
     /// The response's trailers, where a log asks.
     pub(crate) trailers: Option<Box<Fields>>,
     asks: Asks,
     route: Option<Arc<str>>,
-    host: Option<Arc<str>>,
     cluster: Option<Rc<WorkerCluster>>,
     endpoint: Option<Rc<Endpoint>>,
     clock: Option<SystemTime>,
@@ -99,7 +97,6 @@ impl Record {
             status: 0,
             grpc_status: None,
             reason: None,
-            flags: Flags::default(),
             tells_attempts: false,
             metadata: None,
             bytes_in: 0,
@@ -111,11 +108,10 @@ impl Record {
             attempts: 0,
             upstream_protocol: "",
             is_health_check: false,
-            points: Points::default(),
+            points: None,
             trailers: None,
             asks: chain.asks,
             route: None,
-            host: None,
             cluster: None,
             endpoint: None,
             ended: None,
@@ -128,10 +124,16 @@ impl Record {
         self.metadata.get_or_insert_default()
     }
 
-    /// The route that takes the request, for the log.
-    pub(crate) fn note_route(&mut self, name: &Arc<str>) {
-        if self.clock.is_some() {
-            self.route = Some(Arc::clone(name));
+    /// What rules look at: the peer, and the client on whose behalf it asks, as far as trusted hops tell.
+    pub(crate) fn facts<'p>(&self, peer: &'p Peer) -> Facts<'p> {
+        let facts = peer.facts();
+        Facts { remote: self.client.map(|client| client.ip()).or(facts.remote), ..facts }
+    }
+
+    /// The route that takes the request, for the log, and for fields that tell its name.
+    pub(crate) fn note_route(&mut self, route: &Route) {
+        if self.clock.is_some() || route.terms.is_some() {
+            self.route = Some(Arc::clone(&route.name));
         }
     }
 
@@ -156,7 +158,7 @@ impl Record {
     /// A moment of the request has come; the clock is looked at only where a log asks for such.
     pub(crate) fn note(&mut self, point: Point) {
         if self.asks.times {
-            self.points.note(point, self.started.elapsed());
+            self.points.get_or_insert_default().note(point, self.started.elapsed());
         }
     }
 
@@ -168,13 +170,6 @@ impl Record {
         }
     }
 
-    /// The virtual host that the request is for, for the log.
-    pub(crate) fn note_host(&mut self, name: &Arc<str>) {
-        if self.clock.is_some() {
-            self.host = Some(Arc::clone(name));
-        }
-    }
-
     /// The cluster's name.
     pub(crate) fn cluster_name(&self, read: impl FnOnce(&str) -> bool) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| read(&cluster.config().cluster.name))
@@ -183,11 +178,6 @@ impl Record {
     /// The route's name; empty where there is none.
     pub(crate) fn route_name(&self) -> &str {
         self.route.as_deref().unwrap_or_default()
-    }
-
-    /// The virtual host's name; empty where there is none.
-    pub(crate) fn host_name(&self) -> &str {
-        self.host.as_deref().unwrap_or_default()
     }
 
     /// The identity that the endpoint proved; empty where there is none.
@@ -415,7 +405,7 @@ fn details(reason: Reason) -> &'static str {
         Reason::BadRequest | Reason::HeadTooLarge => "http1.codec_error",
         Reason::RequestTimeout => "request_overall_timeout",
         Reason::DownstreamGone => "downstream_remote_disconnect",
-        Reason::SlowReader => "stream_idle_timeout",
+        Reason::SlowReader | Reason::StreamIdle => "stream_idle_timeout",
         Reason::Unsupported | Reason::UpgradeRefused => "upgrade_failed",
         Reason::Version => "low_version",
         Reason::NoRoute => "route_not_found",
@@ -429,7 +419,6 @@ fn details(reason: Reason) -> &'static str {
         Reason::BadResponse => "upstream_reset_before_response_started{protocol_error}",
         Reason::Timeout => "response_timeout",
         Reason::StreamReset => "upstream_reset_before_response_started{remote_reset}",
-        Reason::StreamIdle => "stream_idle_timeout",
         Reason::StreamDuration => "max_duration_timeout",
         Reason::UpstreamDuration => "upstream_max_stream_duration_reached",
         Reason::InvalidField => "request_headers_failed_strict_check",

@@ -76,7 +76,8 @@ impl Relay<'_> {
         let flows = (Flow::new(&ahead), Flow::new(&[]));
         drop(ahead);
         let moved = self.transfer(edge, flows, &mut downstream, &mut upstream).await;
-        if moved.is_err() {
+        // A connection whose time is over ends as one that has said all; one that broke says so.
+        if moved.as_ref().is_err_and(|error| !matches!(error.kind, Kind::Timeout)) {
             downstream.reset_on_close();
             upstream.reset_on_close();
         }

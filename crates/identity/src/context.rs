@@ -179,6 +179,7 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it")]
 fn refused(error: rustls::Error) -> IdentityError {
     IdentityError::Crypto(error.to_string())
 }

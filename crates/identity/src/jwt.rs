@@ -98,6 +98,9 @@ impl Jwt {
         else {
             return Err(Failure::BadFormat);
         };
+        if [header, payload, signature].iter().any(|part| part.is_empty()) {
+            return Err(Failure::BadFormat);
+        }
         let fields = object(header).ok_or(Failure::BadHeader)?;
         let algorithm = match fields.get("alg") {
             Some(Value::Text(name)) => Algorithm::named(name).ok_or(Failure::UnknownAlgorithm)?,
@@ -346,8 +349,10 @@ mod tests {
         // The public key is no secret.
         let forged = token(r#"{"alg":"HS256"}"#, "{}", |message| mac(point, message));
         assert_eq!(verify(&keys, &forged), Err(Failure::NoKey));
-        let none = token(r#"{"alg":"none"}"#, "{}", |_| vec![]);
+        let none = token(r#"{"alg":"none"}"#, "{}", |_| vec![0]);
         assert_eq!(verify(&keys, &none), Err(Failure::UnknownAlgorithm));
+        let unsigned = token(r#"{"alg":"none"}"#, "{}", |_| vec![]);
+        assert_eq!(verify(&keys, &unsigned), Err(Failure::BadFormat));
     }
 
     #[test]
@@ -376,11 +381,12 @@ mod tests {
         check("a.b", Failure::BadFormat);
         check("a.b.c.d", Failure::BadFormat);
         check("!.b.c", Failure::BadHeader);
-        check(&format!("{}.e30.", BASE64.encode("[]")), Failure::BadHeader);
-        check(&format!("{}.e30.", BASE64.encode("{}")), Failure::BadAlgorithm);
+        check(&format!("{head}.e30."), Failure::BadFormat);
+        check(&format!("{}.e30.c", BASE64.encode("[]")), Failure::BadHeader);
+        check(&format!("{}.e30.c", BASE64.encode("{}")), Failure::BadAlgorithm);
         check(&format!("{head}.!.c"), Failure::BadPayload);
         check(&format!("{head}.e30.!"), Failure::BadSignature);
-        check(&format!("{}.e30.", BASE64.encode(r#"{"alg":"ES256","crit":["x"]}"#)), Failure::BadHeader);
+        check(&format!("{}.e30.c", BASE64.encode(r#"{"alg":"ES256","crit":["x"]}"#)), Failure::BadHeader);
     }
 
     #[test]

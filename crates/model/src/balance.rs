@@ -328,6 +328,11 @@ pub fn pick(plan: &Plan, worker: &mut Worker, context: &Context<'_>) -> Option<u
     None
 }
 
+#[expect(clippy::cast_precision_loss, reason = "clusters are far smaller than 2^52 endpoints")]
+fn number(count: usize) -> f64 {
+    count as f64
+}
+
 fn index(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
@@ -482,7 +487,7 @@ impl Builder<'_> {
             member.endpoint.place.priority == first.priority
                 && member.endpoint.place.locality == first.locality
         });
-        let part = f64::from(weight) * mine.len() as f64 / whole.count().max(1) as f64;
+        let part = f64::from(weight) * number(mine.len()) / number(whole.count().max(1));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a u32")]
         let part = part.round() as u32;
         part.max(1)
@@ -496,7 +501,7 @@ impl Builder<'_> {
             if counted == 0 || fit.is_empty() || weight == 0 {
                 continue;
             }
-            let share = fit.len() as f64 / counted as f64;
+            let share = number(fit.len()) / number(counted);
             let overrated = f64::from(self.policy.overprovisioning) / 100.0 * share;
             weights.push(f64::from(weight) * overrated.min(1.0));
             sources.push(self.source(fit));
@@ -526,10 +531,10 @@ impl Builder<'_> {
             .iter()
             .any(|(_, members)| members.iter().any(|at| self.member(*at).endpoint.place.weight.is_some()));
         if has_weights {
-            let sum: u64 = localities.iter().map(|(weight, _)| u64::from(*weight)).sum();
+            let sum: f64 = localities.iter().map(|(weight, _)| f64::from(*weight)).sum();
             for (weight, members) in localities.iter().filter(|(weight, _)| *weight > 0) {
                 let fit: Vec<u32> = members.iter().copied().filter(|at| fit.contains(at)).collect();
-                share(&fit, f64::from(*weight) / sum as f64);
+                share(&fit, f64::from(*weight) / sum);
             }
         } else if !by_locality || localities.is_empty() {
             share(fit, 1.0);

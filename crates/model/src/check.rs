@@ -268,7 +268,7 @@ mod tests {
     fn jitter_makes_it_later() {
         let mut check = check_of(1, 1);
         (check.intervals.jitter, check.intervals.jitter_percent) = (s(1), 50);
-        let wait = Session::default().note(Verdict::Good, &check, true, 999 << 32 | 4999);
+        let wait = Session::default().note(Verdict::Good, &check, true, (999 << 32) + 4999);
         assert_eq!(wait, s(10) + Duration::from_millis(5998));
         assert_eq!(first(&check.intervals, 7), s(0));
         check.intervals.initial_jitter = s(5);

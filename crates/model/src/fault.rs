@@ -99,7 +99,9 @@ mod tests {
 
     fn head(fields: &[(&str, &str)]) -> RequestHead {
         let mut head = RequestHead::default();
-        fields.iter().for_each(|(name, value)| head.fields.push(name.as_bytes(), value.as_bytes()));
+        for (name, value) in fields {
+            head.fields.push(name.as_bytes(), value.as_bytes());
+        }
         head
     }
 

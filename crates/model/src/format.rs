@@ -11,7 +11,7 @@ mod json;
 mod time;
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::flag::Flags;
 use crate::head::{Fields, RequestHead, ResponseHead};
@@ -67,8 +67,8 @@ pub trait Facts {
         None
     }
 
-    /// When something was, by the calendar.
-    fn time(&self, which: Time) -> Option<SystemTime> {
+    /// When something was, by the calendar: since the beginning of 1970, UTC.
+    fn time(&self, which: Time) -> Option<Duration> {
         let _ = which;
         None
     }

@@ -122,7 +122,9 @@ mod tests {
     fn head(path: &str, fields: &[(&str, &str)]) -> RequestHead {
         let mut head = RequestHead::default();
         head.set_path_and_query(path.as_bytes());
-        fields.iter().for_each(|(name, value)| head.fields.push(name.as_bytes(), value.as_bytes()));
+        for (name, value) in fields {
+            head.fields.push(name.as_bytes(), value.as_bytes());
+        }
         head
     }
 

@@ -42,7 +42,7 @@ pub enum Failure {
     NoValidKeys,
     /// The issuer has no such key.
     NoKey,
-    /// The key did not make the signature.
+    /// The key did not make the signature, or the token does not end as early as it has to.
     NotVerified,
 }
 
@@ -99,13 +99,14 @@ pub fn judge(
     if expires.is_some_and(|time| now > time + skew) {
         return Err(Failure::Expired);
     }
-    if expires.is_none() && provider.require_expiration {
-        return Err(Failure::Expired);
+    let is_bounded = provider.require_expiration || provider.max_lifetime.is_some();
+    if is_bounded && expires.is_none() {
+        return Err(Failure::NotVerified);
     }
     if let (Some(most), Some(time)) = (provider.max_lifetime, expires)
         && time - now > most.as_secs_f64()
     {
-        return Err(Failure::Expired);
+        return Err(Failure::NotVerified);
     }
     if let Some(test) = &provider.subjects {
         let subject = text(claims, "sub").unwrap_or_default();
@@ -199,10 +200,11 @@ mod tests {
         check("expired", &[("exp", number(939.0))], |_| (), Err(Failure::Expired));
         check("early", &[("nbf", number(1061.0))], |_| (), Err(Failure::Early));
         check("no time", &[("exp", text("soon"))], |_| (), Err(Failure::BadPayload));
-        check("no end", &[], |p| p.require_expiration = true, Err(Failure::Expired));
+        check("no end", &[], |p| p.require_expiration = true, Err(Failure::NotVerified));
         let short = |p: &mut JwtProvider| p.max_lifetime = Some(Duration::from_secs(100));
         check("short", &[("exp", number(1100.0))], short, Ok(()));
-        check("too long", &[("exp", number(1101.0))], short, Err(Failure::Expired));
+        check("too long", &[("exp", number(1101.0))], short, Err(Failure::NotVerified));
+        check("for ever", &[], short, Err(Failure::NotVerified));
         let audiences = |p: &mut JwtProvider| p.audiences = vec!["https://a.example.com/".into()];
         check("for us", &[("aud", text("a.example.com"))], audiences, Ok(()));
         check(

@@ -21,11 +21,11 @@ pub fn take(bucket: &TokenBucket, empty_at: f64, now: f64) -> Option<f64> {
     (tokens >= 1.0).then(|| now - (tokens - 1.0) / bucket.per_second)
 }
 
-/// Whole seconds until there is a token; 0 where there is one.
+/// Seconds until there is a token, a part of one counted as one; 0 where there is a token.
 pub fn reset_seconds(bucket: &TokenBucket, empty_at: f64, now: f64) -> f64 {
     let missing = 1.0 - tokens(bucket, empty_at, now);
     let millis = (missing.max(0.0) / bucket.per_second * 1000.0).ceil();
-    (millis / 1000.0).floor()
+    (millis / 1000.0).ceil()
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
         assert!(reset_seconds(&bucket, full, 0.0).abs() < 1e-9);
         let empty = 0.0;
         assert!((reset_seconds(&bucket, empty, 0.0) - 10.0).abs() < 1e-9);
-        assert!((reset_seconds(&bucket, empty, 4.5) - 5.0).abs() < 1e-9);
+        assert!((reset_seconds(&bucket, empty, 4.5) - 6.0).abs() < 1e-9);
         assert!(reset_seconds(&bucket, empty, 10.5).abs() < 1e-9);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::flag::Flags;
 use crate::format::{Address, Facts, Number, Point, Template, Text, Time, Wrote};
@@ -183,7 +183,7 @@ impl Facts for Beside<'_> {
         self.facts.address(which)
     }
 
-    fn time(&self, which: Time) -> Option<SystemTime> {
+    fn time(&self, which: Time) -> Option<Duration> {
         self.facts.time(which)
     }
 
@@ -215,7 +215,9 @@ mod tests {
 
     fn check(remove: &[&str], add: Vec<HeaderChange>, before: &[(&str, &str)], after: &[(&str, &str)]) {
         let mut head = RequestHead::default();
-        before.iter().for_each(|(name, value)| head.fields.push(name.as_bytes(), value.as_bytes()));
+        for (name, value) in before {
+            head.fields.push(name.as_bytes(), value.as_bytes());
+        }
         let mutations = Mutations { remove: remove.iter().map(|name| (*name).into()).collect(), add };
         mutations.change_request(&mut head, &NoFacts);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -266,10 +266,10 @@ mod tests {
 
     #[test]
     fn outcomes_count_as_envoy_maps_them() {
+        use Counted::{LocalFailure, LocalSuccess, Nothing, Response};
         let check = |outcome, together, split| {
             assert_eq!((count(outcome, false), count(outcome, true)), (together, split), "{outcome:?}");
         };
-        use Counted::{LocalFailure, LocalSuccess, Nothing, Response};
         check(Outcome::Response(404), Response(404), Response(404));
         check(Outcome::Connected, Nothing, LocalSuccess);
         check(Outcome::ConnectedFinally, Response(200), LocalSuccess);

@@ -145,7 +145,7 @@ words! {
         "Look at the called application's log: it crashed, or it closes connections that it should keep.";
     BadResponse "MW0305" "UPE" 502 13 "The called workload's answer is not valid HTTP."
         "Correct the called application; the sidecar's log names the rule that the message broke.";
-    Timeout "MW0306" "UT" 504 4 "The called workload did not answer in time."
+    Timeout "MW0306" "UT" 504 14 "The called workload did not answer in time."
         "Look at its latency, or raise the route's time-out.";
     UpstreamOverflow "MW0307" "UO" 503 14 "As many requests or connections as allowed are under way to the called service."
         "Find out why it is slow, or raise the thresholds of the cluster's circuit breakers.";
@@ -153,11 +153,11 @@ words! {
         "Wait: it does that while the service is overloaded.";
     StreamReset "MW0310" "UR" 503 14 "The called workload reset the stream before its answer was complete."
         "Look at the called application's log: it gave the request up, or refuses more at the same time.";
-    StreamIdle "MW0311" "SI" 504 4 "Nothing moved on the request or its answer for too long."
+    StreamIdle "MW0311" "SI" 504 14 "Nothing moved on the request or its answer for too long."
         "Look at whoever was silent, or raise the idle time-out of the route or the connection.";
     StreamDuration "MW0312" "" 504 4 "The request and its answer took longer than they may."
         "Raise `max_stream_duration`, or the caller's own deadline where the route believes it.";
-    UpstreamDuration "MW0313" "UMSDR" 504 4 "The called workload's answer took longer than it may."
+    UpstreamDuration "MW0313" "UMSDR" 504 14 "The called workload's answer took longer than it may."
         "Raise the `max_stream_duration` of the cluster.";
     InvalidField "MW0314" "IH" 400 13 "A field by which the request says how it wants to be forwarded has no valid value."
         "Correct the x-envoy- field; the sidecar's log names it.";

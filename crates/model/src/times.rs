@@ -45,7 +45,7 @@ impl Times {
             (None, Some(grpc)) if head.is_grpc() => {
                 let asked = grpc_timeout(&head.fields).unwrap_or_default();
                 let earlier = grpc.offset.filter(|offset| *offset < asked).unwrap_or_default();
-                let asked = asked.checked_sub(earlier).unwrap();
+                let asked = asked.saturating_sub(earlier);
                 let is_over = asked.is_zero() || asked > grpc.most;
                 limit(Some(if !grpc.most.is_zero() && is_over { grpc.most } else { asked }))
             }
@@ -144,7 +144,9 @@ mod tests {
 
     fn request(all: &[(&str, &str)]) -> RequestHead {
         let mut head = RequestHead::default();
-        all.iter().for_each(|(name, value)| head.fields.push(name.as_bytes(), value.as_bytes()));
+        for (name, value) in all {
+            head.fields.push(name.as_bytes(), value.as_bytes());
+        }
         head
     }
 
@@ -194,7 +196,9 @@ mod tests {
             let grpc_timeout = Some(GrpcTimeout { most: ms(most), offset: offset.map(ms) });
             let resilience = Resilience { grpc_timeout, ..Resilience::default() };
             let mut head = request(&[("content-type", "application/grpc")]);
-            said.iter().for_each(|said| head.fields.push(GRPC_TIMEOUT, said.as_bytes()));
+            if let Some(said) = said {
+                head.fields.push(GRPC_TIMEOUT, said.as_bytes());
+            }
             let times = Times::of(Some(ms(15_000)), &resilience, &head, false);
             assert_eq!(times.whole.unwrap_or_default(), ms(expected), "{most} {offset:?} {said:?}");
         };

@@ -232,17 +232,17 @@ mod tests {
     use super::*;
     use crate::pb;
 
-    fn inline(text: &str) -> Option<pb::core::DataSource> {
+    fn inline(text: &str) -> pb::core::DataSource {
         use pb::core::data_source::Specifier::InlineString;
-        Some(pb::core::DataSource { specifier: Some(InlineString(text.to_owned())), ..Default::default() })
+        pb::core::DataSource { specifier: Some(InlineString(text.to_owned())), ..Default::default() }
     }
 
     fn held(version: Option<&str>) -> Held {
         let secret = pb::tls::Secret {
             name: "web".to_owned(),
             r#type: Some(pb::tls::secret::Type::TlsCertificate(pb::tls::TlsCertificate {
-                certificate_chain: inline("CHAIN"),
-                private_key: inline("KEY"),
+                certificate_chain: Some(inline("CHAIN")),
+                private_key: Some(inline("KEY")),
                 ..Default::default()
             })),
         };

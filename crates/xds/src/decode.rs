@@ -90,6 +90,9 @@ fn of_kind(
     })
 }
 
+/// What a decoder reads, also where that may be absent; `None` is what was refused, and noted.
+type Read<T> = Option<T>;
+
 /// A resource's name, which must not be empty.
 pub(crate) fn required<'t>(text: &'t str, at: &Path<'_>, problems: &mut Problems) -> Option<&'t str> {
     if text.is_empty() { problems.error(at, "this must not be empty", "") } else { Some(text) }

@@ -40,6 +40,8 @@ pub struct Check<'c> {
     pub protocol: &'c str,
     /// Its fields, several values of one joined.
     pub headers: Vec<(String, String)>,
+    /// How many bytes of its body have come.
+    pub size: i64,
     /// Its body, as far as it is sent along.
     pub body: Option<(&'c [u8], bool)>,
     /// What config says besides.
@@ -99,6 +101,7 @@ impl Check<'_> {
             host: self.host.to_owned(),
             scheme: self.scheme.to_owned(),
             protocol: self.protocol.to_owned(),
+            size: self.size,
             ..auth::attribute_context::HttpRequest::default()
         };
         match self.body {

@@ -1,6 +1,7 @@
 //! The client: sends what a step says and tells what came back.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -150,7 +151,7 @@ async fn raw(step: &Fields, wire: &mut Wire) -> io::Result<Value> {
         body.data = wire.ahead.split().to_vec();
     } else {
         let _ = wire.stream.shutdown().await;
-        let _ = wire.to_end(&mut body).await;
+        let _ = wire.read_to_end(&mut body).await;
     }
     Ok(json!({ "bytes": body_value(&body.data) }))
 }
@@ -188,17 +189,17 @@ fn request_bytes(step: &Fields) -> Vec<u8> {
     let (method, path) = target(step);
     let mut head = format!("{method} {path} HTTP/1.1\r\n");
     if !host(step).is_empty() {
-        head.push_str(&format!("host: {}\r\n", host(step)));
+        let _ = write!(head, "host: {}\r\n", host(step));
     }
     for (name, value) in &step.headers.0 {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     let body = body_of(step);
     let chunked = step.chunked || !step.trailers.0.is_empty();
     if chunked {
         head.push_str("transfer-encoding: chunked\r\n");
     } else if let Some(body) = &body {
-        head.push_str(&format!("content-length: {}\r\n", body.len()));
+        let _ = write!(head, "content-length: {}\r\n", body.len());
     }
     let mut bytes = bytes_of(&head);
     bytes.extend_from_slice(b"\r\n");
@@ -241,7 +242,7 @@ async fn http1(step: &Fields, wire: &mut Wire) -> io::Result<Value> {
     }
     if step.then_closed {
         let mut rest = Body::default();
-        let ended = tokio::time::timeout(Duration::from_secs(5), wire.to_end(&mut rest)).await;
+        let ended = tokio::time::timeout(Duration::from_secs(5), wire.read_to_end(&mut rest)).await;
         outcome["then"] = json!(if ended.is_ok() { "closed" } else { "open" });
         outcome["rest"] = body_value(&rest.data);
     }

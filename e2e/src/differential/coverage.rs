@@ -2,6 +2,7 @@
 //! which the programs differ is named in `docs/envoy-differences.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use meshwork_xds::bootstrap::rows_used;
 use meshwork_xds::support::{Support, table};
@@ -54,7 +55,7 @@ fn renew(path: &std::path::Path, covered: &BTreeSet<String>) {
         text.lines().filter(|line| line.starts_with('#')).fold(String::new(), |t, l| t + l + "\n");
     for row in honoured().difference(covered) {
         let reason = old.get(row.as_str()).copied().unwrap_or("no case yet");
-        renewed.push_str(&format!("{row}: {reason}\n"));
+        let _ = writeln!(renewed, "{row}: {reason}");
     }
     std::fs::write(path, renewed).expect("written");
 }

@@ -1,6 +1,7 @@
 //! Origins that record what reaches them and answer as the case says.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -167,12 +168,12 @@ async fn raw(mut wire: Wire, tcp: &super::answer::Tcp, record: &Record, facts: &
         body.data = wire.ahead.split().to_vec();
     } else {
         // A reset ends it as well.
-        let _ = wire.to_end(&mut body).await;
+        let _ = wire.read_to_end(&mut body).await;
     }
     lock(&record.seen).push(described(facts, json!({ "bytes": body_value(&body.data) })));
     wire.stream.write_all(&bytes_of(&tcp.answers)).await?;
     if tcp.stays {
-        let _ = wire.to_end(&mut body).await;
+        let _ = wire.read_to_end(&mut body).await;
     }
     wire.stream.shutdown().await
 }
@@ -300,12 +301,12 @@ async fn write(
     let body = Record::body(answer, request, path);
     let mut text = String::new();
     for status in &answer.interim {
-        text.push_str(&format!("HTTP/1.1 {status} Interim\r\nx-interim: yes\r\n\r\n"));
+        let _ = write!(text, "HTTP/1.1 {status} Interim\r\nx-interim: yes\r\n\r\n");
     }
-    text.push_str(&format!("HTTP/1.1 {} Answer\r\n", answer.status));
+    let _ = write!(text, "HTTP/1.1 {} Answer\r\n", answer.status);
     let fields = record.fields(answer);
     for (name, value) in &fields {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(text, "{name}: {value}\r\n");
     }
     let has_body = !matches!(answer.status, 100..=199 | 204 | 304) && !head.line.starts_with("CONNECT ");
     let chunked = !answer.trailers.0.is_empty();
@@ -313,7 +314,7 @@ async fn write(
     if chunked {
         text.push_str("transfer-encoding: chunked\r\n");
     } else if has_body && !said {
-        text.push_str(&format!("content-length: {}\r\n", body.len()));
+        let _ = write!(text, "content-length: {}\r\n", body.len());
     }
     text.push_str("\r\n");
     wire.stream.write_all(text.as_bytes()).await?;

@@ -19,7 +19,7 @@ impl Own {
             Value::Array(items) => items.iter_mut().for_each(|item| self.take_out(item)),
             Value::Object(entries) => {
                 for (name, value) in entries.iter_mut() {
-                    if let Some(plain) = field(name, value) {
+                    if let Some(plain) = field(name, value).or_else(|| self.port(name, value)) {
                         *value = plain;
                     }
                     self.take_out(value);
@@ -29,7 +29,18 @@ impl Own {
         }
     }
 
+    /// What stands for a port that a message tells: one of ours, or one that the kernel gave to a connection.
+    fn port(&self, name: &str, value: &Value) -> Option<Value> {
+        let port = value.as_u64().filter(|_| name == "port_value")?;
+        let known = u16::try_from(port).ok().and_then(|port| self.ports.get(&port));
+        Some(json!(known.map_or("<port>", |name| &**name)))
+    }
+
     fn text(&self, text: &str) -> String {
+        // Nothing but a port, as `x-forwarded-port` tells it.
+        if let Some(name) = text.parse().ok().and_then(|port: u16| self.ports.get(&port)) {
+            return name.clone();
+        }
         let text = text.replace(&self.folder, "$DIR");
         let mut plain = String::with_capacity(text.len());
         let mut rest = text.as_str();

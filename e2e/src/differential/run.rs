@@ -138,7 +138,7 @@ async fn run_group(group: &[&Case], folder: &Path, certs: &Arc<Certs>) -> Vec<(S
 
 /// A program and its cases.
 struct Side {
-    placed: BTreeMap<String, Arc<Placed>>,
+    placed: BTreeMap<String, Placed>,
     process: Option<std::sync::Mutex<Process>>,
     /// Cases that it does not run, and why.
     broken: BTreeMap<String, String>,
@@ -169,7 +169,7 @@ impl Side {
             let placed = Placed::new(case, program, origins, certs, place);
             match refusal(&placed) {
                 Some(problem) => drop(side.broken.insert(case.name.clone(), problem)),
-                None => drop(side.placed.insert(case.name.clone(), Arc::new(placed))),
+                None => drop(side.placed.insert(case.name.clone(), placed)),
             }
         }
         if !side.placed.is_empty() {

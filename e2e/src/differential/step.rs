@@ -41,6 +41,7 @@ impl Step {
 /// The fields of a step.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a word that a case may say")]
 pub(super) struct Fields {
     pub(super) name: Option<String>,
     /// The listener, by the name of its port; `$LISTEN` is `main`.

@@ -115,7 +115,7 @@ impl Wire {
         } else if let Some(length) = head.field("content-length").and_then(|v| v.parse().ok()) {
             self.exactly(length, &mut body).await
         } else {
-            self.to_end(&mut body).await
+            self.read_to_end(&mut body).await
         };
         body.complete &= read.is_ok();
         body
@@ -130,7 +130,7 @@ impl Wire {
     }
 
     /// Reads all that comes until the peer closes.
-    pub(super) async fn to_end(&mut self, body: &mut Body) -> io::Result<()> {
+    pub(super) async fn read_to_end(&mut self, body: &mut Body) -> io::Result<()> {
         let read = loop {
             match self.more().await {
                 Ok(true) => {}

@@ -224,7 +224,7 @@ fn cluster_json(config: &ClusterConfig, is_static: bool) -> String {
         Discovery::Eds(_) => "EDS",
         Discovery::OriginalDestination => "ORIGINAL_DST",
         Discovery::Static(_) => "STATIC",
-        _ => "DNS",
+        Discovery::Dns(_) => "DNS",
     };
     format!(
         "  {{\n   \"name\": {name},\n   \"observability_name\": {name},\n   \"added_via_api\": {},\n   \
@@ -313,7 +313,11 @@ fn stats(state: &State, query: &Query<'_>) -> Page {
     let text = state.registry.prometheus_text();
     let lines = text.lines().filter(|line| !line.starts_with('#') && line.contains(filter));
     let lines = lines.filter_map(|line| line.rsplit_once(' '));
-    Page::text(200, lines.map(|(name, value)| format!("{name}: {value}\n")).collect())
+    let mut out = String::new();
+    for (name, value) in lines {
+        let _ = writeln!(out, "{name}: {value}");
+    }
+    Page::text(200, out)
 }
 
 fn memory() -> Page {

@@ -234,24 +234,22 @@ impl Asker {
     }
 
     async fn upstream(&mut self, http2: bool) -> Result<Upstream, ProxyError> {
-        match std::mem::replace(&mut self.connection, Connection::None) {
-            Connection::Http1(mut connection) if !http2 => {
-                if connection.is_alive() {
-                    return Ok(Upstream::H1(connection));
-                }
-            }
-            Connection::Http2(mut connection) if http2 => {
-                if connection.is_open() {
-                    let stream = connection.open();
-                    self.connection = Connection::Http2(connection);
-                    return ready(stream).await;
-                }
-            }
-            _ => {}
-        }
+        let kept = std::mem::replace(&mut self.connection, Connection::None);
         if !http2 {
+            if let Connection::Http1(mut connection) = kept
+                && connection.is_alive()
+            {
+                return Ok(Upstream::H1(connection));
+            }
             let transport = self.connect().await?;
             return Ok(Upstream::H1(Box::new(h1::ClientConnection::new(transport))));
+        }
+        if let Connection::Http2(mut connection) = kept
+            && connection.is_open()
+        {
+            let stream = connection.open();
+            self.connection = Connection::Http2(connection);
+            return ready(stream).await;
         }
         let transport = self.connect().await?;
         let h2::Connected { connection, driver } = h2::ClientConnection::begin(transport).await?;
@@ -331,10 +329,10 @@ fn health_request(service: &str) -> Bytes {
         message.put_u8(1 << 3 | 2);
         let mut length = service.len();
         while length >= 0x80 {
-            message.put_u8((length & 0x7f) as u8 | 0x80);
+            message.put_u8(length.to_le_bytes()[0] | 0x80);
             length >>= 7;
         }
-        message.put_u8((length & 0x7f) as u8);
+        message.put_u8(length.to_le_bytes()[0]);
         message.put_slice(service.as_bytes());
     }
     let mut framed = BytesMut::with_capacity(message.len() + 5);

@@ -124,7 +124,9 @@ impl Monitor {
     }
 
     fn reset_all(&self) {
-        RUNS.into_iter().for_each(|cause| self.reset(cause));
+        for cause in RUNS {
+            self.reset(cause);
+        }
     }
 }
 

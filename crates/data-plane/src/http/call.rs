@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
+use meshwork_model::times::{GRPC_TIMEOUT, grpc_timeout_text};
 use tokio::time::timeout;
 
 use super::body::{Frame, Length};
@@ -20,11 +21,13 @@ use crate::record::OpenConnection;
 use crate::upstream::Lease;
 use crate::worker::Worker;
 
+const GRPC: &[u8] = b"application/grpc";
+
 /// A request of the proxy's own.
 pub(crate) struct Call<'a> {
     /// The cluster that is asked.
     pub(crate) cluster: &'a str,
-    /// The request's head, without the length of its body.
+    /// The request's head; it may say that there is no body, where one is expected.
     pub(crate) head: &'a RequestHead,
     /// Its body.
     pub(crate) body: Bytes,
@@ -72,7 +75,9 @@ pub(crate) async fn grpc(
     head.set_authority(authority.unwrap_or(cluster).as_bytes());
     head.set_path_and_query(method.as_bytes());
     head.fields.push(b"te", b"trailers");
-    head.fields.push(b"content-type", b"application/grpc");
+    head.fields.push(b"content-type", GRPC);
+    let (count, unit) = grpc_timeout_text(timeout);
+    head.fields.push(GRPC_TIMEOUT, format!("{count}{}", char::from(unit)).as_bytes());
     let mut body = BytesMut::with_capacity(message.len() + 5);
     body.put_u8(0);
     body.put_u32(u32::try_from(message.len()).map_err(|_| too_long())?);
@@ -143,8 +148,11 @@ struct Talk<'a> {
 
 impl Talk<'_> {
     fn send_head(&self, upstream: &mut Upstream, head: &RequestHead) -> Result<(), ProxyError> {
+        let says_length = || head.fields.find(b"content-length").is_some();
         let length = match self.body {
-            Some(body) if !body.is_empty() => Length::Known(body.len() as u64),
+            // A message is one of a stream, even where it is the only one.
+            Some(_) if head.fields.find(b"content-type") == Some(GRPC) => Length::Unknown,
+            Some(body) if !body.is_empty() || says_length() => Length::Known(body.len() as u64),
             _ => Length::None,
         };
         upstream.send_head(head, length, None)

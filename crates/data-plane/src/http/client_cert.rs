@@ -65,7 +65,9 @@ fn text(said: ClientCert, peer: &Peer, own: Option<&str>) -> String {
     }
     if said.uri {
         let uris = facts.map_or(&[][..], |facts| &facts.uris);
-        uris.iter().for_each(|uri| add("URI", uri));
+        for uri in uris {
+            add("URI", uri);
+        }
         if uris.is_empty() {
             add("URI", peer.id.as_ref().map_or("", |id| id.as_str()));
         }

@@ -2,7 +2,7 @@
 //!
 //! Source: Envoy `use_remote_address`, `xff_num_trusted_hops`, `internal_address_config`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::OnceLock;
 
 use meshwork_model::head::RequestHead;
@@ -53,9 +53,19 @@ fn from_end(head: &RequestHead, skipped: u32) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, 0))
 }
 
-/// Appends the other end's address; this machine's, where that is a loopback address.
+/// Appends the other end's address; this machine's, where that is the loopback address itself.
 pub(super) fn append(head: &mut RequestHead, peer: &Peer) {
-    let ip = if peer.address.ip().is_loopback() { own_address() } else { peer.address.ip() };
+    let ip = peer.address.ip();
+    let is_loopback = ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST;
+    append_ip(head, if is_loopback { own_address() } else { ip });
+}
+
+/// Appends this machine's address, for a request that nobody else sends.
+pub(super) fn append_own(head: &mut RequestHead) {
+    append_ip(head, own_address());
+}
+
+fn append_ip(head: &mut RequestHead, ip: IpAddr) {
     head.fields.append(FORWARDED_FOR, b",", ip.to_string().as_bytes());
 }
 
@@ -82,7 +92,9 @@ mod tests {
     fn the_client_is_told_by_those_who_are_trusted() {
         let check = |is_edge, trusted_hops, lines: &[&str], expected: Option<&str>, internal: bool| {
             let mut head = RequestHead::default();
-            lines.iter().for_each(|line| head.fields.push(FORWARDED_FOR, line.as_bytes()));
+            for line in lines {
+                head.fields.push(FORWARDED_FOR, line.as_bytes());
+            }
             let internal_range = Cidr::new([10, 0, 0, 0].into(), 8);
             let clients =
                 Clients { is_edge, trusted_hops, internal: vec![internal_range], ..Clients::default() };

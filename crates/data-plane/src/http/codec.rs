@@ -18,6 +18,7 @@ use crate::error::{Kind, ProxyError};
 pub(crate) struct Downstream<'c> {
     side: Caller<'c>,
     /// Frames that were taken, and put back to be taken again.
+    #[expect(clippy::box_collection, reason = "one pointer in every exchange, for what next to none has")]
     ahead: Option<Box<VecDeque<Frame>>>,
 }
 

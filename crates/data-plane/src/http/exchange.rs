@@ -66,8 +66,10 @@ impl<'x> Exchange<'x> {
         Self { place, downstream, request, response, outgoing, timer, record, passed: None }
     }
 
-    /// Carries the request to its response, or answers why not. Returns when that was.
-    pub(crate) async fn run(mut self, length: Length) -> Instant {
+    /// Carries the request to its response, or answers why not. Returns when that was; called once.
+    ///
+    /// Borrows, so that the exchange does not lie in its own task twice.
+    pub(crate) async fn run(&mut self, length: Length) -> Instant {
         match self.proceed(length).await {
             Ok(()) => self.record.end(),
             Err(error) => Box::pin(self.fail(error)).await,
@@ -86,11 +88,8 @@ impl<'x> Exchange<'x> {
 
         // Route: which rule takes it. That none does is said only to those who may know.
         let random = (worker.random() >> 32) as u32;
-        let route = route::select(&http.routes, self.request, asked(peer, random));
-        if self.downstream.upgrade().is_some() || self.request.method() == b"CONNECT" {
-            // What the client sent ahead was meant for another, and is no request.
-            self.judge_upgrade(route.is_some()).inspect_err(|_| self.downstream.close_after_answer())?;
-        }
+        let route = route::select(&http.routes, self.request, asked(self.place, random));
+        self.judge_upgrade(route.is_some())?;
 
         // Authenticate: the peer proved its identity in the handshake, or has none. Nothing is left to do.
 
@@ -98,32 +97,22 @@ impl<'x> Exchange<'x> {
         // rate limits, header mutation, health check, buffer. What comes of it is the proof that forwarding asks for; it
         // borrows the request as judged.
         let plan = http.filters.plan(route);
-        let (authorized, length) = match plan.rules_alone() {
-            Some(rules) => (policy::authorize(rules, peer, &mut self.record, self.request)?, length),
-            None => {
-                let scene = Scene {
-                    place: self.place,
-                    plan,
-                    route,
-                    length,
-                    downstream: &mut self.downstream,
-                    record: &mut self.record,
-                    passed: &mut self.passed,
-                };
-                filters::ask(scene, self.request).await?
-            }
+        let (authorized, length) = if let Some(rules) = plan.rules_alone() {
+            (policy::authorize(rules, peer, &mut self.record, self.request)?, length)
+        } else {
+            let Self { downstream, record, passed, .. } = &mut *self;
+            let scene = Scene { place: self.place, plan, route, length, downstream, record, passed };
+            filters::ask(scene, self.request).await?
         };
         let route = route.ok_or_else(|| ProxyError::fatal(Kind::NoRoute))?;
-        self.record.note_route(&route.name);
+        self.record.note_route(route);
         let taken = Taken::new(route, authorized.head(), random);
 
         // Forward: pick, connect, send; wait for the response's head.
         let action = match &route.action {
             RouteAction::Forward(action) => action,
-            RouteAction::Direct(_) | RouteAction::Redirect(_) => {
-                return Box::pin(self.answer_directly(taken)).await;
-            }
             RouteAction::Local => return Err(ProxyError::fatal(Kind::NoRoute)),
+            _ => return Box::pin(self.answer_directly(taken)).await,
         };
         let idle = action.resilience.idle_timeout.or(http.config.stream_idle_timeout);
         let sent = self.downstream.written();
@@ -160,7 +149,8 @@ impl<'x> Exchange<'x> {
         fields::judge_names(request, config.limits.underscores)?;
         path::normalize_host(request, config.hosts, peer.local.port());
         path::normalize_path(request, config.paths)?;
-        let uri = worker.node.identity.as_ref().filter(|_| peer.is_tls).map(|id| id.as_str());
+        let uri =
+            worker.node.identity.as_ref().filter(|_| peer.is_tls).map(meshwork_identity::SpiffeId::as_str);
         let own = fields::Identity { uri, is_scheme_said: protocol == "HTTP/2" };
         let client =
             worker.with_random(|random| fields::prepare_request(request, config, peer, &own, random));
@@ -169,7 +159,15 @@ impl<'x> Exchange<'x> {
     }
 
     /// Switching to another protocol is for those that config names, and CONNECT for routes that match it.
-    fn judge_upgrade(&self, is_routed: bool) -> Result<(), ProxyError> {
+    fn judge_upgrade(&mut self, is_routed: bool) -> Result<(), ProxyError> {
+        if self.downstream.upgrade().is_none() && self.request.method() != b"CONNECT" {
+            return Ok(());
+        }
+        // What the client sent ahead was meant for another, and is no request.
+        self.may_switch(is_routed).inspect_err(|_| self.downstream.close_after_answer())
+    }
+
+    fn may_switch(&self, is_routed: bool) -> Result<(), ProxyError> {
         let config = &self.place.http.config;
         if self.request.method() == b"CONNECT" {
             return match is_routed {
@@ -191,7 +189,7 @@ impl<'x> Exchange<'x> {
     }
 
     /// Answers why the request was not carried, or breaks the response off where it has begun. Returns when that was.
-    pub(crate) async fn fail(mut self, error: ProxyError) -> Instant {
+    pub(crate) async fn fail(&mut self, error: ProxyError) -> Instant {
         let place = self.place;
         let to = Asked { request: self.request, passed: self.passed.as_deref_mut() };
         respond::refuse(&mut self.downstream, self.response, to, place, &error, &mut self.record).await;
@@ -200,10 +198,11 @@ impl<'x> Exchange<'x> {
 }
 
 /// What of a request decides its route and is in none of its bytes.
-fn asked(peer: &Peer, random: u32) -> route::Asked {
-    // One that is not verified ends the handshake.
-    let shows_certificate = !peer.certificates().is_empty();
-    route::Asked { random: random.into(), shows_certificate, is_verified: shows_certificate }
+fn asked(place: Place<'_>, random: u32) -> route::Asked {
+    let shows_certificate = !place.peer.certificates().is_empty();
+    // One that is not verified ends the handshake, unless config lets such in: then nothing is known of any.
+    let proves = || place.chain.tls.as_ref().is_some_and(|tls| tls.made.proves_clients);
+    route::Asked { random: random.into(), shows_certificate, is_verified: shows_certificate && proves() }
 }
 
 impl Drop for Exchange<'_> {

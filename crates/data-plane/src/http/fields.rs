@@ -136,7 +136,7 @@ fn clean(head: &mut RequestHead, is_internal: bool, is_edge: bool) {
         if is_internal {
             name != INTERNAL[0]
         } else {
-            !INTERNAL.contains(&name) && !(is_edge && EDGE.contains(&name))
+            !(INTERNAL.contains(&name) || (is_edge && EDGE.contains(&name)))
         }
     };
     head.fields.retain(is_ours);
@@ -238,7 +238,9 @@ pub(crate) fn as_grpc_answer(head: &mut ResponseHead, grpc_status: u8, text: &st
     head.fields.set(b"content-type", b"application/grpc");
     let mut digits = itoa::Buffer::new();
     head.fields.push(b"grpc-status", digits.format(grpc_status).as_bytes());
-    head.fields.push(b"grpc-message", percent_encode(text).as_bytes());
+    if !text.is_empty() {
+        head.fields.push(b"grpc-message", percent_encode(text).as_bytes());
+    }
 }
 
 /// Writes a field beside others of its name.

@@ -26,6 +26,7 @@ use meshwork_model::proxy::{
     HttpFilter, HttpFilterKind, HttpRbac, Route, RouteAction, RouteFilter, RouteFilterKind, RouteTable,
 };
 use meshwork_model::reason::Reason;
+use tokio::time::Instant;
 
 pub(crate) use kept::Kept;
 pub(crate) use limit::Tokens;
@@ -34,8 +35,10 @@ use super::body::Length;
 use super::codec::Downstream;
 use super::exchange::Place;
 use crate::error::{Kind, ProxyError};
+use crate::limits::HALF_CLOSED_QUIET;
 use crate::policy::{Authorized, Judge};
 use crate::record::Record;
+use crate::timer::Timer;
 
 /// The filters of a chain.
 pub(crate) struct Filters {
@@ -104,8 +107,8 @@ pub(crate) struct Passed {
     authz: Vec<authz::Added>,
     /// What a rate limit says of itself.
     limit: Option<limit::Told>,
-    /// Whether somebody asked whether the proxy is healthy.
-    asked_health: bool,
+    /// Health checks that the request is one of.
+    health: Vec<health::Asked>,
 }
 
 /// An answer that a filter gives in the service's place.
@@ -236,7 +239,7 @@ async fn ask_all<'h>(
     request: &'h mut RequestHead,
 ) -> Result<(Authorized<'h>, Length), ProxyError> {
     let (plan, peer) = (Arc::clone(scene.plan), scene.place.peer);
-    let facts = peer.facts();
+    let facts = scene.record.facts(peer);
     let mut judge = Judge::new(&plan.rules);
     for step in &plan.steps {
         match step {
@@ -278,7 +281,7 @@ impl Scene<'_, '_> {
                 origin: None,
                 authz: Vec::new(),
                 limit: None,
-                asked_health: false,
+                health: Vec::new(),
             })
         })
     }
@@ -287,11 +290,23 @@ impl Scene<'_, '_> {
     async fn wait<T>(&mut self, what: impl Future<Output = T>) -> Result<T, ProxyError> {
         let mut what = pin!(what);
         let downstream = &mut *self.downstream;
+        // One that has ended its direction has left, as far as anybody can tell before it is answered.
+        let mut quiet = Timer::default();
+        let mut is_half_closed = false;
         poll_fn(|cx| {
             if let Poll::Ready(done) = what.as_mut().poll(cx) {
                 return Poll::Ready(Ok(done));
             }
-            if downstream.tells_when_gone() { downstream.poll_gone(cx).map(Err) } else { Poll::Pending }
+            if downstream.tells_when_gone()
+                && let Poll::Ready(gone) = downstream.poll_gone(cx)
+            {
+                return Poll::Ready(Err(gone));
+            }
+            if downstream.is_half_closed() && !is_half_closed {
+                is_half_closed = true;
+                quiet.set(Some(Instant::now() + HALF_CLOSED_QUIET));
+            }
+            quiet.poll_expired(cx).map(|()| Err(ProxyError::fatal(Kind::DownstreamGone)))
         })
         .await
     }
@@ -308,7 +323,11 @@ impl Passed {
         let plan = Arc::clone(&self.plan);
         for step in plan.steps.iter().rev() {
             match step {
-                Step::Health(health) if self.asked_health => health.answer(response),
+                Step::Health(_) => {
+                    if let Some(asked) = self.health.pop() {
+                        asked.answer(response);
+                    }
+                }
                 Step::LocalLimit(_) => {
                     if let Some(told) = self.limit.take() {
                         told.tell(response);
@@ -324,7 +343,7 @@ impl Passed {
                         added.answer(response);
                     }
                 }
-                Step::Fault(_) | Step::Jwt(_) | Step::Judge | Step::Health(_) | Step::Buffer(_) => {}
+                Step::Fault(_) | Step::Jwt(_) | Step::Judge | Step::Buffer(_) => {}
             }
         }
     }

@@ -163,7 +163,7 @@ impl Course<'_> {
     }
 }
 
-impl<'c> Call<'c, '_> {
+impl Call<'_, '_> {
     /// Sends the request to an endpoint and waits for the response's head.
     ///
     /// # Errors
@@ -237,7 +237,10 @@ impl<'c> Call<'c, '_> {
         let is_grpc_limited = of_route.is_some() && head.is_grpc();
         let believes_grpc = resilience.grpc_timeout.is_some() && head.is_grpc();
         if asks || tells_time || is_grpc_limited || believes_grpc || resilience.tells_attempts_upstream {
-            self.rewrite(is_grpc_limited.then_some(stream));
+            self.make_outgoing();
+        }
+        if is_grpc_limited {
+            self.limit_grpc(stream);
         }
         let retrial = Retrial::begin(resilience.retry.as_deref(), self.head());
         self.course.tries = retrial.map(|retrial| {
@@ -245,7 +248,9 @@ impl<'c> Call<'c, '_> {
             Box::new(Tries::of(retrial, times, most))
         });
         if asks {
-            asks::ALL.iter().for_each(|name| self.outgoing.fields.remove(name));
+            for name in asks::ALL {
+                self.outgoing.fields.remove(name);
+            }
         }
         self.record.attempts = 1;
         self.record.tells_attempts = resilience.tells_attempts_downstream;
@@ -258,16 +263,15 @@ impl<'c> Call<'c, '_> {
         if self.course.is_rewritten { self.outgoing } else { self.authorized.head() }
     }
 
-    /// From now on the request is forwarded as it stands in `outgoing`.
-    fn rewrite(&mut self, grpc: Option<Option<Duration>>) {
-        self.make_outgoing();
-        match grpc {
-            Some(Some(limit)) => tries::tell_grpc(self.outgoing, limit),
+    /// Tells the endpoint how long the call may take, as the route says.
+    fn limit_grpc(&mut self, most: Option<Duration>) {
+        match most {
+            Some(limit) => tries::tell_grpc(self.outgoing, limit),
             // The route takes away what limit there would be.
-            Some(None) if self.place.http.config.max_stream_duration.is_some() => {
+            None if self.place.http.config.max_stream_duration.is_some() => {
                 self.outgoing.fields.remove(times::GRPC_TIMEOUT);
             }
-            _ => {}
+            None => {}
         }
     }
 
@@ -530,7 +534,7 @@ impl<'c> Call<'c, '_> {
         self.record.attempts += 1;
         let resilience = &self.action.resilience;
         if resilience.tells_timeout_retries && !self.course.is_rewritten {
-            self.rewrite(None);
+            self.make_outgoing();
         }
         let Some(tries) = self.course.tries.as_deref_mut() else { return Ok(()) };
         tries.again();
@@ -632,6 +636,7 @@ impl<'c> Call<'c, '_> {
     ) -> Result<(), ProxyError> {
         // There is no other try, and nothing of the request is kept for it: a tunnel's bytes least of all.
         self.course.tries = None;
+        self.record.status = self.response.status;
         if self.taken.route.terms.is_some() {
             self.change_response();
         }
@@ -836,15 +841,12 @@ impl<'c> Call<'c, '_> {
             }
             Decision::Again => {
                 let (worker, priority) = (self.place.worker.index, Priority::Normal);
-                match cluster.config().breakers.enter(worker, priority, Limited::Retries) {
-                    Ok(held) => {
-                        tries.held = held;
-                        true
-                    }
-                    Err(_) => {
-                        self.record.more_flags.insert(Flag::UpstreamOverflow);
-                        false
-                    }
+                if let Ok(held) = cluster.config().breakers.enter(worker, priority, Limited::Retries) {
+                    tries.held = held;
+                    true
+                } else {
+                    self.record.more_flags.insert(Flag::UpstreamOverflow);
+                    false
                 }
             }
         }

@@ -17,6 +17,7 @@ use tracing::debug;
 
 use super::body::Frame;
 use super::call::{self, Call};
+use super::clients;
 use crate::limits::{MIRROR_BYTES, MIRROR_WAIT, MIRRORS};
 use crate::worker::Worker;
 
@@ -96,6 +97,9 @@ fn copy(mirror: &Mirror, head: &RequestHead) -> Option<(Arc<str>, RequestHead)> 
     if !mirror.keeps_host {
         copy.set_authority(&shadow(head.authority()));
     }
+    // It comes from this machine, and is one of our own.
+    clients::append_own(&mut copy);
+    copy.fields.set(b"x-envoy-internal", b"true");
     Some((cluster, copy))
 }
 

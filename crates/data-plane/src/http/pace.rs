@@ -203,7 +203,9 @@ impl Pace {
         let now = Instant::now();
         exact.idle.iter_mut().for_each(|idle| idle.since = Some(now));
         let begun = exact.per_try_idle.as_mut().filter(|idle| way == Way::Back && idle.since.is_some());
-        begun.into_iter().for_each(|idle| idle.since = Some(now));
+        if let Some(idle) = begun {
+            idle.since = Some(now);
+        }
     }
 
     /// The endpoint has a connection for this try: its exchange begins.

@@ -131,15 +131,12 @@ fn decode_slashes(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((first, tail)) = rest.split_first() {
-        match escape(rest) {
-            Some(byte @ (b'/' | b'\\')) => {
-                out.push(byte);
-                rest = &rest[3..];
-            }
-            _ => {
-                out.push(*first);
-                rest = tail;
-            }
+        if let Some(byte @ (b'/' | b'\\')) = escape(rest) {
+            out.push(byte);
+            rest = &rest[3..];
+        } else {
+            out.push(*first);
+            rest = tail;
         }
     }
     out
@@ -323,7 +320,11 @@ mod tests {
     #[test]
     fn normalising_twice_changes_nothing_more() {
         for path in ["/a//../b", "/%2e/%2E%2e//x/", "/a\\..\\b/.", "/%252e%252e/x", "/a/..;p/b|"] {
-            let Form::Other(once) = form(SAFE, path.as_bytes()) else { panic!("{path}") };
+            let once = match form(SAFE, path.as_bytes()) {
+                Form::Normal => path.into(),
+                Form::Other(once) => once,
+                other => panic!("{path}: {other:?}"),
+            };
             assert_eq!(form(SAFE, &once), Form::Normal, "{path}");
         }
     }

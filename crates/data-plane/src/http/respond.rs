@@ -58,12 +58,18 @@ pub(crate) async fn directly(
     let body = own_answer(taken.route, to.request, head);
     record.reason = Some(Reason::DirectResponse);
     let protocol = downstream.protocol();
-    let body = reworded(place, protocol, to.request, head, body, record);
+    let mut body = reworded(place, protocol, to.request, head, body, record);
     let asked = About { place, protocol, request: to.request };
     taken.change_response(
         head,
         &Seen { response: None, ..asked.seen(record, &ResponseHead::default(), &body) },
     );
+    if to.request.is_grpc() {
+        let grpc_status = asked.seen(record, head, &body).grpc_status();
+        record.grpc_status = Some(grpc_status);
+        fields::as_grpc_answer(head, grpc_status, &String::from_utf8_lossy(&body));
+        body = Bytes::new();
+    }
     to.prepare(head, &place.http.config);
     record.status = head.status;
     send(downstream, head, to.request, body, record).await
@@ -210,6 +216,8 @@ async fn send(
     let has_no_body = request.method() == b"HEAD" || body.is_empty() || matches!(head.status, 204 | 304);
     let declared = match head.status {
         204 | 304 => Length::None,
+        // HTTP/2 says it by the stream's end.
+        _ if body.is_empty() && downstream.is_h2() => Length::None,
         _ => Length::Known(body.len() as u64),
     };
     downstream.send_head(head, Shape { declared, empty: has_no_body })?;

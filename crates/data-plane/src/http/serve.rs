@@ -117,54 +117,60 @@ async fn begins_with_preface(
 
 // === HTTP/1 ===
 
-async fn serve_h1(
+/// Serves HTTP/1. Not `async` itself, for then what it takes would lie in the connection's task twice.
+fn serve_h1(
     mut seat: Seat,
     peer: &Peer,
     mut connection: h1::ServerConnection,
-) -> Result<(), ProxyError> {
-    let mut timer = Timer::default();
-    let mut since = Instant::now();
+) -> impl Future<Output = Result<(), ProxyError>> {
     let end = connection_end(&seat.chain);
-    let mut served = 0_u32;
-    loop {
-        let idle = since + idle_timeout(&seat.chain);
-        timer.set(Some(end.map_or(idle, |end| end.min(idle))));
-        let next = next_request(&mut seat, &mut connection, &mut timer).await;
-        served = served.saturating_add(1);
-        let is_last = http(&seat.chain).config.limits.requests.is_some_and(|most| served >= most);
-        if is_last || end.is_some_and(|end| end <= Instant::now()) {
-            connection.close_after_answer();
-        }
-        if seat.must_end() || seat.worker.overload().is_shedding() {
-            connection.close_after_answer();
-        }
-        let (mut heads, asked) = match next {
-            Ok(None) => break,
-            // The config that the connection was accepted under is gone: nothing is judged by it any more.
-            Ok(Some(_)) if seat.move_along().is_err() => break,
-            Ok(Some((heads, length))) => (heads, Ok(length)),
-            // Nothing can be said to one who is not there.
-            Err(ProxyError { kind: Kind::DownstreamGone | Kind::DownstreamBroken(_), .. }) => return Ok(()),
-            Err(error) => {
-                connection.give_up();
-                (lend::heads(), Err(error))
+    async move {
+        let mut timer = Timer::default();
+        let mut since = Instant::now();
+        let mut served = 0_u32;
+        loop {
+            let idle = since + idle_timeout(&seat.chain);
+            timer.set(Some(end.map_or(idle, |end| end.min(idle))));
+            let next = next_request(&mut seat, &mut connection, &mut timer).await;
+            served = served.saturating_add(1);
+            let is_last = http(&seat.chain).config.limits.requests.is_some_and(|most| served >= most);
+            if is_last || end.is_some_and(|end| end <= Instant::now()) {
+                connection.close_after_answer();
             }
-        };
-        let chain = &*seat.chain;
-        let place = Place { worker: &seat.worker, peer, chain, http: http(chain) };
-        let exchange = Exchange::new(place, Downstream::h1(&mut connection), &mut heads, &mut timer);
-        since = match asked {
-            Ok(length) => exchange.run(length).await,
-            Err(error) => Box::pin(exchange.fail(error)).await,
-        };
-        if !connection.is_reusable() {
-            break;
+            if seat.must_end() || seat.worker.overload().is_shedding() {
+                connection.close_after_answer();
+            }
+            let (mut heads, asked) = match next {
+                Ok(None) => break,
+                // The config that the connection was accepted under is gone: nothing is judged by it any more.
+                Ok(Some(_)) if seat.move_along().is_err() => break,
+                Ok(Some((heads, length))) => (heads, Ok(length)),
+                // Nothing can be said to one who is not there.
+                Err(ProxyError { kind: Kind::DownstreamGone | Kind::DownstreamBroken(_), .. }) => {
+                    return Ok(());
+                }
+                Err(error) => {
+                    connection.give_up();
+                    (lend::heads(), Err(error))
+                }
+            };
+            let chain = &*seat.chain;
+            let place = Place { worker: &seat.worker, peer, chain, http: http(chain) };
+            let mut exchange = Exchange::new(place, Downstream::h1(&mut connection), &mut heads, &mut timer);
+            since = match asked {
+                Ok(length) => exchange.run(length).await,
+                Err(error) => Box::pin(exchange.fail(error)).await,
+            };
+            drop(exchange);
+            if !connection.is_reusable() {
+                break;
+            }
+            connection.rest();
         }
-        connection.rest();
+        let linger = http(&seat.chain).config.delayed_close_timeout.unwrap_or(LINGER);
+        Box::pin(connection.close(linger)).await;
+        Ok(())
     }
-    let linger = http(&seat.chain).config.delayed_close_timeout.unwrap_or(LINGER);
-    Box::pin(connection.close(linger)).await;
-    Ok(())
 }
 
 /// Waits for a request; `None` when the connection is over: the client left, or nothing came for too long, or it
@@ -268,7 +274,7 @@ async fn serve_stream(
     let mut heads = Heads { request, ..Heads::default() };
     let mut timer = Timer::default();
     let place = Place { worker: &worker, peer: &peer, chain: &chain, http: http(&chain) };
-    let exchange = Exchange::new(place, Downstream::h2(stream), &mut heads, &mut timer);
+    let mut exchange = Exchange::new(place, Downstream::h2(stream), &mut heads, &mut timer);
     match length {
         Ok(length) => exchange.run(length).await,
         Err(error) => exchange.fail(error).await,

@@ -1,6 +1,6 @@
 //! Which version of HTTP the first line of a connection is of.
 //!
-//! Source: Envoy's http_inspector: the preface of HTTP/2, or a request line, which is read to its end.
+//! Source: Envoy's `http_inspector`: the preface of HTTP/2, or a request line, which is read to its end.
 
 use crate::limits::HTTP_LINE_BYTES;
 

@@ -1,7 +1,7 @@
 //! The PROXY protocol's header: on whose behalf a connection was opened.
 //!
 //! Strict: one space between the parts of version 1, whole records in version 2; their values are skipped. Source:
-//! HAProxy, "The PROXY protocol", versions 1 and 2; Envoy's proxy_protocol filter for what either leaves open.
+//! HAProxy, "The PROXY protocol", versions 1 and 2; Envoy's `proxy_protocol` filter for what either leaves open.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -35,7 +35,8 @@ pub(super) enum Header {
 /// Looks for a header.
 pub(super) fn header(bytes: &[u8], config: ProxyProtocol) -> Header {
     let (v1, v2) = (may_begin(bytes, V1), may_begin(bytes, V2));
-    if config.optional && !(v1 && !config.refuses_v1) && !(v2 && !config.refuses_v2) {
+    let (takes_v1, takes_v2) = (v1 && !config.refuses_v1, v2 && !config.refuses_v2);
+    if config.optional && !(takes_v1 || takes_v2) {
         return Header::Absent;
     }
     if v2 && bytes.len() < V2_BYTES {
@@ -176,8 +177,8 @@ mod tests {
     const STRICT: ProxyProtocol = ProxyProtocol { optional: false, refuses_v1: false, refuses_v2: false };
     const OPTIONAL: ProxyProtocol = ProxyProtocol { optional: true, ..STRICT };
 
-    fn named(source: &str, destination: &str) -> Option<(SocketAddr, SocketAddr)> {
-        Some((source.parse().expect("valid"), destination.parse().expect("valid")))
+    fn named(source: &str, destination: &str) -> (SocketAddr, SocketAddr) {
+        (source.parse().expect("valid"), destination.parse().expect("valid"))
     }
 
     fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
@@ -196,9 +197,9 @@ mod tests {
                 None => assert!(matches!(got, Header::Invalid(_)), "{line:?} {got:?}"),
             }
         };
-        let both = named("203.0.113.9:8080", "192.0.2.1:80");
+        let both = Some(named("203.0.113.9:8080", "192.0.2.1:80"));
         check("PROXY TCP4 203.0.113.9 192.0.2.1 8080 80\r\n", Some(both));
-        check("PROXY TCP6 2001:db8::9 ::1 1 65535\r\n", Some(named("[2001:db8::9]:1", "[::1]:65535")));
+        check("PROXY TCP6 2001:db8::9 ::1 1 65535\r\n", Some(Some(named("[2001:db8::9]:1", "[::1]:65535"))));
         check("PROXY UNKNOWN\r\n", Some(None));
         check("PROXY UNKNOWN whatever stands here\r\n", Some(None));
         for line in [
@@ -232,7 +233,7 @@ mod tests {
                 None => assert!(matches!(got, Header::Invalid(_)), "{bytes:?} {got:?}"),
             }
         };
-        let both = named("203.0.113.9:8080", "192.0.2.1:80");
+        let both = Some(named("203.0.113.9:8080", "192.0.2.1:80"));
         check(v2(1, 0x11, &ADDRESSES), Some(both));
         check(v2(1, 0x12, &ADDRESSES), Some(both));
         check(v2(1, 0x11, &[&ADDRESSES[..], &[4, 0, 2, 1, 2, 5, 0, 0]].concat()), Some(both));
@@ -240,7 +241,7 @@ mod tests {
         check(v2(0, 0x11, &[1, 2, 3]), Some(None));
         let mut six = [0; 36];
         (six[15], six[31], six[33], six[35]) = (9, 1, 1, 2);
-        check(v2(1, 0x21, &six), Some(named("[::9]:1", "[::1]:2")));
+        check(v2(1, 0x21, &six), Some(Some(named("[::9]:1", "[::1]:2"))));
         check(v2(1, 0x11, &ADDRESSES[..11]), None);
         check(v2(1, 0x11, &[&ADDRESSES[..], &[4, 0, 2, 1]].concat()), None);
         check(v2(1, 0x11, &[&ADDRESSES[..], &[4, 0]].concat()), None);
@@ -248,7 +249,7 @@ mod tests {
         check(v2(1, 0x31, &ADDRESSES), None);
         check(v2(1, 0x00, &[]), None);
         check(v2(2, 0x11, &ADDRESSES), None);
-        check(v2(1, 0x11, &[&ADDRESSES[..], &[1, 0xff, 0xee], &[0; 0xffee]].concat()), None);
+        check(v2(1, 0x11, &[&ADDRESSES[..], &[1, 0xff, 0xee], &vec![0_u8; 0xffee]].concat()), None);
         let mut old = v2(1, 0x11, &ADDRESSES);
         old[12] = 0x11;
         check(old, None);
@@ -295,7 +296,7 @@ mod tests {
             let config = ProxyProtocol { optional: random.bool(), ..STRICT };
             match header(&bytes, config) {
                 Header::Needs(needs) => {
-                    assert!(needs > bytes.len() && needs <= PROXY_HEADER_BYTES, "{bytes:?}")
+                    assert!(needs > bytes.len() && needs <= PROXY_HEADER_BYTES, "{bytes:?}");
                 }
                 Header::Complete(length, _) => assert!(length <= bytes.len(), "{bytes:?}"),
                 Header::Absent => assert!(config.optional),

@@ -123,6 +123,12 @@ async fn shake_hands(
     if let Some(alpn) = check.and_then(|check| check.alpn.as_ref()) {
         Arc::make_mut(&mut config).alpn_protocols =
             alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    } else if check.is_none()
+        && cluster.cluster.protocol == UpstreamProtocol::Auto
+        && config.alpn_protocols.is_empty()
+    {
+        // Source: Envoy offers what the cluster speaks where nothing is written.
+        Arc::make_mut(&mut config).alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     }
     let connector = TlsConnector::from(config);
     let stream = connector.connect(name, stream).await.map_err(|e| ProxyError::unsent(handshake(e)))?;

@@ -51,8 +51,6 @@ pub(crate) enum Flag {
     Unchecked = 8,
     /// It said itself that it fails (`x-envoy-immediate-health-check-fail`), and is not even counted.
     Excluded = 16,
-    /// It is gone from config, and stays until it fails.
-    Leaving = 32,
 }
 
 /// What one worker has counted of a host.
@@ -308,7 +306,9 @@ mod tests {
         let check = |said: Health, flags: &[Flag], expected: Health| {
             let host =
                 Host { config: proxy::Endpoint { health: said, ..at("127.0.0.1:1") }, state: Arc::default() };
-            flags.iter().for_each(|flag| drop(host.state.set(*flag, true)));
+            for flag in flags {
+                let _ = host.state.set(*flag, true);
+            }
             assert_eq!(host.health(), expected, "{said:?} {flags:?}");
         };
         check(Health::Unknown, &[], Health::Healthy);

@@ -43,7 +43,7 @@ pub(crate) struct Pool {
 
 struct Idle {
     connection: Box<h1::ClientConnection>,
-    life: Life,
+    life: Box<Life>,
     /// When it was used last.
     since: Instant,
 }
@@ -129,8 +129,8 @@ pub(crate) struct Lease {
     pub(crate) picked: Picked,
     /// Whether it served before: it may have gone stale.
     pub(crate) is_reused: bool,
-    /// Counts an HTTP/1 connection as open.
-    life: Option<Life>,
+    /// Counts an HTTP/1 connection as open. Apart, so that exchanges do not carry its memory.
+    life: Option<Box<Life>>,
 }
 
 impl Lease {
@@ -184,7 +184,7 @@ impl Lease {
     }
 }
 
-type Taken = (Upstream, Option<Life>, bool);
+type Taken = (Upstream, Option<Box<Life>>, bool);
 
 impl Pool {
     fn pop(&self) -> Option<Idle> {
@@ -350,7 +350,7 @@ fn begin_h1(
     held: Option<Held>,
 ) -> Taken {
     let connection = Box::new(h1::ClientConnection::new(transport));
-    let life = Life::begin(picked, opened(picked), held);
+    let life = Box::new(Life::begin(picked, opened(picked), held));
     (Upstream::H1(connection), Some(life), false)
 }
 
@@ -382,7 +382,7 @@ mod tests {
             requests: UPSTREAM_REQUESTS,
             _counted: counted,
         };
-        Idle { connection, life, since: now }
+        Idle { connection, life: Box::new(life), since: now }
     }
 
     #[tokio::test]

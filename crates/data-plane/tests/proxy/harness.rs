@@ -79,7 +79,7 @@ impl Sut {
             account.as_ref().map_or("sut", |id| id.namespace_and_account().expect("ours").1).into();
         let workload =
             Workload { name: name.clone(), namespace: "shop".into(), app: name, version: "v1".into() };
-        options.node = NodeLabels { workload, identity: account };
+        options.node = NodeLabels { workload, identity: account, ..NodeLabels::default() };
         let proxy = Proxy::start(options, identity, Arc::clone(&registry)).expect("starts");
         let sut = Self { proxy, registry };
         assert_eq!(sut.apply(resources), []);
@@ -135,6 +135,7 @@ pub(crate) fn http_connection(routes: RouteSource, filters: Vec<HttpFilter>) -> 
             escaped_slashes: EscapedSlashes::Reject,
         },
         upgrades: vec!["websocket".into()],
+        request_headers_timeout: Some(SOON / 2),
         http1: Http1 { accept_http_10: true, default_host: Some("old".into()), trailers: true },
         ..HttpConnection::new("test", routes)
     }

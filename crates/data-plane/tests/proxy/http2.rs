@@ -168,7 +168,7 @@ async fn an_http1_client_reaches_an_h2_origin() {
         (Some("shop"), "/e")
     );
     let got = client.call("GET /reset HTTP/1.1\r\nHost: shop\r\n\r\n").await;
-    assert_eq!((got.status(), got.header("x-meshwork-reason")), (503, Some("MW0304")));
+    assert_eq!((got.status(), got.header("x-meshwork-reason")), (503, Some("MW0310")));
     client.send("HEAD / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
     assert_eq!(client.receive_head().await.status(), 200);
     let got = client

@@ -74,7 +74,7 @@ async fn the_access_log_tells_of_each_request() {
     {
         assert!(line.contains(part), "{part} in {line}");
     }
-    assert!(find("400").contains("MW0101"));
+    assert!(find("\"response_code\":400").contains("MW0101"));
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_log_that_the_config_asks_for_is_written_with_the_id_that_was_made() {
             }
         }
     });
-    assert_eq!(line.await, format!("{id} 200 / a\n"));
+    assert_eq!(line.await, format!("{id} 200 route a\n"));
 }
 
 #[tokio::test]

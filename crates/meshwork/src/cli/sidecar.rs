@@ -175,7 +175,7 @@ fn labels(node: &Node, enrolled: &Enrolled) -> NodeLabels {
         app: label(node, "app").into(),
         version: label(node, "version").into(),
     };
-    NodeLabels { workload, identity: Some(enrolled.identity.id().clone()) }
+    NodeLabels { workload, identity: Some(enrolled.identity.id().clone()), ..NodeLabels::default() }
 }
 
 /// Pushes metrics until `ended` does, and once more then.

@@ -1,3 +1,5 @@
+//! Weighted turns.
+
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 

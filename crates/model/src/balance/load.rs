@@ -1,3 +1,5 @@
+//! Which part of the load each priority gets, by the health of its endpoints.
+
 use super::Member;
 use crate::proxy::{Health, LoadPolicy};
 

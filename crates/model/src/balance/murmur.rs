@@ -1,3 +1,5 @@
+//! The hash of Envoy's `MURMUR_HASH_2`.
+
 /// `MurmurHash` 2 of 64 bits as libstdc++ hashes bytes, by which Envoy's `MURMUR_HASH_2` places hosts.
 ///
 /// Source: Appleby, "`MurmurHash2`", 64-bit version; libstdc++ `_Hash_bytes`.

@@ -1,3 +1,5 @@
+//! Subsets of endpoints by their metadata, and which of them a request asks for. Source: Envoy, "Load balancer subsets".
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -36,7 +38,8 @@ impl Index {
                         groups.push(Vec::new());
                     }
                     let members = &mut groups[number];
-                    if !(selector.is_single && !members.is_empty()) && members.last() != Some(&index(at)) {
+                    let has_room = members.is_empty() || !selector.is_single;
+                    if has_room && members.last() != Some(&index(at)) {
                         members.push(index(at));
                     }
                 }

@@ -1,3 +1,5 @@
+//! Hash rings and Maglev's tables.
+
 use std::sync::Arc;
 
 use super::Member;

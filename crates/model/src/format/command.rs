@@ -1,6 +1,6 @@
 //! The commands: their names, what they may be followed by, and what each writes.
 
-use std::io::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -447,6 +447,7 @@ impl Form {
         if self == Self::Port {
             return number(Some(address.port().into()), out);
         }
+        let mut out = Bytes(out);
         // Writing to a Vec does not fail.
         let _ = match (self, address) {
             (Self::NoPort, _) => write!(out, "{}", address.ip()),
@@ -454,6 +455,16 @@ impl Form {
             (_, SocketAddr::V6(address)) => write!(out, "[{}]:{}", address.ip(), address.port()),
         };
         Wrote::Text
+    }
+}
+
+/// Bytes that what is for people can be written to.
+struct Bytes<'v>(&'v mut Vec<u8>);
+
+impl fmt::Write for Bytes<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
     }
 }
 

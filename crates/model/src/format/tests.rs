@@ -69,10 +69,9 @@ impl Facts for Example {
         }
     }
 
-    fn time(&self, which: Time) -> Option<SystemTime> {
+    fn time(&self, which: Time) -> Option<Duration> {
         // 2024-02-29 23:04:05.006789 UTC, a Thursday.
-        let since = Duration::new(1_709_247_845, 6_789_000);
-        (which == Time::Start).then(|| SystemTime::UNIX_EPOCH + since)
+        (which == Time::Start).then(|| Duration::new(1_709_247_845, 6_789_000))
     }
 
     fn point(&self, which: Point) -> Option<Duration> {
@@ -184,7 +183,7 @@ fn dates_are_those_of_the_calendar() {
         (47_541, "2100-03-01 060 Mon"),
     ] {
         let mut out = Vec::new();
-        format.write(SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400 + 86_399), &mut out);
+        format.write(Duration::from_secs(days * 86_400 + 86_399), &mut out);
         assert_eq!(String::from_utf8_lossy(&out), expected);
     }
 }

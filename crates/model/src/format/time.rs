@@ -2,7 +2,7 @@
 //!
 //! Source: Envoy `START_TIME`, C++ `strftime` as abseil's `FormatTime` reads it.
 
-use std::time::SystemTime;
+use std::time::Duration;
 
 use super::digits;
 
@@ -89,17 +89,17 @@ impl TimeFormat {
         Ok(Self { parts: parts.into() })
     }
 
-    /// Appends a time.
-    pub fn write(&self, time: SystemTime, out: &mut Vec<u8>) {
-        let moment = Moment::of(time);
+    /// Appends a time, which is meant since the beginning of 1970.
+    pub fn write(&self, since: Duration, out: &mut Vec<u8>) {
+        let moment = Moment::of(since);
         for part in &self.parts {
             part.write(&moment, out);
         }
     }
 
     /// Appends a time as it is written where nothing else is asked for: `2026-01-31T23:59:59.123Z`.
-    pub(super) fn write_default(time: SystemTime, out: &mut Vec<u8>) {
-        let moment = Moment::of(time);
+    pub(super) fn write_default(since: Duration, out: &mut Vec<u8>) {
+        let moment = Moment::of(since);
         let fields = [
             (Field::Year, 4, b'-'),
             (Field::Month, 2, b'-'),
@@ -246,9 +246,8 @@ impl Part {
 // === impl Moment ===
 
 impl Moment {
-    /// Times before 1970 are taken for its beginning.
-    fn of(time: SystemTime) -> Self {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    /// By the time since the beginning of 1970.
+    fn of(since: Duration) -> Self {
         let days = since.as_secs() / 86_400;
         let weekday = (days + 4) % 7;
         // Years of this count begin in March, so that a leap day is the last of its year. Source: Howard Hinnant,

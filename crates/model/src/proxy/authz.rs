@@ -6,6 +6,7 @@ use crate::fraction::Fraction;
 
 /// That a service is asked whether a request may pass. Source: Envoy `extensions.filters.http.ext_authz.v3`.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of Envoy's")]
 pub struct ExtAuthz {
     /// The service.
     pub service: AuthService,

@@ -237,6 +237,7 @@ pub struct HashKeys {
 
 /// Among which endpoints one is picked. Source: Envoy `CommonLbConfig`.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of Envoy's")]
 pub struct Spread {
     /// Below which healthy per cent all hosts of a priority are used, healthy or not.
     pub panic_threshold: u32,
@@ -254,6 +255,7 @@ pub struct Spread {
 
 /// Subsets of endpoints by their metadata `envoy.lb`. Source: Envoy `LbSubsetConfig`.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of Envoy's")]
 pub struct Subsets {
     /// What happens to a request that asks for no subset that there is.
     pub fallback: Fallback,
@@ -314,6 +316,7 @@ pub enum UpstreamProtocol {
 
 /// How long connections live, and what they carry; `None` is the proxy's own bound.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of Envoy's")]
 pub struct Connections {
     /// How long one without a request is kept; zero is for ever.
     pub idle: Option<Duration>,

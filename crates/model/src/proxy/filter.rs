@@ -152,6 +152,7 @@ pub enum AbortBy {
 
 /// So many requests in a time. Source: Envoy `extensions.filters.http.local_ratelimit.v3`.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of Envoy's")]
 pub struct LocalRateLimit {
     /// The status of those who get no token.
     pub status: u16,

@@ -6,6 +6,7 @@ use crate::cidr::Cidr;
 
 /// What is done with the requests of an HTTP connection.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of Envoy's")]
 pub struct HttpConnection {
     /// Prefix of statistics.
     pub stat_prefix: Arc<str>,
@@ -169,6 +170,7 @@ pub struct Clients {
 
 /// What is said of the client's certificate in `x-forwarded-client-cert`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of Envoy's")]
 pub struct ClientCert {
     /// What is done with what came.
     pub forward: ForwardClientCert,

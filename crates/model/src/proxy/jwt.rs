@@ -133,6 +133,8 @@ pub enum JwtRequirement {
 pub enum RouteJwt {
     /// The requirement of this name.
     Named(Arc<str>),
+    /// None is needed.
+    Off,
 }
 
 impl Default for JwtKeys {

@@ -89,9 +89,6 @@ pub struct RetryPolicy {
     pub avoid: AvoidedHosts,
     /// How often an endpoint is picked anew where the picked one is to be avoided.
     pub host_attempts: u32,
-    /// Priorities that were tried before are avoided, and worked out anew after so many tries. Source: Envoy
-    /// `previous_priorities`.
-    pub previous_priorities: Option<u32>,
 }
 
 impl RetryPolicy {
@@ -109,7 +106,6 @@ impl RetryPolicy {
             request_headers: Vec::new(),
             avoid: AvoidedHosts::default(),
             host_attempts: 1,
-            previous_priorities: None,
         }
     }
 

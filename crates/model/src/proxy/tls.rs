@@ -132,6 +132,7 @@ pub struct Validation {
 
 /// Rules for a peer's certificate. Source: Envoy `CertificateValidationContext`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of Envoy's")]
 pub struct ValidationContext {
     /// The authorities that are trusted, PEM.
     pub trusted_ca: Option<DataSource>,

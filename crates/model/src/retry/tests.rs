@@ -3,14 +3,18 @@ use crate::proxy::{HeaderMatch, HeaderTest, RateLimitedBackOff};
 
 fn fields(all: &[(&str, &str)]) -> Fields {
     let mut fields = Fields::default();
-    all.iter().for_each(|(name, value)| fields.push(name.as_bytes(), value.as_bytes()));
+    for (name, value) in all {
+        fields.push(name.as_bytes(), value.as_bytes());
+    }
     fields
 }
 
 fn request(all: &[(&str, &str)]) -> RequestHead {
     let mut head = RequestHead::default();
     head.set_method(b"GET");
-    all.iter().for_each(|(name, value)| head.fields.push(name.as_bytes(), value.as_bytes()));
+    for (name, value) in all {
+        head.fields.push(name.as_bytes(), value.as_bytes());
+    }
     head
 }
 

@@ -8,7 +8,7 @@ use meshwork_model::proxy::{
     CheckTarget, DnsHost, Endpoint, Endpoints, Health, LoadPolicy, Locality, NamedEndpoint, Place, Workload,
 };
 
-use super::{address, required};
+use super::{Read, address, required};
 use crate::metadata;
 use crate::path::{Noted, Path, Problems};
 use crate::pb;
@@ -126,7 +126,7 @@ fn place(
     })
 }
 
-fn weight(value: Option<pb::UInt32Value>, at: &Path<'_>, problems: &mut Problems) -> Option<Option<u32>> {
+fn weight(value: Option<pb::UInt32Value>, at: &Path<'_>, problems: &mut Problems) -> Read<Option<u32>> {
     match value.map(|value| value.value) {
         Some(0) => problems.error(at, "a weight is 1 at least", "leave it out"),
         weight => Some(weight),

@@ -100,7 +100,7 @@ fn kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Option<Http
         return Some(HttpFilterKind::HealthCheck(filter.into()));
     }
     if let Some(message) = unpack::<pb::buffer::Buffer>(config) {
-        return buffer(&message, at, problems).map(HttpFilterKind::Buffer);
+        return buffer(message, at, problems).map(HttpFilterKind::Buffer);
     }
     problems.error(at, "this HTTP filter is not supported", "")
 }
@@ -164,19 +164,22 @@ fn cors(message: &pb::cors::CorsPolicy, at: &Path<'_>, problems: &mut Problems) 
     })
 }
 
-fn buffer(message: &pb::buffer::Buffer, at: &Path<'_>, problems: &mut Problems) -> Option<u32> {
+fn buffer(message: pb::buffer::Buffer, at: &Path<'_>, problems: &mut Problems) -> Option<u32> {
     match message.max_request_bytes {
         Some(most) if most.value > 0 => Some(most.value),
         _ => problems.error(&at.field("max_request_bytes"), "this must be more than 0", ""),
     }
 }
 
-/// A cluster and what is asked for there: cluster, authority, path and time-out.
-fn http_uri(
-    message: &pb::core::HttpUri,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<(Arc<str>, Arc<str>, Arc<str>, Duration)> {
+/// A cluster and what is asked for there.
+struct HttpUri {
+    cluster: Arc<str>,
+    authority: Arc<str>,
+    path: Arc<str>,
+    timeout: Duration,
+}
+
+fn http_uri(message: &pb::core::HttpUri, at: &Path<'_>, problems: &mut Problems) -> Option<HttpUri> {
     use pb::core::http_uri::HttpUpstreamType::Cluster;
     let Some(Cluster(cluster)) = &message.http_upstream_type else {
         return problems.error(&at.field("cluster"), "this is missing", "");
@@ -188,15 +191,26 @@ fn http_uri(
     let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
     required(authority, &at.field("uri"), problems)?;
     let timeout = duration(timeout, &at.field("timeout"), problems)?;
-    Some((cluster.as_str().into(), authority.into(), path.into(), timeout))
+    Some(HttpUri {
+        cluster: cluster.as_str().into(),
+        authority: authority.into(),
+        path: path.into(),
+        timeout,
+    })
 }
 
 /// A gRPC service: its cluster, the host that is asked for, and the time-out.
+struct GrpcService {
+    cluster: Arc<str>,
+    authority: Option<Arc<str>>,
+    timeout: Option<Duration>,
+}
+
 fn grpc_service(
     message: &pb::core::GrpcService,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<(Arc<str>, Option<Arc<str>>, Option<Duration>)> {
+) -> Option<GrpcService> {
     use pb::core::grpc_service::TargetSpecifier::EnvoyGrpc;
     let Some(EnvoyGrpc(grpc)) = &message.target_specifier else {
         return problems.error(at, "only `envoy_grpc` is supported", "write `envoy_grpc: {cluster_name: …}`");
@@ -208,7 +222,7 @@ fn grpc_service(
     let at = at.field("envoy_grpc");
     let cluster = required(&grpc.cluster_name, &at.field("cluster_name"), problems)?;
     let authority = (!grpc.authority.is_empty()).then(|| grpc.authority.as_str().into());
-    Some((cluster.into(), authority, timeout))
+    Some(GrpcService { cluster: cluster.into(), authority, timeout })
 }
 
 /// A share of requests; Envoy takes none where nothing is said.
@@ -290,7 +304,8 @@ fn route_kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Optio
             Some(Specifier::RequirementName(name)) => {
                 RouteFilterKind::Jwt(RouteJwt::Named(name.as_str().into()))
             }
-            Some(Specifier::Disabled(_)) => return Some(Word::Off),
+            // Not the same as a filter that is off: nobody else may set the fields that tell of tokens, all the same.
+            Some(Specifier::Disabled(_)) => RouteFilterKind::Jwt(RouteJwt::Off),
             None => return problems.error(at, "this says nothing", "write `requirement_name` or `disabled`"),
         }
     } else if let Some(message) = unpack::<pb::HttpRbacPerRoute>(config) {
@@ -312,7 +327,7 @@ fn route_kind(config: &pb::Any, at: &Path<'_>, problems: &mut Problems) -> Optio
     } else if let Some(message) = unpack::<pb::buffer::BufferPerRoute>(config) {
         match &message.r#override {
             Some(Buffered::Buffer(message)) => {
-                RouteFilterKind::Buffer(buffer(message, &at.field("buffer"), problems)?)
+                RouteFilterKind::Buffer(buffer(*message, &at.field("buffer"), problems)?)
             }
             Some(Buffered::Disabled(_)) => return Some(Word::Off),
             None => return problems.error(at, "this says nothing", "write `disabled` or `buffer`"),

@@ -8,7 +8,7 @@ use meshwork_model::proxy::{
     HttpCheck, OutlierDetection, SuccessRate, TcpCheck,
 };
 
-use super::{duration, policy, required};
+use super::{Read, duration, policy, required};
 use crate::metadata;
 use crate::path::{Path, Problems};
 use crate::pb;
@@ -367,7 +367,7 @@ fn threshold(value: Option<pb::UInt32Value>, at: &Path<'_>, problems: &mut Probl
 }
 
 /// A duration that may be left out.
-fn maybe(value: Option<pb::Duration>, at: &Path<'_>, problems: &mut Problems) -> Option<Option<Duration>> {
+fn maybe(value: Option<pb::Duration>, at: &Path<'_>, problems: &mut Problems) -> Read<Option<Duration>> {
     match value {
         None => Some(None),
         Some(value) => duration(value, at, problems).map(Some),
@@ -375,7 +375,7 @@ fn maybe(value: Option<pb::Duration>, at: &Path<'_>, problems: &mut Problems) ->
 }
 
 /// One that may be left out, and is over 0 otherwise.
-fn positive(value: Option<pb::Duration>, at: &Path<'_>, problems: &mut Problems) -> Option<Option<Duration>> {
+fn positive(value: Option<pb::Duration>, at: &Path<'_>, problems: &mut Problems) -> Read<Option<Duration>> {
     match maybe(value, at, problems)? {
         Some(value) if value.is_zero() => problems.error(at, "this must be longer than no time", ""),
         value => Some(value),

@@ -10,7 +10,7 @@ use meshwork_model::proxy::{
     Underscores,
 };
 
-use super::{access_log, duration, filter, local_reply, only_ads, required, retry, route, timeout};
+use super::{Read, access_log, duration, filter, local_reply, only_ads, required, retry, route, timeout};
 use crate::path::{Path, Problems};
 use crate::pb;
 
@@ -209,7 +209,7 @@ fn client_cert(message: &Message, at: &Path<'_>, problems: &mut Problems) -> Opt
     })
 }
 
-fn scheme(message: &Message, at: &Path<'_>, problems: &mut Problems) -> Option<Option<Scheme>> {
+fn scheme(message: &Message, at: &Path<'_>, problems: &mut Problems) -> Read<Option<Scheme>> {
     use pb::core::scheme_header_transformation::Transformation::SchemeToOverwrite;
     let transformation = message.scheme_header_transformation.as_ref();
     match transformation.and_then(|transformation| transformation.transformation.as_ref()) {
@@ -286,7 +286,7 @@ fn limits(message: &Message, at: &Path<'_>, problems: &mut Problems) -> Option<H
     let Some(common) = &message.common_http_protocol_options else {
         return Some(HttpLimits { head_bytes, ..HttpLimits::default() });
     };
-    let mut limit = |value: Option<pb::Duration>, field: &'static str| -> Option<Option<Duration>> {
+    let mut limit = |value: Option<pb::Duration>, field: &'static str| -> Read<Option<Duration>> {
         let Some(value) = value else { return Some(None) };
         let limit = duration(value, &at.field(field), problems)?;
         Some((!limit.is_zero()).then_some(limit))

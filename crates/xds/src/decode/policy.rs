@@ -110,7 +110,7 @@ fn permission(message: &pb::rbac::Permission, at: &Path<'_>, problems: &mut Prob
             Err(_) => problems.error(&at.field("destination_port"), format!("{port} is no port"), ""),
         },
         Some(Rule::DestinationPortRange(range)) => {
-            ports(range, &at.field("destination_port_range"), problems)
+            ports(*range, &at.field("destination_port_range"), problems)
         }
         Some(Rule::DestinationIp(range)) => {
             cidr(range, &at.field("destination_ip"), problems).map(Permission::DestinationAddress)
@@ -129,7 +129,7 @@ fn permission(message: &pb::rbac::Permission, at: &Path<'_>, problems: &mut Prob
 }
 
 /// Ports from the start of a range to before its end.
-fn ports(range: &pb::Int32Range, at: &Path<'_>, problems: &mut Problems) -> Option<Permission> {
+fn ports(range: pb::Int32Range, at: &Path<'_>, problems: &mut Problems) -> Option<Permission> {
     let port = |number: i32| u32::try_from(number).ok().filter(|number| *number <= 65536);
     match (port(range.start), port(range.end)) {
         (Some(start), Some(end)) if start < end => Some(Permission::DestinationPorts { start, end }),

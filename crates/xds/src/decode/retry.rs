@@ -8,7 +8,7 @@ use meshwork_model::proxy::{
     Resilience, RetryOn, RetryPolicy, Router, StreamDuration,
 };
 
-use super::{duration, is, required, route, unpack};
+use super::{Read, duration, is, required, route, unpack};
 use crate::metadata;
 use crate::path::{Path, Problems};
 use crate::pb;
@@ -72,7 +72,7 @@ fn legacy_limit(limit: Option<pb::UInt32Value>) -> Option<u64> {
 }
 
 /// A duration that may be left out.
-fn maybe(value: Option<pb::Duration>, at: &Path<'_>, problems: &mut Problems) -> Option<Option<Duration>> {
+fn maybe(value: Option<pb::Duration>, at: &Path<'_>, problems: &mut Problems) -> Read<Option<Duration>> {
     match value {
         None => Some(None),
         Some(value) => duration(value, at, problems).map(Some),
@@ -83,7 +83,7 @@ fn stream_duration(
     action: &pb::route::RouteAction,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Option<StreamDuration>> {
+) -> Read<Option<StreamDuration>> {
     let Some(message) = &action.max_stream_duration else { return Some(None) };
     let at = at.field("max_stream_duration");
     let mut read = |value, name| maybe(value, &at.field(name), problems);
@@ -99,7 +99,7 @@ fn grpc_timeout(
     action: &pb::route::RouteAction,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Option<GrpcTimeout>> {
+) -> Read<Option<GrpcTimeout>> {
     let offset = maybe(action.grpc_timeout_offset, &at.field("grpc_timeout_offset"), problems)?;
     let most = maybe(action.max_grpc_timeout, &at.field("max_grpc_timeout"), problems)?;
     Some(most.map(|most| GrpcTimeout { most, offset }))
@@ -122,7 +122,6 @@ pub(super) fn policy(
     let request_at = at.field("retriable_request_headers");
     let request_headers = headers(&message.retriable_request_headers, &request_at, problems);
     let avoid = avoided(&message.retry_host_predicate, &at.field("retry_host_predicate"), problems);
-    let priorities = priorities(message.retry_priority.as_ref(), &at.field("retry_priority"), problems);
     Some(RetryPolicy {
         on: on?,
         retries: message.num_retries.map_or(1, |number| number.value),
@@ -138,7 +137,6 @@ pub(super) fn policy(
             0 => 1,
             attempts => u32::try_from(attempts).unwrap_or(u32::MAX),
         },
-        previous_priorities: priorities?,
     })
 }
 
@@ -187,7 +185,7 @@ fn rate_limited(
     message: Option<&pb::route::retry_policy::RateLimitedRetryBackOff>,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Option<RateLimitedBackOff>> {
+) -> Read<Option<RateLimitedBackOff>> {
     use pb::route::retry_policy::ResetHeaderFormat;
     let Some(message) = message else { return Some(None) };
     let path = at.field("reset_headers");
@@ -252,23 +250,6 @@ fn avoided(
 fn balancing_metadata(metadata: Option<&pb::core::Metadata>) -> Vec<Criterion> {
     let marks = metadata.and_then(|metadata| metadata.filter_metadata.get(BALANCING));
     marks.map(metadata::struct_as_is).unwrap_or_default().into_iter().collect()
-}
-
-fn priorities(
-    message: Option<&pb::route::retry_policy::RetryPriority>,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<Option<u32>> {
-    use pb::route::retry_policy::retry_priority::ConfigType::TypedConfig;
-    let Some(message) = message else { return Some(None) };
-    let Some(TypedConfig(any)) = &message.config_type else {
-        return problems.error(&at.field("typed_config"), "the configuration is missing", "");
-    };
-    let frequency = unpack::<pb::PreviousPrioritiesConfig>(any).map_or(0, |config| config.update_frequency);
-    match u32::try_from(frequency) {
-        Ok(frequency) if frequency > 0 => Some(Some(frequency)),
-        _ => problems.error(&at.field("typed_config"), "`update_frequency` must be over 0", ""),
-    }
 }
 
 /// How the requests of a connection with these filters are forwarded.

@@ -15,7 +15,7 @@ use meshwork_model::proxy::{
 };
 use meshwork_model::regex::Rewrite;
 
-use super::{duration, filter, required};
+use super::{Read, duration, filter, required};
 use crate::path::{Path, Problems};
 use crate::{metadata, pb};
 
@@ -267,11 +267,11 @@ fn change(
         .map_err(|why| problems.error::<()>(&path.field("value"), why, "write `%%` for a per cent sign"));
     let append = match (message.append, message.append_action()) {
         (Some(append), HeaderAppendAction::AppendIfExistsOrAdd) if append.value => Append::Add,
-        (Some(_), HeaderAppendAction::AppendIfExistsOrAdd) => Append::Set,
+        (Some(_), HeaderAppendAction::AppendIfExistsOrAdd)
+        | (None, HeaderAppendAction::OverwriteIfExistsOrAdd) => Append::Set,
         (Some(_), _) => return problems.error(&at.field("append"), "`append_action` says it already", ""),
         (None, HeaderAppendAction::AppendIfExistsOrAdd) => Append::Add,
         (None, HeaderAppendAction::AddIfAbsent) => Append::AddIfAbsent,
-        (None, HeaderAppendAction::OverwriteIfExistsOrAdd) => Append::Set,
         (None, HeaderAppendAction::OverwriteIfExists) => Append::SetIfPresent,
     };
     Some(HeaderChange { name, value: value.ok()?, append, keep_empty: message.keep_empty_value })
@@ -313,7 +313,7 @@ fn path_rewrite(
     message: &pb::route::RouteAction,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Option<PathRewrite>> {
+) -> Read<Option<PathRewrite>> {
     match (&message.regex_rewrite, &*message.prefix_rewrite) {
         (None, "") => Some(None),
         (None, text) => Some(Some(PathRewrite::Matched(text.into()))),
@@ -330,7 +330,7 @@ fn host_rewrite(
     message: &pb::route::RouteAction,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Option<HostRewrite>> {
+) -> Read<Option<HostRewrite>> {
     use pb::route::route_action::HostRewriteSpecifier;
     Some(match &message.host_rewrite_specifier {
         Some(HostRewriteSpecifier::HostRewriteLiteral(host)) if !host.is_empty() => {
@@ -414,7 +414,7 @@ fn hash_source(
     message: &pb::route::route_action::HashPolicy,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Option<HashSource>> {
+) -> Read<Option<HashSource>> {
     use pb::route::route_action::hash_policy::PolicySpecifier;
     Some(Some(match &message.policy_specifier {
         Some(PolicySpecifier::Header(header)) => {

@@ -126,13 +126,13 @@ impl Writer<'_> {
             ..pb::hcm::HttpConnectionManager::default()
         };
         if !self.is_grpc() {
-            self.connection(http, &mut message);
+            Self::connection(http, &mut message);
         }
         message
     }
 
     /// What proxies look at, and gRPC does not.
-    fn connection(&self, http: &HttpConnection, message: &mut pb::hcm::HttpConnectionManager) {
+    fn connection(http: &HttpConnection, message: &mut pb::hcm::HttpConnectionManager) {
         use pb::hcm::http_connection_manager::{
             PathWithEscapedSlashesAction as Slashes, ServerHeaderTransformation as Server,
         };

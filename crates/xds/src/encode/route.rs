@@ -143,7 +143,6 @@ pub(super) fn header(matcher: &HeaderMatch) -> pb::route::HeaderMatcher {
         invert_match: matcher.invert,
         header_match_specifier: Some(test),
         treat_missing_header_as_empty: or_missing,
-        ..pb::route::HeaderMatcher::default()
     }
 }
 

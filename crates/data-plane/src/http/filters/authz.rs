@@ -17,6 +17,7 @@ use tracing::debug;
 
 use super::{LocalReply, Scene, body};
 use crate::error::ProxyError;
+use crate::http::body::Length;
 use crate::http::call::{self, Call};
 use crate::peer::Peer;
 
@@ -57,13 +58,14 @@ impl Authorization {
         if !config.enabled.hits(scene.place.worker.random()) {
             return if config.deny_at_disable { Err(self.failure().into()) } else { Ok(()) };
         }
-        let body = match config.body.filter(|_| !self.settings.without_body && !scene.length.is_empty()) {
+        let declared = scene.length;
+        let body = match config.body.filter(|_| !self.settings.without_body && !declared.is_empty()) {
             Some(part) => Some(body::read(scene, head, part.most as usize, part.is_part_enough).await?),
             None => None,
         };
         let answer = match &config.service {
             AuthService::Grpc { cluster, authority } => {
-                let message = self.check(scene, head, body.as_ref()).encode();
+                let message = self.check(scene, head, declared, body.as_ref()).encode();
                 let (worker, timeout) = (scene.place.worker, config.timeout);
                 let asked = call::grpc(worker, cluster, authority.as_deref(), CHECK, &message, timeout);
                 match scene.wait(asked).await? {
@@ -71,7 +73,10 @@ impl Authorization {
                     Err(error) => Err(error.kind.to_string()),
                 }
             }
-            AuthService::Http(http) => self.by_http(scene, http, head, body).await?,
+            AuthService::Http(http) => {
+                let body = body.map(|part| part.bytes).unwrap_or_default();
+                self.by_http(scene, http, head, body).await?
+            }
         };
         match answer {
             Ok(checked) => self.act(scene, head, checked),
@@ -97,15 +102,21 @@ impl Authorization {
         &'c self,
         scene: &'c Scene<'_, '_>,
         head: &'c RequestHead,
-        body: Option<&'c Bytes>,
+        declared: Length,
+        body: Option<&'c body::Part>,
     ) -> Check<'c> {
         let config = &*self.config;
         let peer = scene.place.peer;
         let metadata = scene.record.metadata.as_deref();
         let namespaces = || config.metadata_namespaces.iter().map(|name| &**name).collect();
         let mut headers = self.headers(head, &[]);
+        if let Length::Known(bytes) = declared
+            && self.tells("content-length", &[])
+        {
+            headers.push(("content-length".into(), bytes.to_string()));
+        }
         if let (Some(body), Some(part)) = (body, config.body) {
-            let is_partial = body.len() >= part.most as usize && part.is_part_enough;
+            let is_partial = body.bytes.len() >= part.most as usize && part.is_part_enough;
             headers.push((PARTIAL.into(), is_partial.to_string()));
         }
         let text = |bytes: &'c [u8]| std::str::from_utf8(bytes).unwrap_or_default();
@@ -124,10 +135,11 @@ impl Authorization {
             scheme: scheme(head),
             protocol: scene.downstream.protocol(),
             headers,
-            body: body.map(|body| (&**body, config.body.is_some_and(|part| part.as_bytes))),
+            size: body.map_or(0, |body| i64::try_from(body.received).unwrap_or(i64::MAX)),
+            body: body.map(|body| (&*body.bytes, config.body.is_some_and(|part| part.as_bytes))),
             extensions: owned(&self.settings.extensions),
             metadata: metadata.map(|metadata| (metadata, namespaces())),
-            server_name: peer.server_name.as_deref().filter(|_| config.include_session),
+            server_name: config.include_session.then(|| peer.server_name.as_deref().unwrap_or_default()),
         }
     }
 
@@ -140,13 +152,18 @@ impl Authorization {
         }
     }
 
-    /// The fields that the service gets: all that config allows, or, where it allows none, these.
-    fn headers(&self, head: &RequestHead, usual: &[&str]) -> Vec<(String, String)> {
+    /// Whether the service gets a field: config allows it, or, where it allows none, it is one of these.
+    fn tells(&self, name: &str, usual: &[&str]) -> bool {
         let config = &*self.config;
-        let is_allowed = |name: &str| match &config.allowed_headers {
+        let is_allowed = match &config.allowed_headers {
             Some(allowed) => usual.contains(&name) || is_one(allowed, name),
             None => usual.is_empty() || usual.contains(&name),
         };
+        is_allowed && !is_one(&config.disallowed_headers, name)
+    }
+
+    /// The fields that the service gets.
+    fn headers(&self, head: &RequestHead, usual: &[&str]) -> Vec<(String, String)> {
         let mut headers: Vec<(String, String)> = Vec::new();
         let pseudo: [(&str, &[u8]); 4] = [
             (":authority", head.authority()),
@@ -156,7 +173,7 @@ impl Authorization {
         ];
         let fields = head.fields.iter().map(|(name, value)| (String::from_utf8_lossy(name), value));
         for (name, value) in pseudo.map(|(name, value)| (Cow::from(name), value)).into_iter().chain(fields) {
-            if !is_allowed(&name) || is_one(&config.disallowed_headers, &name) || name == PARTIAL {
+            if !self.tells(&name, usual) || name == PARTIAL {
                 continue;
             }
             let value = String::from_utf8_lossy(value);
@@ -177,7 +194,7 @@ impl Authorization {
         scene: &mut Scene<'_, '_>,
         http: &AuthHttp,
         head: &RequestHead,
-        body: Option<Bytes>,
+        body: Bytes,
     ) -> Result<Result<Checked, String>, ProxyError> {
         let mut asked = RequestHead::default();
         asked.set_method(head.method());
@@ -191,7 +208,6 @@ impl Authorization {
         for (name, value) in &http.headers_to_add {
             asked.fields.set(name.as_bytes(), value.as_bytes());
         }
-        let body = body.unwrap_or_default();
         if body.is_empty() {
             asked.fields.push(b"content-length", b"0");
         }

@@ -24,6 +24,14 @@ pub(super) async fn hold(
     read(scene, head, most, false).await.map(drop)
 }
 
+/// What was read of a body.
+pub(super) struct Part {
+    /// Its first bytes, as many as were asked for.
+    pub(super) bytes: Bytes,
+    /// How many have come.
+    pub(super) received: usize,
+}
+
 /// Reads a body of `most` bytes, and gives it; it is forwarded all the same. A longer one is refused, or read as far as
 /// that where `is_part_enough`.
 pub(super) async fn read(
@@ -31,9 +39,9 @@ pub(super) async fn read(
     head: &mut RequestHead,
     most: usize,
     is_part_enough: bool,
-) -> Result<Bytes, ProxyError> {
+) -> Result<Part, ProxyError> {
     if scene.length.is_empty() {
-        return Ok(Bytes::new());
+        return Ok(Part { bytes: Bytes::new(), received: 0 });
     }
     go_on(scene, head)?;
     let mut frames = VecDeque::new();
@@ -61,8 +69,9 @@ pub(super) async fn read(
     if is_ended && !has_trailers {
         scene.length = Length::Known(whole.len() as u64);
     }
+    let received = whole.len();
     whole.truncate(most);
-    Ok(whole.freeze())
+    Ok(Part { bytes: whole.freeze(), received })
 }
 
 /// Tells a client that waits to be told that its body is wanted.

@@ -41,7 +41,7 @@ impl Fault {
         let mut active = None;
         if let Some(wait) = fault::delay(fault, head, scene.place.worker.random()) {
             active = Some(Active::new(&self.active));
-            scene.record.flags.insert(Flag::DelayInjected);
+            scene.record.more_flags.insert(Flag::DelayInjected);
             scene.wait(sleep(wait)).await?;
         }
         let abort = fault::abort(fault, head, scene.place.worker.random());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use meshwork_model::head::{RequestHead, ResponseHead};
 use meshwork_model::proxy::HealthCheckFilter;
@@ -11,11 +12,22 @@ use tokio::time::Instant;
 
 use super::{Kept, LocalReply, Scene};
 use crate::error::ProxyError;
+use crate::proxy::NodeLabels;
+
+/// Who answers a health check, for checks that want to know. Source: Envoy `HttpHealthCheck.service_name_matcher`.
+const CLUSTER: &[u8] = b"x-envoy-upstream-healthchecked-cluster";
 
 /// The filter on a route.
 pub(super) struct Health {
     config: Arc<HealthCheckFilter>,
     cached: Arc<Cached>,
+}
+
+/// A request that asks one filter; each has its own say on the response.
+pub(super) struct Asked {
+    node: Arc<NodeLabels>,
+    /// Where the answer is kept, and for how long.
+    keeps: Option<(Arc<Cached>, Duration)>,
 }
 
 /// What the application last said.
@@ -37,7 +49,9 @@ impl Health {
             return Ok(());
         }
         let worker = scene.place.worker;
-        scene.passed().asked_health = true;
+        let keeps = self.config.cache.map(|time| (Arc::clone(&self.cached), time));
+        scene.passed().health.push(Asked { node: Arc::clone(&worker.node), keeps });
+        scene.record.is_health_check = true;
         let is_healthy = |(name, least): &(Arc<str>, f64)| {
             worker.cluster(name).is_some_and(|cluster| cluster.healthy_percent() >= *least)
         };
@@ -51,20 +65,30 @@ impl Health {
         let reason = if status == 200 { Reason::DirectResponse } else { Reason::Unhealthy };
         Err(LocalReply { is_plain: true, ..LocalReply::new(reason, status) }.into())
     }
+}
 
-    /// Keeps what the application said.
-    pub(super) fn answer(&self, response: &ResponseHead) {
-        if let Some(time) = self.config.cache
-            && self.cached.status().is_none()
+impl Asked {
+    /// Says who answers, and keeps what the application said.
+    pub(super) fn answer(&self, response: &mut ResponseHead) {
+        let cluster = self.node.cluster.as_bytes();
+        if !cluster.is_empty() {
+            response.fields.set(CLUSTER, cluster);
+        }
+        if let Some((cached, time)) = &self.keeps
+            && cached.status().is_none()
         {
-            let until = (self.cached.begun.elapsed() + time).as_millis();
-            let until = u64::try_from(until).unwrap_or(u64::MAX >> 16);
-            self.cached.answer.store(until << 16 | u64::from(response.status), Ordering::Relaxed);
+            cached.keep(response.status, *time);
         }
     }
 }
 
 impl Cached {
+    fn keep(&self, status: u16, time: Duration) {
+        let until = (self.begun.elapsed() + time).as_millis();
+        let until = u64::try_from(until).unwrap_or(u64::MAX >> 16);
+        self.answer.store(until << 16 | u64::from(status), Ordering::Relaxed);
+    }
+
     fn status(&self) -> Option<u16> {
         let answer = self.answer.load(Ordering::Relaxed);
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -49,6 +49,8 @@ impl Authentication {
         scene: &mut Scene<'_, '_>,
         head: &mut RequestHead,
     ) -> Result<(), ProxyError> {
+        // Also of providers that this request is not asked about: whoever reads these fields believes them.
+        self.config.providers.iter().for_each(|provider| places::clean(provider, head));
         if self.config.bypass_cors_preflight && is_preflight(head) {
             return Ok(());
         }
@@ -71,10 +73,14 @@ impl Authentication {
 
     /// What a request needs: what its route says, or the first rule that takes it.
     fn requirement(&self, head: &RequestHead) -> Result<Option<&JwtRequirement>, String> {
-        if let Some(RouteJwt::Named(name)) = &self.route {
-            let found = self.config.named.iter().find(|(known, _)| known == name);
-            let wrong = || format!("Failed JWT authentication: Wrong requirement_name: {name}.");
-            return found.map(|(_, requirement)| Some(requirement)).ok_or_else(wrong);
+        match &self.route {
+            Some(RouteJwt::Off) => return Ok(None),
+            Some(RouteJwt::Named(name)) => {
+                let found = self.config.named.iter().find(|(known, _)| known == name);
+                let wrong = || format!("Failed JWT authentication: Wrong requirement_name: {name}.");
+                return found.map(|(_, requirement)| Some(requirement)).ok_or_else(wrong);
+            }
+            None => {}
         }
         let rule = self.config.rules.iter().find(|rule| takes(&rule.matches, head, Asked::default()));
         Ok(rule.and_then(|rule| rule.requires.as_ref()))
@@ -185,7 +191,9 @@ impl Authentication {
             .map(|(i, p)| (i, &**p))
             .collect();
         let providers: Vec<&JwtProvider> = chosen.iter().map(|(_, provider)| *provider).collect();
-        providers.iter().for_each(|provider| places::clean(provider, head));
+        for provider in &providers {
+            places::clean(provider, head);
+        }
         let mut result = Ok(());
         for token in places::tokens(&providers, head).iter().rev() {
             result = match Jwt::parse(&token.text) {

@@ -182,8 +182,7 @@ fn maglev(
     problems: &mut Problems,
 ) -> Option<Balancing> {
     let size = size.map_or(Maglev::default().size, |size| size.value);
-    let is_prime =
-        size > 2 && size <= TABLE && (2..).take_while(|n| n * n <= size).all(|n| !size.is_multiple_of(n));
+    let is_prime = (3..=TABLE).contains(&size) && (2..=size.isqrt()).all(|n| !size.is_multiple_of(n));
     if !is_prime {
         let text = format!("{size} is not a prime number up to {TABLE}");
         return problems.error(&at.field("table_size"), text, "leave it out");

@@ -62,6 +62,54 @@ fn by_deprecated(
     }
 }
 
+/// Options that mean something on the side of clients, and that endpoints are not spoken with by. Both sides share the
+/// messages that hold them.
+fn of_clients_only(
+    message: &pb::cluster::Cluster,
+    options: Option<&pb::upstream_http::HttpProtocolOptions>,
+    common: Option<&pb::core::HttpProtocolOptions>,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) {
+    let unset = |http2: &pb::core::Http2ProtocolOptions| {
+        http2.max_concurrent_streams.is_none()
+            && http2.initial_stream_window_size.is_none()
+            && http2.initial_connection_window_size.is_none()
+    };
+    let is_default = |common: &pb::core::HttpProtocolOptions| {
+        common.max_headers_count.is_none()
+            && common.max_stream_duration.is_none()
+            && common.headers_with_underscores_action == 0
+    };
+    if !common.is_none_or(is_default) {
+        let path = at.field("common_http_protocol_options");
+        let fix = "leave out all but idle_timeout, max_connection_duration and max_requests_per_connection";
+        problems.error::<()>(&path, "a cluster does not honour all of these options", fix);
+    }
+    if !http2(message, options).is_none_or(unset) {
+        let text = "streams and windows of endpoints cannot be set";
+        problems.error::<()>(&at.field("http2_protocol_options"), text, "write `http2_protocol_options: {}`");
+    }
+}
+
+/// The options of HTTP/2, wherever they stand.
+fn http2<'m>(
+    message: &'m pb::cluster::Cluster,
+    options: Option<&'m pb::upstream_http::HttpProtocolOptions>,
+) -> Option<&'m pb::core::Http2ProtocolOptions> {
+    let Some(options) = options else { return message.http2_protocol_options.as_ref() };
+    match options.upstream_protocol_options.as_ref()? {
+        UpstreamProtocolOptions::ExplicitHttpConfig(explicit) => match explicit.protocol_config.as_ref()? {
+            ProtocolConfig::Http2ProtocolOptions(http2) => Some(http2),
+            _ => None,
+        },
+        UpstreamProtocolOptions::UseDownstreamProtocolConfig(config) => {
+            config.http2_protocol_options.as_ref()
+        }
+        UpstreamProtocolOptions::AutoConfig(config) => config.http2_protocol_options.as_ref(),
+    }
+}
+
 /// How long connections live, and what they carry.
 pub(super) fn connections(
     message: &pb::cluster::Cluster,
@@ -75,6 +123,7 @@ pub(super) fn connections(
         None => message.common_http_protocol_options.as_ref(),
     };
     let path = at.field("common_http_protocol_options");
+    of_clients_only(message, options.as_ref(), common, at, problems);
     let time = |value: Option<pb::Duration>, name, problems: &mut Problems| match value {
         None => Some(None),
         Some(value) => duration(value, &path.field(name), problems).map(Some),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use meshwork_model::fraction::Fraction;
 use meshwork_model::proxy::{AuthBody, AuthHttp, AuthService, CheckSettings, ExtAuthz, StringMatch};
 
-use super::super::policy;
-use super::{failure_status, grpc_service, http_uri, runtime_share};
+use super::super::{Read, policy};
+use super::{GrpcService, HttpUri, failure_status, grpc_service, http_uri, runtime_share};
 use crate::path::{Path, Problems};
 use crate::pb;
 
@@ -33,7 +33,8 @@ pub(super) fn authorization(
     let mut allowed = list(message.allowed_headers.as_ref(), &at.field("allowed_headers"), problems)?;
     let (service, timeout) = match &message.services {
         Some(Services::GrpcService(service)) => {
-            let (cluster, authority, timeout) = grpc_service(service, &at.field("grpc_service"), problems)?;
+            let service = grpc_service(service, &at.field("grpc_service"), problems)?;
+            let GrpcService { cluster, authority, timeout } = service;
             (AuthService::Grpc { cluster, authority }, timeout.unwrap_or(TIMEOUT))
         }
         Some(Services::HttpService(service)) => {
@@ -47,7 +48,7 @@ pub(super) fn authorization(
         None => return problems.error(at, "the service is missing", "write `grpc_service`"),
     };
     let body = match &message.with_request_body {
-        Some(settings) => Some(body(settings, &at.field("with_request_body"), problems)?),
+        Some(settings) => Some(body(*settings, &at.field("with_request_body"), problems)?),
         None => None,
     };
     let disallowed = list(message.disallowed_headers.as_ref(), &at.field("disallowed_headers"), problems)?;
@@ -73,7 +74,7 @@ pub(super) fn authorization(
     })
 }
 
-fn body(message: &pb::ext_authz::BufferSettings, at: &Path<'_>, problems: &mut Problems) -> Option<AuthBody> {
+fn body(message: pb::ext_authz::BufferSettings, at: &Path<'_>, problems: &mut Problems) -> Option<AuthBody> {
     if message.max_request_bytes == 0 {
         return problems.error(&at.field("max_request_bytes"), "this must be more than 0", "");
     }
@@ -89,7 +90,7 @@ type Http = (AuthHttp, Duration, Option<Vec<StringMatch>>);
 fn http(message: &pb::ext_authz::HttpService, at: &Path<'_>, problems: &mut Problems) -> Option<Http> {
     let uri = at.field("server_uri");
     let Some(server) = &message.server_uri else { return problems.error(&uri, "this is missing", "") };
-    let (cluster, _, _, timeout) = http_uri(server, &uri, problems)?;
+    let HttpUri { cluster, timeout, .. } = http_uri(server, &uri, problems)?;
     if !message.path_prefix.is_empty() && !message.path_prefix.starts_with('/') {
         return problems.error(&at.field("path_prefix"), "this must begin with `/`", "");
     }
@@ -129,7 +130,7 @@ fn list(
     message: Option<&pb::matcher::ListStringMatcher>,
     at: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Option<Vec<StringMatch>>> {
+) -> Read<Option<Vec<StringMatch>>> {
     let Some(message) = message else { return Some(None) };
     let at = at.field("patterns");
     let each = message.patterns.iter().enumerate();

@@ -8,7 +8,8 @@ use meshwork_model::proxy::{
     JwtAuthentication, JwtKeys, JwtProvider, JwtRequirement, JwtRule, RemoteKeys, TokenPlace,
 };
 
-use super::super::{duration, policy, required, route};
+use super::super::{Read, duration, policy, required, route};
+use super::{HttpUri, http_uri};
 use crate::path::{Path, Problems};
 use crate::pb;
 
@@ -97,7 +98,7 @@ impl Providers<'_> {
         message: &pb::jwt::JwtRequirement,
         at: &Path<'_>,
         problems: &mut Problems,
-    ) -> Option<Option<JwtRequirement>> {
+    ) -> Read<Option<JwtRequirement>> {
         use pb::jwt::jwt_requirement::RequiresType;
         Some(Some(match &message.requires_type {
             None => return Some(None),
@@ -239,7 +240,7 @@ fn keys(message: &pb::jwt::JwtProvider, at: &Path<'_>, problems: &mut Problems) 
 fn remote(message: &pb::jwt::RemoteJwks, at: &Path<'_>, problems: &mut Problems) -> Option<RemoteKeys> {
     let uri = at.field("http_uri");
     let Some(http) = &message.http_uri else { return problems.error(&uri, "this is missing", "") };
-    let (cluster, authority, path, timeout) = super::http_uri(http, &uri, problems)?;
+    let HttpUri { cluster, authority, path, timeout } = http_uri(http, &uri, problems)?;
     let cache = match message.cache_duration {
         Some(time) => duration(time, &at.field("cache_duration"), problems)?,
         None => CACHE,

@@ -9,7 +9,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             only("retry_on", "conditions that are known; `http3-post-connect-failure` never happens"),
             yes("num_retries"),
             yes("per_try_timeout"),
-            yes("retry_priority"),
+            no("retry_priority", "leave it out: a try goes to the priority that its load says"),
             yes("retry_host_predicate"),
             yes("host_selection_retry_max_attempts"),
             yes("retriable_status_codes"),
@@ -24,10 +24,6 @@ pub(super) const ACCEPTED: &[Accepted] = &[
                 "no cluster specifier that could be asked again is supported",
             ),
         ],
-    ),
-    accept(
-        "envoy.config.route.v3.RetryPolicy.RetryPriority",
-        &[harmless("name", LABEL), only("typed_config", "previous_priorities")],
     ),
     accept(
         "envoy.config.route.v3.RetryPolicy.RetryHostPredicate",
@@ -47,10 +43,6 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     accept(
         "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig",
         &[only("metadata_match", "`envoy.lb`")],
-    ),
-    accept(
-        "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
-        &[yes("update_frequency")],
     ),
     accept(
         "envoy.config.route.v3.RouteAction.MaxStreamDuration",

@@ -107,9 +107,9 @@ impl ClientConnection {
         let target = if is_connect { head.authority() } else { head.path_and_query() };
         let line = RequestLine { method: head.method(), target, authority: head.authority() };
         let framing = match length {
-            // Source: RFC 9110 §8.6: a method that expects content says that there is none.
-            Length::None if matches!(head.method(), b"POST" | b"PUT" | b"PATCH") => Framing::Length(0),
-            Length::None => Framing::None,
+            // Source: RFC 9110 §8.6: a method that may have content says that there is none.
+            Length::None if is_bodiless(head.method()) => Framing::None,
+            Length::None => Framing::Length(0),
             Length::Known(bytes) => Framing::Length(bytes),
             Length::Unknown => Framing::Chunked,
         };
@@ -239,4 +239,9 @@ impl ClientConnection {
         };
         ProxyError { retry, ..ProxyError::upstream(error) }
     }
+}
+
+/// Whether nobody expects content with a method. Source: Envoy `HeaderUtility::requestShouldHaveNoBody`.
+fn is_bodiless(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"DELETE" | b"TRACE" | b"CONNECT")
 }

@@ -17,7 +17,7 @@ pub(super) fn tokens(providers: &[&JwtProvider], head: &RequestHead) -> Vec<Toke
     let mut places: Vec<(TokenPlace, Option<Vec<String>>)> = Vec::new();
     for provider in providers {
         for place in places_of(provider) {
-            let issuer = provider.issuer.as_ref().map(|issuer| issuer.to_string());
+            let issuer = provider.issuer.as_ref().map(ToString::to_string);
             match places.iter_mut().find(|(known, _)| *known == place) {
                 Some((_, issuers)) => match (issuers.as_mut(), issuer) {
                     (Some(issuers), Some(issuer)) => issuers.push(issuer),
@@ -127,7 +127,9 @@ mod tests {
     fn head(path: &str, fields: &[(&str, &str)]) -> RequestHead {
         let mut head = RequestHead::default();
         head.set_path_and_query(path.as_bytes());
-        fields.iter().for_each(|(name, value)| head.fields.push(name.as_bytes(), value.as_bytes()));
+        for (name, value) in fields {
+            head.fields.push(name.as_bytes(), value.as_bytes());
+        }
         head
     }
 
@@ -137,7 +139,9 @@ mod tests {
             let provider = JwtProvider { places, ..JwtProvider::default() };
             let tokens = tokens(&[&provider], &head);
             assert_eq!(tokens.iter().map(|token| &*token.text).collect::<Vec<_>>(), expected);
-            tokens.iter().for_each(|token| token.remove(&mut head));
+            for token in &tokens {
+                token.remove(&mut head);
+            }
             assert_eq!(head.path_and_query(), left.as_bytes());
             assert!(head.fields.find(b"authorization").is_none());
         };

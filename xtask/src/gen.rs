@@ -89,6 +89,7 @@ const ROOTS: &[&str] = &[
     "envoy.config.route.v3.FilterConfig",
     "envoy.config.route.v3.RouteConfiguration",
     "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+    "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
     "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
     "envoy.extensions.filters.http.buffer.v3.Buffer",
     "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",

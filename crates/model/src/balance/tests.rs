@@ -121,7 +121,7 @@ fn a_hash_meets_the_same_endpoint_and_shares_follow_weights() {
             assert_eq!(one, of(&whole, hash));
             moved += u32::from(one < 4 && one != other);
         }
-        assert!(moved < 100, "{balancing:?}: {moved}");
+        assert!(moved < 200, "{balancing:?}: {moved}");
     }
     let heavy = [at(1), Endpoint { weight: 3, ..at(2) }];
     let heavy = plan(Balancing::Maglev(Maglev::default()), &Spread::default(), &heavy);

@@ -264,7 +264,7 @@ fn a_nack_names_the_field() {
     let mut session = Session::new(Node::default());
     let message = crate::pb::cluster::Cluster {
         name: "bad".to_owned(),
-        health_checks: vec![crate::pb::core::HealthCheck::default()],
+        lrs_server: Some(crate::pb::core::ConfigSource::default()),
         load_assignment: Some(crate::pb::endpoint::ClusterLoadAssignment {
             cluster_name: "bad".to_owned(),
             ..Default::default()
@@ -275,7 +275,7 @@ fn a_nack_names_the_field() {
     let received = session.receive(response(vec![bad]));
     let finished = session.finish(received, Vec::new());
     let refusal = finished.requests.last().unwrap().refusal.clone().unwrap();
-    assert_eq!(refusal.rejections[0].why, "health_checks: `health_checks` is not supported");
+    assert_eq!(refusal.rejections[0].why, "lrs_server: `lrs_server` is not supported");
 }
 
 #[test]

@@ -215,6 +215,10 @@ fn grpc_service(
     let Some(EnvoyGrpc(grpc)) = &message.target_specifier else {
         return problems.error(at, "only `envoy_grpc` is supported", "write `envoy_grpc: {cluster_name: …}`");
     };
+    if !message.initial_metadata.is_empty() {
+        let path = at.field("initial_metadata");
+        return problems.error(&path, "calls carry no metadata of config's", "leave it out");
+    }
     let timeout = match message.timeout {
         Some(time) => Some(duration(time, &at.field("timeout"), problems)?),
         None => None,

@@ -35,8 +35,8 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         &[
             yes("envoy_grpc"),
             no("google_grpc", "write `envoy_grpc`"),
-            harmless("timeout", "a stream of config has none"),
-            only("initial_metadata", "plain text"),
+            only("timeout", "of a call; a stream of config has none"),
+            only("initial_metadata", "of the stream of config, plain text"),
         ],
     ),
     accept("envoy.config.core.v3.GrpcService.EnvoyGrpc", &[yes("cluster_name"), yes("authority")]),

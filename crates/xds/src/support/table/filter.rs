@@ -213,13 +213,6 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         &[yes("context_extensions"), yes("disable_request_body_buffering")],
     ),
     accept("envoy.type.matcher.v3.ListStringMatcher", &[yes("patterns")]),
-    accept("envoy.config.core.v3.HeaderValue", &[yes("key"), yes("value")]),
-    accept(
-        "envoy.config.core.v3.RuntimeFeatureFlag",
-        &[yes("default_value"), harmless("runtime_key", RUNTIME)],
-    ),
-    accept("envoy.config.core.v3.GrpcService", &[yes("envoy_grpc"), yes("timeout")]),
-    accept("envoy.config.core.v3.GrpcService.EnvoyGrpc", &[yes("cluster_name"), yes("authority")]),
     accept(
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
         &[
@@ -257,6 +250,5 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         ],
     ),
     accept("envoy.type.v3.HttpStatus", &[yes("code")]),
-    accept("envoy.type.v3.Percent", &[yes("value")]),
     accept("envoy.type.v3.TokenBucket", &[yes("max_tokens"), yes("tokens_per_fill"), yes("fill_interval")]),
 ];

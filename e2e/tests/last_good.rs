@@ -83,21 +83,20 @@ fn a_sidecar_comes_back_without_its_control_plane() {
 fn foreign(dir: &Path, at: SocketAddr, resources: &serde_json::Value) -> Program {
     std::fs::write(dir.join("resources.json"), resources.to_string()).expect("written");
     let mut command = Command::new(e2e::peer("venv/bin/python"));
-    command.arg(e2e::root().join("e2e/peers/ads_files.py")).arg(dir.join("resources.json"));
-    command.env("LISTEN", at.to_string());
+    command.arg(e2e::root().join("e2e/peers/ads.py")).arg(at.port().to_string());
+    command.args([dir.join("resources.json"), dir.join("events.jsonl")]);
     let mut program = Program::start("ads", dir, &mut command);
     program.listens(at);
     program
 }
 
-fn resources(front: SocketAddr, origin: SocketAddr, version: &str, prefix: &str) -> serde_json::Value {
+fn resources(front: SocketAddr, origin: SocketAddr, prefix: &str) -> serde_json::Value {
     let text =
         std::fs::read_to_string(e2e::root().join("e2e/testdata/ads-resources.json")).expect("the file");
     let text = text
         .replace("$LISTEN", &front.port().to_string())
         .replace("$ORIGIN", &origin.port().to_string())
-        .replace("$PREFIX", prefix)
-        .replace("$VERSION", version);
+        .replace("$PREFIX", prefix);
     e2e::json(&text)
 }
 
@@ -115,7 +114,7 @@ fn comes_back(api_type: &str) {
     let dir = dir.path();
     let origin = Origin::start(ANSWER);
     let (at, front) = (free_address(), free_address());
-    let mut control_plane = foreign(dir, at, &resources(front, origin.address(), "1", "/"));
+    let mut control_plane = foreign(dir, at, &resources(front, origin.address(), "/"));
     let mut running = proxy(dir, at, api_type);
     running.listens(front);
     eventually("it serves", || get(front, "/") == Some(200));
@@ -127,7 +126,7 @@ fn comes_back(api_type: &str) {
     let mut again = proxy(dir, at, api_type);
     serves_again(&mut again, front, "/", begun);
     // The control plane comes back with less.
-    let _control_plane = foreign(dir, at, &resources(front, origin.address(), "3", "/only"));
+    let _control_plane = foreign(dir, at, &resources(front, origin.address(), "/only"));
     eventually("the new config runs", || get(front, "/") == Some(404) && get(front, "/only") == Some(200));
     // A damaged file is told, and taken by nobody.
     again.kill();

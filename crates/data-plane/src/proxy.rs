@@ -196,6 +196,7 @@ impl Proxy {
             crew,
             registry: Arc::clone(&proxy.state.registry),
             overload: Overload::watch(options.memory).map_err(StartError::Worker)?,
+            vitals: Arc::clone(&proxy.state.vitals),
             most_connections: overload::connections_per_worker(workers),
         });
         for (index, inbox) in inboxes.into_iter().enumerate() {

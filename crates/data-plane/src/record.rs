@@ -33,6 +33,8 @@ pub(crate) struct Record {
     pub(crate) grpc_status: Option<u8>,
     /// Why the mesh decided it.
     pub(crate) reason: Option<Reason>,
+    /// Whether the request was forwarded otherwise than it was judged.
+    pub(crate) is_rewritten: bool,
     /// Whether the client is told how many tries there were.
     pub(crate) tells_attempts: bool,
     /// What filters found out about it.
@@ -97,6 +99,7 @@ impl Record {
             status: 0,
             grpc_status: None,
             reason: None,
+            is_rewritten: false,
             tells_attempts: false,
             metadata: None,
             bytes_in: 0,
@@ -220,13 +223,14 @@ impl Record {
         self.ended.unwrap_or_else(Instant::now).duration_since(self.started)
     }
 
-    /// Writes the record of a request. Called once.
+    /// Writes the record of a request. Called once. `outgoing` is the request as it was forwarded, where that was
+    /// otherwise than it was judged: the config's own logs tell of that one, as Envoy's do.
     pub(crate) fn write_request(
         &self,
         worker: &Worker,
         peer: &Peer,
         chain: &Chain,
-        (head, response): (&RequestHead, &ResponseHead),
+        (head, outgoing, response): (&RequestHead, &RequestHead, &ResponseHead),
         protocol: &str,
     ) {
         let is_grpc = head.is_grpc();
@@ -256,7 +260,8 @@ impl Record {
                 ..Entry::default()
             };
             self.write_line(worker, peer, &entry);
-            let (request, response) = (Some(head), Some(response));
+            let request = Some(if self.is_rewritten { outgoing } else { head });
+            let response = Some(response);
             let seen = Seen { worker, peer, chain, record: self, request, response, protocol, body: b"" };
             write_logs(chain, &seen);
         }
@@ -413,7 +418,7 @@ fn details(reason: Reason) -> &'static str {
         Reason::DirectResponse => "direct_response",
         Reason::NoEndpoint => "no_healthy_upstream",
         Reason::ConnectFailed | Reason::UpstreamIdentity => {
-            "upstream_reset_before_response_started{connection_failure}"
+            "upstream_reset_before_response_started{remote_connection_failure}"
         }
         Reason::UpstreamReset => "upstream_reset_before_response_started{connection_termination}",
         Reason::BadResponse => "upstream_reset_before_response_started{protocol_error}",

@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
 use fastrand::Rng;
@@ -29,7 +30,7 @@ use crate::limits::POOL_SWEEP;
 use crate::listener::{self, Gate, Sockets};
 use crate::overload::Overload;
 use crate::places::Places;
-use crate::proxy::NodeLabels;
+use crate::proxy::{NodeLabels, Vitals};
 use crate::upstream::{Edges, WorkerCluster};
 
 /// What the tasks of one worker share.
@@ -61,6 +62,7 @@ pub(crate) struct Worker {
     connections: RefCell<Places>,
     emptied: Notify,
     overload: Arc<Overload>,
+    vitals: Arc<Vitals>,
     most_connections: usize,
     phase: Cell<Phase>,
     random: RefCell<Rng>,
@@ -95,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     /// Whether load is shed.
     pub(crate) overload: Arc<Overload>,
+    /// What the admin interface asks for.
+    pub(crate) vitals: Arc<Vitals>,
     /// Connections that each may have.
     pub(crate) most_connections: usize,
 }
@@ -119,6 +123,7 @@ impl Worker {
             connections: RefCell::default(),
             emptied: Notify::new(),
             overload: Arc::clone(&shared.overload),
+            vitals: Arc::clone(&shared.vitals),
             most_connections: shared.most_connections,
             phase: Cell::new(Phase::Running),
             random: RefCell::new(Rng::new()),
@@ -293,6 +298,11 @@ impl Worker {
     /// Whether connections should end when they can.
     pub(crate) fn is_draining(&self) -> bool {
         self.phase.get() != Phase::Running
+    }
+
+    /// Whether an operator says that health checks are to fail.
+    pub(crate) fn is_failed(&self) -> bool {
+        self.vitals.failed.load(Relaxed)
     }
 
     /// This worker's way into a chain's own access log.

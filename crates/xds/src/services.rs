@@ -74,6 +74,8 @@ pub struct Checked {
     pub body: String,
     /// Fields of the request, or of a refusal, in the place of what is there.
     pub set: Vec<(String, String)>,
+    /// Fields that the request gets besides what is there.
+    pub add: Vec<(String, String)>,
     /// Fields that are appended to what is there.
     pub append: Vec<(String, String)>,
     /// Fields that the request loses.

@@ -203,7 +203,7 @@ async fn acknowledgements_and_refusals_are_kept_by_resource() {
         },
     );
     assert_eq!(world.proxies(|_, proxy| proxy.refused.len()), [0]);
-    assert_eq!((world.counters().acknowledged, world.counters().refused), (5, 1));
+    assert_eq!((world.counters().acknowledged, world.counters().refused), (6, 1));
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ impl<'x> Exchange<'x> {
         let (authorized, length) = if let Some(rules) = plan.rules_alone() {
             (policy::authorize(rules, peer, &mut self.record, self.request)?, length)
         } else {
-            let Self { downstream, record, passed, .. } = &mut *self;
+            let Self { downstream, record, passed, .. } = self;
             let scene = Scene { place: self.place, plan, route, length, downstream, record, passed };
             filters::ask(scene, self.request).await?
         };
@@ -209,6 +209,6 @@ impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         let protocol = self.downstream.protocol();
         let Place { worker, peer, chain, .. } = self.place;
-        self.record.write_request(worker, peer, chain, (self.request, self.response), protocol);
+        self.record.write_request(worker, peer, chain, (self.request, self.outgoing, self.response), protocol);
     }
 }

@@ -209,8 +209,8 @@ struct Date {
 impl Date {
     /// Source: RFC 9110 §5.6.7.
     fn now(&mut self) -> &[u8] {
-        let now = SystemTime::now();
-        let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let second = now.as_secs();
         if self.second != second || self.text.is_empty() {
             self.second = second;
             self.text.clear();

@@ -208,7 +208,7 @@ impl Call<'_, '_> {
         if taken.changes_request() {
             let seen = Seen::of(self.place, self.record, judged, self.downstream.protocol());
             self.authorized.rewrite(taken, &seen, self.tells_originals(), self.outgoing);
-            self.course.is_rewritten = true;
+            self.note_rewritten();
         }
         let mut extra = Extra::default();
         extra.hash = taken.hash(judged, peer, &mut extra.cookies);
@@ -340,8 +340,13 @@ impl Call<'_, '_> {
     fn make_outgoing(&mut self) {
         if !self.course.is_rewritten {
             self.outgoing.copy_from(self.authorized.head());
-            self.course.is_rewritten = true;
+            self.note_rewritten();
         }
+    }
+
+    fn note_rewritten(&mut self) {
+        self.course.is_rewritten = true;
+        self.record.is_rewritten = true;
     }
 
     /// Whether applications are told what the client asked for where that is rewritten (`x-envoy-original-path`).

@@ -137,6 +137,7 @@ impl World {
             crew,
             registry: Arc::clone(&registry),
             overload: Overload::never(),
+            vitals: Arc::default(),
             most_connections: usize::MAX,
         };
         let worker = Worker::new(0, AccessLog::off().lane(), &shared);

@@ -293,7 +293,8 @@ async fn a_listener_serves_all_its_addresses() {
 async fn what_was_not_redirected_is_refused_and_counted() {
     let one = Origin::answering(ONE).await;
     let Resource::Listener(listener) = web(vec![route("/", &[("a", 1)])]) else { unreachable!() };
-    let redirecting = Listener { use_original_dst: true, ..listener };
+    // Whose direction is not said may be called by its own address.
+    let redirecting = Listener { use_original_dst: true, direction: Direction::Outbound, ..listener };
     let sut =
         Sut::start(vec![Resource::Cluster(cluster("a", &[one.address])), Resource::Listener(redirecting)]);
     // The reset may come before the connection is there for the client.

@@ -207,6 +207,9 @@ fn wrong_formats_are_refused() {
     check("%START_TIME(%n)%", "line break");
     check("%START_TIME(%Q)%", "%Q");
     check("%COMMON_DURATION(DS_RX_BEG:NEVER)%", "NEVER");
+    check("%COMMON_DURATION(US_CX_BEG:US_CX_END)%", "US_CX_BEG");
+    check("%UPSTREAM_TLS_VERSION%", "UPSTREAM_TLS_VERSION is not supported");
+    check("%DOWNSTREAM_TLS_SESSION_ID%", "DOWNSTREAM_TLS_SESSION_ID is not supported");
     check("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:h)%", "`h`");
     check("%GRPC_STATUS(X)%", "`X`");
     check("%ENVIRONMENT(HOME)%", "ENVIRONMENT");

@@ -13,8 +13,7 @@ use meshwork_model::proxy::{
 use super::{Read, access_log, duration, filter, local_reply, only_ads, required, retry, route, timeout};
 use crate::path::{Path, Problems};
 use crate::pb;
-
-type Message = pb::hcm::HttpConnectionManager;
+use crate::pb::hcm::HttpConnectionManager as Message;
 
 /// An HTTP connection manager.
 pub(super) fn connection(

@@ -230,7 +230,7 @@ impl Authorization {
         for (key, value) in checked.metadata {
             scene.record.metadata().set(FILTER, &key, value);
         }
-        let pairs = checked.set.iter().chain(&checked.append);
+        let pairs = checked.set.iter().chain(&checked.add).chain(&checked.append);
         let pairs = pairs.chain(&checked.response_add).chain(&checked.response_set);
         if !pairs.clone().all(|(name, value)| is_field(name, value)) {
             debug!("the authorization service asks for a field that is none");
@@ -246,6 +246,9 @@ impl Authorization {
             return Err(reply.into());
         }
         checked.set.iter().for_each(|(name, value)| set(head, name, value));
+        for (name, value) in checked.add.iter().filter(|(name, _)| !name.starts_with(':') && name != "host") {
+            head.fields.push(name.as_bytes(), value.as_bytes());
+        }
         for (name, value) in &checked.append {
             append(&mut head.fields, name, value);
         }
@@ -294,7 +297,7 @@ fn read_http(http: &AuthHttp, answered: &call::Answered) -> Checked {
         return Checked {
             is_allowed,
             set: of(&http.upstream),
-            append: of(&http.upstream_append),
+            add: of(&http.upstream_append),
             remove: remove.filter(|name| !name.is_empty()).collect(),
             response_add: of(&http.client_on_success),
             ..Checked::default()

@@ -21,7 +21,11 @@ pub(super) async fn hold(
     head: &mut RequestHead,
     most: usize,
 ) -> Result<(), ProxyError> {
-    read(scene, head, most, false).await.map(drop)
+    let part = read(scene, head, most, false).await?;
+    if part.is_whole {
+        scene.length = Length::Known(part.received as u64);
+    }
+    Ok(())
 }
 
 /// What was read of a body.
@@ -30,6 +34,8 @@ pub(super) struct Part {
     pub(super) bytes: Bytes,
     /// How many have come.
     pub(super) received: usize,
+    /// Whether nothing follows, trailers either.
+    is_whole: bool,
 }
 
 /// Reads a body of `most` bytes, and gives it; it is forwarded all the same. A longer one is refused, or read as far as
@@ -41,7 +47,7 @@ pub(super) async fn read(
     is_part_enough: bool,
 ) -> Result<Part, ProxyError> {
     if scene.length.is_empty() {
-        return Ok(Part { bytes: Bytes::new(), received: 0 });
+        return Ok(Part { bytes: Bytes::new(), received: 0, is_whole: false });
     }
     go_on(scene, head)?;
     let mut frames = VecDeque::new();
@@ -66,12 +72,9 @@ pub(super) async fn read(
         }
     }
     scene.downstream.put_back(frames);
-    if is_ended && !has_trailers {
-        scene.length = Length::Known(whole.len() as u64);
-    }
     let received = whole.len();
     whole.truncate(most);
-    Ok(Part { bytes: whole.freeze(), received })
+    Ok(Part { bytes: whole.freeze(), received, is_whole: is_ended && !has_trailers })
 }
 
 /// Tells a client that waits to be told that its body is wanted.

@@ -17,15 +17,22 @@ use crate::proxy::NodeLabels;
 /// Who answers a health check, for checks that want to know. Source: Envoy `HttpHealthCheck.service_name_matcher`.
 const CLUSTER: &[u8] = b"x-envoy-upstream-healthchecked-cluster";
 
+/// Tells a proxy in front to send nothing more at once, and not only after its next check.
+const FAILED: &[u8] = b"x-envoy-immediate-health-check-fail";
+
 /// The filter on a route.
 pub(super) struct Health {
     config: Arc<HealthCheckFilter>,
     cached: Arc<Cached>,
 }
 
-/// A request that asks one filter; each has its own say on the response.
+/// A request on whose response a filter has a say; each has its own.
+#[derive(Default)]
 pub(super) struct Asked {
-    node: Arc<NodeLabels>,
+    /// Who answers, where it asks for health.
+    node: Option<Arc<NodeLabels>>,
+    /// Whether an operator says that the proxy is unwell.
+    is_failed: bool,
     /// Where the answer is kept, and for how long.
     keeps: Option<(Arc<Cached>, Duration)>,
 }
@@ -45,18 +52,22 @@ impl Health {
 
     /// Answers, or lets the application do so.
     pub(super) fn ask(&self, scene: &mut Scene<'_, '_>, head: &RequestHead) -> Result<(), ProxyError> {
+        let worker = scene.place.worker;
+        let is_failed = worker.is_failed();
         if !self.config.headers.iter().all(|test| matches_header(test, head)) {
+            if is_failed {
+                scene.passed().health.push(Asked { is_failed, ..Asked::default() });
+            }
             return Ok(());
         }
-        let worker = scene.place.worker;
         let keeps = self.config.cache.map(|time| (Arc::clone(&self.cached), time));
-        scene.passed().health.push(Asked { node: Arc::clone(&worker.node), keeps });
+        scene.passed().health.push(Asked { node: Some(Arc::clone(&worker.node)), is_failed, keeps });
         scene.record.is_health_check = true;
         let is_healthy = |(name, least): &(Arc<str>, f64)| {
             worker.cluster(name).is_some_and(|cluster| cluster.healthy_percent() >= *least)
         };
         let status = match (self.config.pass_through, self.cached.status()) {
-            _ if worker.is_draining() => 503,
+            _ if is_failed || worker.is_draining() => 503,
             (true, Some(status)) => status,
             (true, None) => return Ok(()),
             (false, _) if self.config.least_healthy.iter().all(is_healthy) => 200,
@@ -70,9 +81,11 @@ impl Health {
 impl Asked {
     /// Says who answers, and keeps what the application said.
     pub(super) fn answer(&self, response: &mut ResponseHead) {
-        let cluster = self.node.cluster.as_bytes();
-        if !cluster.is_empty() {
-            response.fields.set(CLUSTER, cluster);
+        if self.is_failed {
+            response.fields.set(FAILED, b"true");
+        }
+        if let Some(node) = self.node.as_ref().filter(|node| !node.cluster.is_empty()) {
+            response.fields.set(CLUSTER, node.cluster.as_bytes());
         }
         if let Some((cached, time)) = &self.keeps
             && cached.status().is_none()

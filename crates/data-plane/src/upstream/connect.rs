@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshwork_model::proxy::{self, HealthCheck, TRANSPORT_MATCH, UpstreamProtocol};
+use meshwork_model::proxy::{self, HealthCheck, Keepalive, TRANSPORT_MATCH, UpstreamProtocol};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -95,19 +95,29 @@ async fn open(cluster: &ClusterConfig, endpoint: &proxy::Endpoint) -> Result<Soc
         // Never in the proxy's own network instead.
         Some(workload) => Box::pin(workload.connect(address)).await,
     };
-    let opened = opened.and_then(tune);
+    let opened = opened.and_then(|stream| tune(stream, cluster.cluster.connections.keepalive));
     opened.map(Socket::Tcp).map_err(|error| ProxyError::unsent(Kind::Connect(error)))
 }
 
 /// Small messages leave at once; a peer that vanished without a word is noticed.
-fn tune(stream: TcpStream) -> io::Result<TcpStream> {
+fn tune(stream: TcpStream, keepalive: Option<Keepalive>) -> io::Result<TcpStream> {
     if is_kept(&stream, Wanted::Upstream) {
         return Err(io::Error::other("the last descriptors are kept for what is open"));
     }
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_AFTER))?;
-    socket.set_tcp_user_timeout(Some(PEER_SILENCE))?;
+    let asked = keepalive.unwrap_or_default();
+    let probing = TcpKeepalive::new()
+        .with_time(asked.after.unwrap_or(PROBE_AFTER))
+        .with_interval(asked.interval.unwrap_or(PROBE_AFTER));
+    socket.set_tcp_keepalive(&match asked.probes {
+        Some(probes) => probing.with_retries(probes),
+        None => probing,
+    })?;
+    if keepalive.is_none() {
+        // It would end a connection sooner than the probes that config asks for.
+        socket.set_tcp_user_timeout(Some(PEER_SILENCE))?;
+    }
     Ok(stream)
 }
 

@@ -63,7 +63,7 @@ fn a_sidecar_comes_back_without_its_control_plane() {
     let mut cart = sidecar(dir, "cart", at, ["--inbound", &ports]);
     let to_cart = format!("cart.shop:80={outbound}");
     let mut web = sidecar(dir, "web", at, ["--outbound", &to_cart]);
-    eventually("the mesh serves", || get(outbound, "/cart") == Some(200));
+    eventually("the mesh serves", || get(outbound, "/items") == Some(200));
     for (account, program) in [("cart", &mut cart), ("web", &mut web)] {
         eventually("config is kept", || dir.join(account).join("last-good").exists());
         // Every piece of it: it is gathered for a moment.
@@ -76,7 +76,7 @@ fn a_sidecar_comes_back_without_its_control_plane() {
     let begun = Instant::now();
     let _cart = sidecar(dir, "cart", at, ["--inbound", &ports]);
     let mut web = sidecar(dir, "web", at, ["--outbound", &to_cart]);
-    serves_again(&mut web, outbound, "/cart", begun);
+    serves_again(&mut web, outbound, "/items", begun);
 }
 
 /// A control plane that is not ours, with these resources.

@@ -2,7 +2,7 @@
 //!
 //! - [`mesh`]: what people write (services, routes, policies), after ingest has checked it.
 //! - [`proxy`]: what a data plane runs (listeners, routes, clusters, endpoints, policies), in the xDS sense.
-//! - [`format`], [`flag`]: the texts of logs and local replies, and why a request ended as it did, in Envoy's words.
+//! - [`mod@format`], [`flag`]: the texts of logs and local replies, and why a request ended as it did, in Envoy's words.
 //! - [`head`]: a message head as one buffer and offsets; the codecs fill it, everything else reads it.
 //! - [`route`], [`policy`], [`balance`]: `select`, `authorize` and `pick`, each a pure function of config,
 //!   worker state and randomness. The proxy, `explain` and the tests call the same ones.

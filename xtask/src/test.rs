@@ -60,5 +60,9 @@ fn docs() -> anyhow::Result<()> {
 /// whole meshes and the machine may be small.
 fn e2e() -> anyhow::Result<()> {
     run::cargo(&["build", "--package", "meshwork", "--locked", "--quiet"])?;
-    run::cargo(&["test", "--package", "e2e", "--locked", "--quiet", "--", "--test-threads=1"])
+    // Not quiet, and with an end: of a test that hangs, the name is the last line.
+    run::program(
+        "timeout",
+        &["--verbose", "2400", "cargo", "test", "--package", "e2e", "--locked", "--", "--test-threads=1"],
+    )
 }

@@ -7,11 +7,12 @@ mod envoy;
 mod grpc;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_identity::{IdentityError, IdentitySource};
-use meshwork_model::mesh::{Capture, Inbound, Outbound};
+use meshwork_model::mesh::{Capture, GatewayNode, Inbound, Outbound};
 use serde_json::{Value, json};
 use tracing::error;
 
@@ -40,6 +41,8 @@ pub struct Node {
     pub outbound: Vec<Outbound>,
     /// Where its proxy takes all that leaves it, where it does.
     pub capture: Option<Capture>,
+    /// The gateway that it serves, where it does.
+    pub gateway: Option<GatewayNode>,
     /// Whether its readiness is probed: it counts as not ready until the first probe has said so.
     pub is_probed: bool,
 }
@@ -69,6 +72,9 @@ impl Node {
             let outbound: Vec<String> = capture.outbound.iter().map(ToString::to_string).collect();
             metadata["CAPTURE"] = json!({"outbound": outbound, "names": capture.names.to_string()});
         }
+        if let Some(node) = &self.gateway {
+            metadata["GATEWAY"] = gateway(node);
+        }
         if self.is_probed {
             metadata["HEALTH"] = json!("probed");
         }
@@ -84,6 +90,16 @@ fn inbound(port: &Inbound) -> Value {
         value["protocol"] = json!(protocol.name());
     }
     value
+}
+
+fn gateway(node: &GatewayNode) -> Value {
+    let bind = |(port, bind): (&u16, &SocketAddr)| json!({"port": port, "bind": bind.to_string()});
+    json!({
+        "name": &*node.name,
+        "address": node.address.to_string(),
+        "binds": node.binds.iter().map(bind).collect::<Vec<_>>(),
+        "certificates": node.certificates.as_deref(),
+    })
 }
 
 fn outbound(port: &Outbound) -> Value {

@@ -1,43 +1,75 @@
-//! What people and the command line ask, as JSON over HTTP on loopback. Nothing here changes anything.
+//! What people and the command line ask, as JSON over HTTP: on loopback, and on a Unix socket in the state directory.
 //!
-//! `GET /` lists what there is.
+//! `GET /` lists what there is. Who may change config, `access` says; what changes, is written down by `audit`.
 
+mod access;
 mod answers;
+mod audit;
+mod changes;
+mod connections;
+mod discovery;
+mod failure;
+mod objects;
+mod openapi;
+mod status;
+mod tokens;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use meshwork_hub::{Edge, Hub};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
 
+use crate::config::Register;
 use crate::topology;
 use crate::world::World;
+pub(crate) use access::Access;
+use access::Peer;
 use answers::{ConfigAnswer, ProblemAnswer, ProxyAnswer, TopologyAnswer};
+pub(crate) use audit::Audit;
+pub(crate) use connections::listen as listen_on_socket;
+use failure::Failure;
 
-/// What the API reads.
+/// What the API reads and writes.
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) world: Arc<World>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) register: Arc<Register>,
+    pub(crate) access: Access,
+    pub(crate) audit: Arc<Audit>,
+    /// Room for changes that wait.
+    pub(crate) writes: Arc<Semaphore>,
+    /// Room for watches.
+    pub(crate) watches: Arc<Semaphore>,
     /// Where discovery is served.
     pub(crate) discovery: SocketAddr,
     /// Where this is served.
     pub(crate) own: SocketAddr,
 }
 
-/// Serves until the listener fails.
-///
-/// # Errors
-/// The listener fails.
-pub(crate) async fn serve(listener: TcpListener, api: Api) -> std::io::Result<()> {
-    axum::serve(listener, router(api)).await
+/// Changes that wait for each other; each holds its texts.
+pub(crate) const MAX_WRITES: usize = 16;
+/// Watches at once.
+pub(crate) const MAX_WATCHES: usize = 128;
+/// The largest body: a folder of some thousand resources.
+const MAX_BODY_BYTES: usize = 16 << 20;
+/// How long an answer may take, but for a watch: the largest config is read in seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Serves by TCP and by the socket, for as long as it is polled.
+pub(crate) async fn serve(listener: TcpListener, socket: UnixListener, api: Api) {
+    let router = router(api.clone());
+    let by_host = router.clone().layer(middleware::from_fn(demand_loopback_host));
+    tokio::join!(connections::serve_tcp(listener, by_host), connections::serve_socket(socket, router));
 }
 
 /// What there is to ask for, for people.
@@ -48,6 +80,9 @@ const ROUTES: &str = "\
 /api/v1/proxies    what each proxy has accepted and refused, and whether its workload is ready
 /api/v1/problems   what is wrong with the config and with workloads
 /api/v1/config     the config that is applied
+/apis/meshwork.dev/v1alpha1/revisions  what changed config, the newest first
+/apis/meshwork.dev/v1alpha1/status     how far config has come, by proxy
+/openapi/v3        all there is, changes of config among it
 /ready             whether this serves
 /metrics           this control plane's own, for Prometheus
 ";
@@ -63,9 +98,69 @@ fn router(api: Api) -> Router {
         .route("/api/v1/config", get(config))
         .route("/ready", get(|| async { "ready\n" }))
         .route("/metrics", get(metrics))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here; / lists what there is\n") })
-        .layer(middleware::from_fn(demand_loopback_host))
+        .route("/openapi/v3", get(openapi::document))
+        .merge(of_config())
+        .merge(of_objects())
+        .fallback(|| async {
+            Failure::new(StatusCode::NOT_FOUND, "there is nothing here; / lists what there is")
+        })
+        .layer(middleware::from_fn(limit_time))
+        .layer(middleware::from_fn_with_state(api.clone(), identify))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(api)
+}
+
+/// Config as a whole.
+fn of_config() -> Router<Api> {
+    let path = |path: &str| format!("/apis/meshwork.dev/v1alpha1/{path}");
+    Router::new()
+        .route(&path("apply"), post(changes::apply))
+        .route(&path("delete"), post(changes::delete))
+        .route(&path("rollback"), post(changes::rollback))
+        .route(&path("revisions"), get(changes::revisions))
+        .route(&path("revisions/{revision}"), get(changes::revision))
+        .route(&path("status"), get(status::status))
+        .route(&path("tokens"), post(tokens::make))
+        .route(&path("tokens/{name}"), delete(tokens::end))
+}
+
+/// Resources in the Kubernetes style.
+fn of_objects() -> Router<Api> {
+    let one = || get(objects::get).put(objects::put).delete(objects::delete);
+    Router::new()
+        .route("/api", get(discovery::core))
+        .route("/api/v1", get(discovery::core_resources))
+        .route("/api/v1/namespaces", get(objects::list))
+        .route("/api/v1/namespaces/{name}", one())
+        .route("/api/v1/{plural}", get(objects::list))
+        .route("/api/v1/namespaces/{namespace}/{plural}", get(objects::list))
+        .route("/api/v1/namespaces/{namespace}/{plural}/{name}", one())
+        .route("/apis", get(discovery::groups))
+        .route("/apis/{group}", get(discovery::group))
+        .route("/apis/{group}/{version}", get(discovery::group_resources))
+        .route("/apis/{group}/{version}/{plural}", get(objects::list))
+        .route("/apis/{group}/{version}/namespaces/{namespace}/{plural}", get(objects::list))
+        .route("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}", one())
+}
+
+/// Finds out who asks.
+async fn identify(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::Loopback);
+    match api.access.caller(peer, request.headers()).await {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(failure) => failure.into_response(),
+    }
+}
+
+/// Ends what takes too long, the reading of a body included. A watch's answer is there at once, and goes on.
+async fn limit_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Failure::new(StatusCode::GATEWAY_TIMEOUT, "this takes too long").into_response(),
+    }
 }
 
 /// A web page in a browser of this host can make it ask any loopback port under the page's own host name (DNS

@@ -1,12 +1,14 @@
 //! What a node says of itself when it connects, checked against what it proved.
 //!
 //! Metadata keys are Istio's where Istio has one: `NAME`, `NAMESPACE`, `SERVICE_ACCOUNT`; ours are `INBOUND`,
-//! `OUTBOUND`, `CAPTURE`, `HEALTH` and, from Envoy, `SDS_DIR`. A right follows from the identity and the enrolment alone: metadata can
+//! `OUTBOUND`, `CAPTURE`, `GATEWAY`, `HEALTH` and, from Envoy, `SDS_DIR`. A right follows from the identity and the enrolment alone: metadata can
 //! only say which of the workloads with this identity the node is, and where its ports are.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use meshwork_model::mesh::{Capture, Inbound, Key, Outbound, Protocol};
+use meshwork_model::mesh::{Capture, GatewayNode, Inbound, Key, Outbound, Protocol};
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_xds::{Dialect, Node, SdsSource};
 use serde_json::Value;
@@ -18,6 +20,7 @@ pub(crate) struct Claims {
     pub(crate) inbound: Vec<Inbound>,
     pub(crate) outbound: Vec<Outbound>,
     pub(crate) capture: Option<Capture>,
+    pub(crate) gateway: Option<Arc<GatewayNode>>,
     /// Whether its readiness is probed.
     pub(crate) is_probed: bool,
     pub(crate) dialect: Dialect,
@@ -69,6 +72,7 @@ impl Claims {
             inbound: ports(&node.metadata, "INBOUND", inbound)?,
             outbound: ports(&node.metadata, "OUTBOUND", outbound)?,
             capture: capture(&node.metadata)?,
+            gateway: gateway(&node.metadata)?.map(Arc::new),
             is_probed: is_probed(&node.metadata)?,
             dialect,
             sds,
@@ -116,6 +120,34 @@ fn capture(metadata: &Value) -> Result<Option<Capture>, String> {
                 "the node's metadata CAPTURE is not `outbound`, a list of 1 to {MAX_CAPTURES} addresses, and `names`, \
                  an address"
             )
+        }),
+    }
+}
+
+/// A gateway of the node's own namespace: who serves it follows from the identity.
+fn gateway(metadata: &Value) -> Result<Option<GatewayNode>, String> {
+    let read = |value: &Value| {
+        let mut binds = BTreeMap::new();
+        for one in value.get("binds").map_or(Some(&Vec::new()), Value::as_array)? {
+            binds.insert(port(one)?, address(one.get("bind")?)?);
+        }
+        let certificates = match value.get("certificates") {
+            None | Some(Value::Null) => None,
+            Some(folder) => Some(folder.as_str().filter(|folder| folder.starts_with('/'))?.into()),
+        };
+        Some(GatewayNode {
+            name: value.get("name")?.as_str()?.into(),
+            address: value.get("address")?.as_str()?.parse().ok()?,
+            binds: Some(binds).filter(|binds| binds.len() <= MAX_PORTS)?,
+            certificates,
+        })
+    };
+    match metadata.get("GATEWAY") {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => read(value).map(Some).ok_or_else(|| {
+            "the node's metadata GATEWAY is not `name`, `address` (of IP), and where there are some `binds` (each `port` \
+             and `bind`) and `certificates`, an absolute folder"
+                .to_owned()
         }),
     }
 }
@@ -177,6 +209,10 @@ mod tests {
                 }],
                 "OUTBOUND": [{"port": 80, "bind": "[::1]:42000", "service": "catalog.shop"}],
                 "CAPTURE": {"outbound": ["127.0.0.1:15001", "[::1]:15001"], "names": "127.0.0.1:15053"},
+                "GATEWAY": {
+                    "name": "edge", "address": "0.0.0.0", "binds": [{"port": 80, "bind": "0.0.0.0:8080"}],
+                    "certificates": "/etc/certs",
+                },
                 "HEALTH": "probed",
             }),
         )
@@ -185,6 +221,8 @@ mod tests {
         assert_eq!((claims.inbound[0].port, claims.inbound[0].protocol), (8080, Some(Protocol::Grpc)));
         let capture = claims.capture.expect("captured");
         assert_eq!((capture.outbound.len(), capture.names.port(), claims.is_probed), (2, 15053, true));
+        let gateway = claims.gateway.expect("a gateway");
+        assert_eq!((&*gateway.name, gateway.bind(80).port(), gateway.bind(443).port()), ("edge", 8080, 443));
         assert_eq!(claims.outbound[0].service, Key::new("shop", "catalog"));
         assert_eq!((claims.dialect, claims.sds), (Dialect::Meshwork, SdsSource::Named));
         let envoy = read("envoy", json!({"NAME": "cart-1", "SDS_DIR": "/var/x"})).expect("valid");
@@ -213,6 +251,14 @@ mod tests {
             json!({"outbound": vec!["127.0.0.1:1"; 9], "names": "127.0.0.1:53"}),
         ] {
             check("meshwork", json!({"NAME": "x", "CAPTURE": capture}), "CAPTURE is not");
+        }
+        for gateway in [
+            json!("edge"),
+            json!({"name": "edge", "address": "somewhere"}),
+            json!({"name": "edge", "address": "0.0.0.0", "certificates": "relative"}),
+            json!({"name": "edge", "address": "0.0.0.0", "binds": [{"port": 80}]}),
+        ] {
+            check("meshwork", json!({"NAME": "x", "GATEWAY": gateway}), "GATEWAY is not");
         }
         let port = json!({
             "port": 1, "bind": "127.0.0.1:1", "application": "127.0.0.1:2", "protocol": "gopher"

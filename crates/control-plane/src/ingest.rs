@@ -7,31 +7,60 @@
 //! API, Gateway API v1, Istio `security.istio.io/v1` and `networking.istio.io/v1`.
 
 mod authorization_policy;
+mod backend_tls_policy;
+mod checks;
+mod destination_rule;
+mod document;
+mod endpoint_slice;
+mod extension_provider;
+mod gateway;
 mod grpc_route;
 mod http_route;
+mod istio;
+mod library;
+mod locate;
+mod mesh_config;
 mod metadata;
 mod peer_authentication;
+mod policy_target;
 mod reader;
+mod recording;
+mod reference_grant;
 mod references;
+mod request_authentication;
+mod resilience;
 mod route;
+mod schema;
+mod secret;
 mod service;
 mod service_entry;
 mod sidecar;
+mod tcp_route;
+mod telemetry;
+mod texts;
+mod traffic_policy;
+mod virtual_service;
 pub(crate) mod watch;
 mod words;
+mod workload_entry;
 mod yaml;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use meshwork_model::mesh::{Config, Key, MtlsMode, RouteKind};
-use meshwork_model::problem::{Place, Problem, Severity};
+use meshwork_model::mesh::{Config, ConnectionRouteKind, RouteKind};
+use meshwork_model::problem::{Code, Problem, Severity};
 
+pub(crate) use document::{ResourceId, documents};
+pub use library::Library;
 pub(crate) use metadata::is_label;
+pub use schema::{schema_of, schemas};
+pub use texts::{Named, read_named, resources, texts};
 
+use library::Piece;
 use metadata::Metadata;
 use reader::{Fields, Item, Report, Room};
-use references::Reference;
 use words::{closest, list};
 use yaml::Node;
 
@@ -43,7 +72,7 @@ pub struct Loaded {
     /// All problems, in the order of files and lines.
     pub problems: Vec<Problem>,
     /// Each file's text, by the name that the problems use.
-    pub sources: BTreeMap<String, String>,
+    pub sources: BTreeMap<String, Arc<str>>,
 }
 
 impl Loaded {
@@ -62,32 +91,49 @@ const MAX_RESOURCES: usize = 100_000;
 ///
 /// Files whose names begin with a dot are left out: editors and atomic writers put theirs there.
 pub fn read_dir(path: &Path) -> Loaded {
-    let mut draft = Draft::default();
-    match files(path) {
-        Err(error) => {
-            let problem = Problem::error("", "", format!("this cannot be read: {error}"), "");
-            draft.problems.push(problem.at(path.display().to_string(), None));
-        }
-        Ok(files) => {
-            if files.is_empty() {
-                let problem = Problem::error("", "", "there is no .yaml file here, so the mesh is empty", "");
-                draft.problems.push(problem.at(path.display().to_string(), None).warning());
-            }
-            for file in files {
-                draft.read_file(&file);
-            }
-        }
-    }
-    draft.finish()
+    library_of(path).loaded()
 }
 
-/// Reads texts that were read before, as if they were the files of a directory.
+/// The library of a directory's files.
+pub fn library_of(path: &Path) -> Library {
+    let name = path.display().to_string();
+    let alone = |problem: Problem, of: fn(Problem) -> Piece| {
+        let piece = of(problem.of(Code::Unreadable).at(&*name, None));
+        vec![(name.clone(), Some(Arc::new(piece)))]
+    };
+    let pieces = match files(path) {
+        Err(error) => {
+            let message = format!("this cannot be read: {error}");
+            alone(Problem::error("", "", message, ""), Piece::unreadable)
+        }
+        Ok(files) if files.is_empty() => {
+            let message = "there is no .yaml file here, so the mesh is empty";
+            alone(Problem::error("", "", message, "").warning(), Piece::empty)
+        }
+        Ok(files) => {
+            let mut room = Room::default();
+            files.iter().map(|file| read_file(file, &mut room)).collect()
+        }
+    };
+    Library::default().with_pieces(pieces)
+}
+
+fn read_file(path: &Path, room: &mut Room) -> (String, Option<Arc<Piece>>) {
+    let file = path.display().to_string();
+    let piece = match read_text(path) {
+        Ok(text) => Piece::read(&file, text.into(), room),
+        Err(message) => {
+            let problem = Problem::error("", "", message, "").of(Code::Unreadable);
+            Piece::unreadable(problem.at(&*file, None))
+        }
+    };
+    (file, Some(Arc::new(piece)))
+}
+
+/// Reads texts as if they were the files of a directory.
+#[cfg(test)]
 pub(crate) fn read_texts(sources: BTreeMap<String, String>) -> Loaded {
-    let mut draft = Draft::default();
-    for (file, text) in sources {
-        draft.read_text(file, text);
-    }
-    draft.finish()
+    Library::default().with(sources.into_iter().map(|(file, text)| (file, Some(text.into())))).loaded()
 }
 
 fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -113,63 +159,39 @@ fn is_config_file(path: &Path) -> bool {
     !hidden && path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
 }
 
-/// Config while it is read.
-#[derive(Debug, Default)]
-struct Draft {
-    loaded: Loaded,
-    problems: Vec<Problem>,
-    room: Room,
-    references: Vec<Reference>,
-    accounts: BTreeSet<Key>,
-    /// Where each resource was first seen, by kind and key.
-    origins: BTreeMap<(&'static str, Key), (String, Place)>,
-    resources: usize,
-    /// A file could not be read: what refers to its resources is not to blame.
-    incomplete: bool,
-}
-
-impl Draft {
-    fn read_file(&mut self, path: &Path) {
-        let file = path.display().to_string();
-        match read_text(path) {
-            Ok(text) => self.read_text(file, text),
-            Err(message) => {
-                self.incomplete = true;
-                self.problems.push(Problem::error("", "", message, "").at(file, None));
-            }
-        }
-    }
-
-    fn read_text(&mut self, file: String, text: String) {
+impl Piece {
+    fn read(file: &str, text: Arc<str>, room: &mut Room) -> Self {
+        let mut piece = Self::default();
         match yaml::parse(&text) {
             Ok(documents) => {
                 for document in &documents {
-                    self.read_document(&file, document);
+                    piece.read_document(file, document, room);
                 }
             }
             Err(problem) => {
-                self.incomplete = true;
+                piece.is_incomplete = true;
                 let place = problem.place;
-                self.problems.push(problem.at(&*file, place));
+                piece.problems.push(problem.at(file, place));
             }
         }
-        self.loaded.sources.insert(file, text);
+        piece.text = Some(text);
+        piece
     }
 
-    fn read_document(&mut self, file: &str, document: &Node) {
-        self.resources += 1;
-        if self.resources > MAX_RESOURCES {
-            if self.resources == MAX_RESOURCES + 1 {
-                let message = format!("there are more than {MAX_RESOURCES} resources");
-                self.problems.push(Problem::error("", "", message, "").at(file, Some(document.place)));
+    /// Reads a document; of a list, as `kubectl get -o yaml` writes it, each item.
+    fn read_document(&mut self, file: &str, document: &Node, room: &mut Room) {
+        if let Some(items) = document.items_of_list() {
+            for item in items {
+                self.read_document(file, item, room);
             }
             return;
         }
-        let mut report = Report::new(file, self.room);
+        self.resources += 1;
+        let mut report = Report::new(file, *room);
         self.read_resource(document, &mut report);
-        let (problems, room) = report.finish();
+        let (problems, left) = report.finish();
         self.problems.extend(problems);
-        self.room = room;
+        *room = left;
     }
 
     fn read_resource(&mut self, document: &Node, report: &mut Report<'_>) {
@@ -177,33 +199,58 @@ impl Draft {
         let Some(kind) = kind(&mut root, report) else { return };
         report.name_resource(kind.name().to_owned());
         root.skip(&["status"]);
-        if kind == Kind::Namespace {
-            metadata::read_global(&mut root, report);
-            // What a namespace may have in its spec is Kubernetes' own.
-            root.skip(&["spec"]);
+        if kind.is_global() {
+            self.read_global(kind, &mut root, report);
             root.close(report);
             return;
         }
         let Some(metadata) = metadata::read(&mut root, report) else { return };
         report.name_resource(format!("{} {}", kind.name(), metadata.key));
-        self.check_duplicate(kind, &metadata, report);
+        self.origins.push((kind.name(), metadata.key.clone(), metadata.place));
         self.read_kind(kind, &mut root, &metadata, report);
         root.close(report);
     }
 
+    /// Reads a resource without a namespace.
+    fn read_global(&mut self, kind: Kind, root: &mut Fields<'_>, report: &mut Report<'_>) {
+        let global = metadata::read_global(root, report);
+        if kind == Kind::GatewayClass {
+            gateway::read_class(root, report);
+        } else if let Some((name, labels)) = global {
+            self.config.namespaces.insert(name, labels);
+        }
+        // What a namespace may have in its spec is Kubernetes' own.
+        root.skip(&["spec"]);
+    }
+
     fn read_kind(&mut self, kind: Kind, root: &mut Fields<'_>, metadata: &Metadata, report: &mut Report<'_>) {
         let key = metadata.key.clone();
-        let age = self.resources as u64;
-        let config = &mut self.loaded.config;
+        let age = metadata.created.unwrap_or(self.resources as u64);
+        let config = &mut self.config;
         let references = &mut self.references;
         match kind {
-            Kind::Namespace => {}
+            Kind::Namespace | Kind::GatewayClass => {}
+            Kind::ConfigMap => {
+                config.authorities.extend(secret::read_config_map(root, report).map(|ca| (key, ca)));
+            }
+            Kind::Secret => secret::read(root, report),
+            Kind::Gateway => {
+                config.gateways.extend(gateway::read(root, metadata, report).map(|g| (key, g)));
+            }
+            Kind::BackendTlsPolicy => {
+                let read = backend_tls_policy::read(root, metadata, report, references);
+                config.backend_tls.extend(read.map(|policy| (key, policy)));
+            }
             Kind::ServiceAccount => {
                 root.skip(&["automountServiceAccountToken", "imagePullSecrets", "secrets"]);
                 self.accounts.insert(key);
             }
             Kind::Service => {
                 config.services.extend(service::read(root, report).map(|s| (key, s)));
+            }
+            Kind::EndpointSlice => {
+                let read = endpoint_slice::read(root, report).map(Arc::new);
+                config.endpoint_slices.extend(read.map(|slice| (key, slice)));
             }
             Kind::HttpRoute => {
                 let route = http_route::read(root, metadata, age, report, references);
@@ -213,6 +260,19 @@ impl Draft {
                 let route = grpc_route::read(root, metadata, age, report, references);
                 config.routes.extend(route.map(|r| ((RouteKind::Grpc, key), r)));
             }
+            Kind::TlsRoute => {
+                let kind = ConnectionRouteKind::Tls;
+                let route = tcp_route::read(root, kind, metadata, age, report, references);
+                config.connection_routes.extend(route.map(|r| ((kind, key), r)));
+            }
+            Kind::TcpRoute => {
+                let kind = ConnectionRouteKind::Tcp;
+                let route = tcp_route::read(root, kind, metadata, age, report, references);
+                config.connection_routes.extend(route.map(|r| ((kind, key), r)));
+            }
+            Kind::ReferenceGrant => {
+                config.reference_grants.extend(reference_grant::read(root, report).map(|g| (key, g)));
+            }
             Kind::PeerAuthentication => {
                 let read = peer_authentication::read(root, report);
                 config.peer_authentications.extend(read.map(|p| (key, p)));
@@ -221,89 +281,69 @@ impl Draft {
                 let read = authorization_policy::read(root, metadata, report, references);
                 config.authorization_policies.extend(read.map(|p| (key, p)));
             }
+            Kind::RequestAuthentication => {
+                let read = request_authentication::read(root, metadata, report, references);
+                config.request_authentications.extend(read.map(|r| (key, r)));
+            }
+            Kind::VirtualService
+            | Kind::DestinationRule
+            | Kind::TrafficPolicy
+            | Kind::MeshConfig
+            | Kind::ServiceEntry
+            | Kind::WorkloadEntry
+            | Kind::Telemetry
+            | Kind::Sidecar => self.read_traffic(kind, root, metadata, report),
+        }
+    }
+
+    /// Istio's traffic kinds and our own two.
+    fn read_traffic(
+        &mut self,
+        kind: Kind,
+        root: &mut Fields<'_>,
+        metadata: &Metadata,
+        report: &mut Report<'_>,
+    ) {
+        let key = metadata.key.clone();
+        let age = metadata.created.unwrap_or(self.resources as u64);
+        let config = &mut self.config;
+        let references = &mut self.references;
+        match kind {
+            Kind::VirtualService => {
+                let Some(read) = virtual_service::read(root, metadata, age, report, references) else {
+                    return;
+                };
+                let connections = read.connections.map(|r| ((ConnectionRouteKind::Virtual, key.clone()), r));
+                config.connection_routes.extend(connections);
+                config.routes.extend(read.route.map(|r| ((RouteKind::Virtual, key), r)));
+            }
+            Kind::DestinationRule => {
+                let read = destination_rule::read(root, metadata, age, report, references);
+                config.destination_rules.extend(read.map(|rule| (key, rule)));
+            }
+            Kind::TrafficPolicy => {
+                let read = traffic_policy::read(root, metadata, age, report, references);
+                config.traffic_policies.extend(read.map(|policy| (key, policy)));
+            }
+            Kind::MeshConfig => {
+                config.defaults = mesh_config::read(root, metadata, report).unwrap_or_default();
+            }
             Kind::ServiceEntry => {
-                config.service_entries.extend(service_entry::read(root, report).map(|e| (key, e)));
+                config.service_entries.extend(service_entry::read(root, metadata, report).map(|e| (key, e)));
+            }
+            Kind::Telemetry => {
+                config.telemetries.extend(telemetry::read(root, report).map(|t| (key, t)));
+            }
+            Kind::WorkloadEntry => {
+                config.workload_entries.extend(workload_entry::read(root, report).map(|e| (key, e)));
             }
             Kind::Sidecar => {
-                config.outside = sidecar::read(root, metadata, report).unwrap_or_default();
+                let read = sidecar::read(root, metadata, report, references);
+                config.sidecars.extend(read.map(|sidecar| (key, sidecar)));
             }
+            _ => {}
         }
     }
-
-    fn check_duplicate(&mut self, kind: Kind, metadata: &Metadata, report: &mut Report<'_>) {
-        let origin = (report.file().to_owned(), metadata.place);
-        let origins = &mut self.origins;
-        match origins.entry((kind.name(), metadata.key.clone())) {
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(origin);
-            }
-            std::collections::btree_map::Entry::Occupied(entry) => {
-                let (file, place) = entry.get();
-                let message = format!("this resource is at {file}:{} already", place.line);
-                report.error("metadata.name", metadata.place, message, "Rename or remove one of them");
-            }
-        }
-    }
-
-    fn finish(mut self) -> Loaded {
-        if !self.incomplete {
-            let config = &self.loaded.config;
-            let found = references::check(&self.references, config, &self.accounts);
-            self.room.take(&mut self.problems, found);
-        }
-        let mut found = self.check_peer_authentications();
-        found.extend(self.check_hosts());
-        self.room.take(&mut self.problems, found);
-        self.problems.sort_by(|a, b| place_of(a).cmp(&place_of(b)));
-        Loaded { problems: self.problems, ..self.loaded }
-    }
-
-    /// Two resources for the same workloads would leave it to chance which one counts.
-    fn check_peer_authentications(&self) -> Vec<Problem> {
-        let mut seen: BTreeMap<_, (&Key, MtlsMode)> = BTreeMap::new();
-        let mut problems = Vec::new();
-        for (key, peer) in &self.loaded.config.peer_authentications {
-            let (first, mode) = *seen.entry((&key.namespace, &peer.selector)).or_insert((key, peer.mode));
-            if mode != peer.mode {
-                let message = format!("{first} selects the same workloads and says otherwise");
-                let problem =
-                    Problem::error(format!("PeerAuthentication {key}"), "spec.mtls.mode", message, "");
-                problems.push(self.at_origin(Kind::PeerAuthentication, key, problem));
-            }
-        }
-        problems
-    }
-
-    /// A host has one virtual address, so one entry says where it is.
-    fn check_hosts(&self) -> Vec<Problem> {
-        let mut seen: BTreeMap<&str, &Key> = BTreeMap::new();
-        let mut problems = Vec::new();
-        for (key, entry) in &self.loaded.config.service_entries {
-            for (i, host) in entry.hosts.iter().enumerate() {
-                let first = *seen.entry(host).or_insert(key);
-                if first != key || entry.hosts[..i].contains(host) {
-                    let message = format!("the ServiceEntry {first} has the host {host} already");
-                    let field = format!("spec.hosts[{i}]");
-                    let fix = "Leave it out of one of them";
-                    let problem = Problem::error(format!("ServiceEntry {key}"), field, message, fix);
-                    problems.push(self.at_origin(Kind::ServiceEntry, key, problem));
-                }
-            }
-        }
-        problems
-    }
-
-    fn at_origin(&self, kind: Kind, key: &Key, problem: Problem) -> Problem {
-        match self.origins.get(&(kind.name(), key.clone())) {
-            Some((file, place)) => problem.at(&**file, Some(*place)),
-            None => problem,
-        }
-    }
-}
-
-fn place_of(problem: &Problem) -> (&str, usize, usize) {
-    let place = problem.place.unwrap_or_default();
-    (&problem.file, place.line, place.column)
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
@@ -320,17 +360,42 @@ fn read_text(path: &Path) -> Result<String, String> {
 enum Kind {
     Namespace,
     ServiceAccount,
+    ConfigMap,
+    Secret,
+    GatewayClass,
+    Gateway,
+    BackendTlsPolicy,
     Service,
+    EndpointSlice,
     HttpRoute,
     GrpcRoute,
+    TlsRoute,
+    TcpRoute,
+    ReferenceGrant,
     PeerAuthentication,
     AuthorizationPolicy,
+    RequestAuthentication,
+    VirtualService,
+    DestinationRule,
     ServiceEntry,
+    WorkloadEntry,
     Sidecar,
+    Telemetry,
+    TrafficPolicy,
+    MeshConfig,
 }
 
 const CORE: &[&str] = &["v1"];
+const DISCOVERY: &[&str] = &["discovery.k8s.io/v1"];
 const GATEWAY: &[&str] = &["gateway.networking.k8s.io/v1"];
+/// What all of a kind's versions have in common is its schema here.
+const TLS_ROUTE: &[&str] = &[
+    "gateway.networking.k8s.io/v1",
+    "gateway.networking.k8s.io/v1alpha3",
+    "gateway.networking.k8s.io/v1alpha2",
+];
+const TCP_ROUTE: &[&str] = &["gateway.networking.k8s.io/v1alpha2", "gateway.networking.k8s.io/v1"];
+const GRANT: &[&str] = &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
 /// Both versions have the same schema.
 const SECURITY: &[&str] = &["security.istio.io/v1", "security.istio.io/v1beta1"];
 
@@ -338,42 +403,83 @@ const SECURITY: &[&str] = &["security.istio.io/v1", "security.istio.io/v1beta1"]
 const NETWORKING: &[&str] =
     &["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
 
+const TELEMETRY: &[&str] = &["telemetry.istio.io/v1", "telemetry.istio.io/v1alpha1"];
+/// Our own.
+const MESHWORK: &[&str] = &["meshwork.dev/v1alpha1"];
+
 /// Each kind with its name and API versions.
 const KINDS: &[(Kind, &str, &[&str])] = &[
     (Kind::Namespace, "Namespace", CORE),
     (Kind::ServiceAccount, "ServiceAccount", CORE),
+    (Kind::ConfigMap, "ConfigMap", CORE),
+    (Kind::Secret, "Secret", CORE),
     (Kind::Service, "Service", CORE),
+    (Kind::EndpointSlice, "EndpointSlice", DISCOVERY),
+    (Kind::GatewayClass, "GatewayClass", GATEWAY),
+    (Kind::Gateway, "Gateway", GATEWAY),
+    (Kind::BackendTlsPolicy, "BackendTLSPolicy", GATEWAY),
     (Kind::HttpRoute, "HTTPRoute", GATEWAY),
     (Kind::GrpcRoute, "GRPCRoute", GATEWAY),
+    (Kind::TlsRoute, "TLSRoute", TLS_ROUTE),
+    (Kind::TcpRoute, "TCPRoute", TCP_ROUTE),
+    (Kind::ReferenceGrant, "ReferenceGrant", GRANT),
     (Kind::PeerAuthentication, "PeerAuthentication", SECURITY),
     (Kind::AuthorizationPolicy, "AuthorizationPolicy", SECURITY),
+    (Kind::RequestAuthentication, "RequestAuthentication", SECURITY),
+    (Kind::VirtualService, "VirtualService", NETWORKING),
+    (Kind::DestinationRule, "DestinationRule", NETWORKING),
     (Kind::ServiceEntry, "ServiceEntry", NETWORKING),
+    (Kind::WorkloadEntry, "WorkloadEntry", NETWORKING),
     (Kind::Sidecar, "Sidecar", NETWORKING),
+    (Kind::Telemetry, "Telemetry", TELEMETRY),
+    (Kind::TrafficPolicy, "TrafficPolicy", MESHWORK),
+    (Kind::MeshConfig, "MeshConfig", MESHWORK),
 ];
 
-/// Kinds that people will try: known, and not honoured yet.
-const KINDS_NOT_YET: &[&str] = &[
-    "ConfigMap",
+/// Kinds that stand beside config in real manifests and are none of the mesh's: what runs, and how.
+const FOREIGN: &[&str] = &[
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CronJob",
+    "CustomResourceDefinition",
+    "DaemonSet",
     "Deployment",
-    "DestinationRule",
-    "EndpointSlice",
-    "EnvoyFilter",
-    "Gateway",
-    "List",
+    "Endpoints",
+    "Event",
+    "GatewayClass",
+    "HorizontalPodAutoscaler",
+    "Job",
+    "Lease",
+    "LimitRange",
+    "NetworkPolicy",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
     "Pod",
-    "ReferenceGrant",
-    "RequestAuthentication",
-    "Secret",
+    "PodDisruptionBudget",
+    "PodMonitor",
+    "PriorityClass",
+    "ReplicaSet",
+    "ResourceQuota",
+    "Role",
+    "RoleBinding",
+    "ServiceMonitor",
     "StatefulSet",
-    "TCPRoute",
-    "TLSRoute",
-    "Telemetry",
-    "TrafficPolicy",
-    "VirtualService",
-    "WorkloadEntry",
+    "StorageClass",
 ];
+
+/// Kinds that people will try: known, and not honoured yet. Without what they say the mesh would do something else.
+const KINDS_NOT_YET: &[&str] = &["EnvoyFilter", "Ingress"];
+
+/// Each kind's name and API versions, the one to prefer first.
+pub fn kinds() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    KINDS.iter().map(|(_, name, versions)| (*name, *versions))
+}
 
 impl Kind {
+    fn is_global(self) -> bool {
+        matches!(self, Self::Namespace | Self::GatewayClass)
+    }
+
     fn name(self) -> &'static str {
         KINDS.iter().find(|(kind, ..)| *kind == self).map_or("", |(_, name, _)| name)
     }
@@ -385,21 +491,29 @@ fn kind(root: &mut Fields<'_>, report: &mut Report<'_>) -> Option<Kind> {
     let version = version?;
     let Some((found, name, versions)) = KINDS.iter().find(|(_, name, _)| *name == kind.value) else {
         let names: Vec<&str> = KINDS.iter().map(|(_, name, _)| *name).collect();
-        if KINDS_NOT_YET.contains(&kind.value) {
+        if FOREIGN.contains(&kind.value) {
+            kind.warning(report, format!("a {} is no config of the mesh, and is left out", kind.value), "");
+        } else if KINDS_NOT_YET.contains(&kind.value) {
             let fix = format!("Take it out of this directory; the mesh reads {}", list(&names));
-            kind.error(report, format!("the kind {} is not supported yet", kind.value), fix);
+            let message = format!("the kind {} is not supported yet", kind.value);
+            kind.error_of(Code::Unsupported, report, message, fix);
         } else {
             let fix = match closest(kind.value, &names) {
                 Some(name) => format!("Did you mean {name}?"),
                 None => format!("The mesh reads {}", list(&names)),
             };
-            kind.error(report, format!("there is no kind {}", kind.value), fix);
+            kind.error_of(Code::UnknownKind, report, format!("there is no kind {}", kind.value), fix);
         }
         return None;
     };
+    if kind.value == "Gateway" && NETWORKING.contains(&version.value) {
+        let message = "Istio's Gateway is not honoured, and is left out";
+        kind.warning(report, message, "Write a Gateway of gateway.networking.k8s.io, and HTTPRoutes for it");
+        return None;
+    }
     if !versions.contains(&version.value) {
         let message = format!("expected {} for {name}, found \"{}\"", list(versions), version.value);
-        version.error(report, message, "");
+        version.error_of(Code::UnknownKind, report, message, "");
         return None;
     }
     Some(*found)

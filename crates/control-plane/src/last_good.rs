@@ -1,13 +1,12 @@
-//! The last config that was good, on disk: what a control plane starts with when the directory's is broken.
+//! The last files of the config folder that were good, on disk: what a control plane starts with when the folder is broken.
 //!
 //! Without it a restart under broken config would take every service from every proxy.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use meshwork_identity::{IdentityError, files};
-
-use crate::ingest::{self, Loaded};
 
 /// The file in the state directory.
 #[derive(Clone, Debug)]
@@ -19,18 +18,16 @@ impl LastGood {
         Self(state.join("last-good-config.json"))
     }
 
-    /// Keeps config that was accepted.
+    /// Keeps files that were accepted, by name.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(crate) fn keep(&self, sources: &BTreeMap<String, String>) -> Result<(), IdentityError> {
-        files::write_private(&self.0, &serde_json::to_vec(sources).unwrap_or_default())
+    pub(crate) fn keep(&self, files: &BTreeMap<String, Arc<str>>) -> Result<(), IdentityError> {
+        files::write_private(&self.0, &serde_json::to_vec(files).unwrap_or_default())
     }
 
-    /// Reads it again, if there is one that this program still accepts.
-    pub(crate) fn read(&self) -> Option<Loaded> {
-        let text = std::fs::read(&self.0).ok()?;
-        let loaded = ingest::read_texts(serde_json::from_slice(&text).ok()?);
-        loaded.is_accepted().then_some(loaded)
+    /// Reads them again, if there are any.
+    pub(crate) fn read(&self) -> Option<BTreeMap<String, Arc<str>>> {
+        serde_json::from_slice(&std::fs::read(&self.0).ok()?).ok()
     }
 }

@@ -15,6 +15,10 @@ pub(crate) const STREAM_GRACE: Duration = Duration::from_secs(2);
 /// For how long workloads outlive a restart of the control plane: the slowest reconnect, by backoff, is within it.
 pub(crate) const RESTART_GRACE: Duration = Duration::from_secs(30);
 
+/// For how long workloads outlive another control plane's silence: it may be the one that is cut off, and its workloads as
+/// well as ever. One that is not is found out by who calls it.
+pub(crate) const REPLICA_GRACE: Duration = Duration::from_mins(5);
+
 /// Who holds a lease.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
@@ -35,6 +39,11 @@ impl Leases {
         self.held.entry(workload).or_insert(Held::Until(now + RESTART_GRACE));
     }
 
+    /// A workload whose control plane is gone, or cut off from the others.
+    pub(crate) fn adopt(&mut self, workload: Key, now: Instant) {
+        self.held.entry(workload).or_insert(Held::Until(now + REPLICA_GRACE));
+    }
+
     /// A workload's stream began; it takes the lease over from an older one.
     pub(crate) fn take(&mut self, workload: Key, stream: u64) {
         self.held.insert(workload, Held::Stream(stream));
@@ -49,6 +58,16 @@ impl Leases {
             }
             _ => false,
         }
+    }
+
+    /// Whether a workload counts as there.
+    pub(crate) fn is_held(&self, workload: &Key) -> bool {
+        self.held.contains_key(workload)
+    }
+
+    /// Whether a workload has a stream.
+    pub(crate) fn has_stream(&self, workload: &Key) -> bool {
+        matches!(self.held.get(workload), Some(Held::Stream(_)))
     }
 
     /// Ends a workload's lease at once, whoever holds it.

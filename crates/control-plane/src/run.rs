@@ -14,15 +14,17 @@ use meshwork_identity::{
 use meshwork_model::mesh::{Config, Workload};
 use meshwork_model::problem::{Problem, Severity};
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
+use crate::config::{self, OpenError, Register};
 use crate::ingest::watch::Watch;
-use crate::ingest::{self, Loaded};
 use crate::last_good::LastGood;
 use crate::serve::{self, Certificates};
-use crate::store::{Store, StoreError};
+use crate::store::kv::Kv;
+use crate::store::{self, KvError, Store, StoreError};
 use crate::world::World;
-use crate::{Addressee, Options, Ready, SYSTEM_NAMESPACE, addresses, api, keep};
+use crate::{Addressee, Options, Ready, SYSTEM_NAMESPACE, addresses, api, keep, replicas};
 
 /// Why a control plane does not run.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +49,9 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store of config.
+    #[error(transparent)]
+    Kv(KvError),
     /// The config has errors, and there is none from before.
     #[error("the config has errors:\n{}", lines(.0))]
     Config(Vec<Problem>),
@@ -67,6 +72,8 @@ pub enum Error {
 const WINDOW: Duration = Duration::from_mins(1);
 /// The file with the roots that workloads trust, in the state directory.
 const BUNDLE: &str = "bundle.pem";
+/// The API's socket, in the state directory.
+const SOCKET: &str = "api.sock";
 /// How long the control plane's own certificate lives.
 const OWN_LIFETIME: Duration = Duration::from_hours(24);
 /// After a failure to renew it, the pause before the next try.
@@ -74,14 +81,14 @@ const RENEW_AGAIN: Duration = Duration::from_mins(1);
 /// Connections that wait to be accepted; a whole mesh that reconnects at once is some thousands.
 const BACKLOG: u32 = 4096;
 
-fn lines(problems: &[Problem]) -> String {
+pub(crate) fn lines(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Runs a control plane until `shutdown` ends. `ready` is called once both ports answer.
 ///
-/// Config that changes while it runs is applied within a second, or refused as a whole and told of, in the log and by
-/// the API. At the start, broken config gives way to the last that was good.
+/// A config folder that changes while it runs is applied within a second, or refused as a whole and told of, in the log
+/// and by the API. At the start, a broken folder gives way to its last files that were good.
 ///
 /// # Errors
 /// What kept it from starting, or made it stop.
@@ -97,8 +104,10 @@ pub async fn run(
     let (listener, api_listener) = (listen(options.listen).await?, listen(options.api).await?);
     let (listen, api) = (address(&listener, options.listen), address(&api_listener, options.api));
     let hub = Hub::new(WINDOW, Instant::now);
-    let api_state =
-        api::Api { world: Arc::clone(&opened.world), hub: Arc::clone(&hub), discovery: listen, own: api };
+    let socket_path = options.state.join(SOCKET);
+    let socket = api::listen_on_socket(&socket_path).await;
+    let socket = socket.map_err(|why| Error::State { path: socket_path.clone(), why })?;
+    let api_state = opened.api(&options, &hub, listen, api)?;
     info!(%listen, %api, "serves");
     ready(Ready { listen, api, trust_bundle: opened.trust_bundle.clone() });
     let failed = |why: &dyn std::fmt::Display| Error::Server(why.to_string());
@@ -107,26 +116,32 @@ pub async fn run(
         served = serve::serve(listener, &opened.identity, opened.certificates(&options), Arc::clone(&world), &hub) => {
             served.map_err(|e| failed(&e))
         }
-        served = api::serve(api_listener, api_state) => served.map_err(|e| failed(&e)),
+        () = api::serve(api_listener, socket, api_state) => Ok(()),
         () = keep::publish(&world) => Ok(()),
         () = keep::leases(&world, &opened.store, std::mem::take(&mut opened.leases)) => Ok(()),
         () = keep::expire(&world) => Ok(()),
-        () = follow(&mut opened.watch, &options.config, &world, &opened.store, &opened.last_good) => Ok(()),
+        () = config::compact(&opened.kv) => Ok(()),
+        () = replicas::follow(Arc::clone(&opened.kv), Arc::clone(&opened.store), Arc::clone(&world)) => Ok(()),
+        () = follow(&mut opened.watch, &opened.register) => Ok(()),
+        () = Arc::clone(&opened.register).follow() => Ok(()),
         () = renew(&opened.identity, &opened.authority, &options) => Ok(()),
         () = shutdown => Ok(()),
     };
     world.end_streams();
+    // Nobody answers on it any more. Where it cannot be removed, the next start does that.
+    drop(std::fs::remove_file(socket_path));
     ended
 }
 
 /// Everything that is read or made before the first port opens.
 struct Opened {
+    kv: Arc<dyn Kv>,
     store: Arc<Store>,
     authority: Arc<CertificateAuthority>,
     identity: Arc<IdentitySource>,
     world: Arc<World>,
-    watch: Watch,
-    last_good: LastGood,
+    register: Arc<Register>,
+    watch: Option<(Watch, PathBuf)>,
     leases: Vec<Workload>,
     trust_bundle: PathBuf,
     /// Held for as long as this is kept: the state has one user.
@@ -139,27 +154,46 @@ impl Opened {
             return Err(Error::ApiAddress(options.api));
         }
         let lock = lock(&options.state)?;
-        let last_good = LastGood::new(&options.state);
-        let watch = Watch::new(&options.config);
-        let (loaded, refused) = first_config(&options.config, &last_good)?;
-        let store = Store::open(&options.state)?;
-        let authority =
-            CertificateAuthority::open_or_create(&options.state.join("ca"), &options.trust_domain)?;
+        // Before the first read: what changes from then on is noticed.
+        let watch = options.config.as_ref().map(|path| (Watch::new(path), path.clone()));
+        let kv = store::open_kv(&options.state, &options.etcd).map_err(Error::Kv)?;
+        store::remember_etcd(&options.state, &options.etcd)?;
+        let store = Arc::new(Store::on(Arc::clone(&kv), &options.state)?);
+        let authority = CertificateAuthority::open_or_create(&options.ca_dir(), &options.trust_domain)?;
         let trust_bundle = options.state.join(BUNDLE);
         files::write_public(&trust_bundle, authority.bundle().pem().as_bytes())?;
         let identity = IdentitySource::new(own_svid(&authority, options)?, authority.bundle())?;
         let enrolments = store.enrolments()?;
         let named: Vec<_> = enrolments.iter().flat_map(addresses::of_enrolment).collect();
-        let world = World::new(&options.trust_domain, Config::default(), enrolments);
+        let world = Arc::new(World::new(&options.trust_domain, Config::default(), enrolments));
         give_addresses(&world, &store, &named);
-        apply(&world, &store, &last_good, loaded);
-        if let Some(problems) = refused {
-            world.refuse(problems);
-        }
-        let leases = store.leases()?;
+        let register = open_register(options, &kv, &world, &store)?;
+        let leases = store.own_leases()?;
         world.restore(leases.clone(), tokio::time::Instant::now());
-        let (store, authority, world) = (Arc::new(store), Arc::new(authority), Arc::new(world));
-        Ok(Self { store, authority, identity, world, watch, last_good, leases, trust_bundle, _lock: lock })
+        let authority = Arc::new(authority);
+        Ok(Self { kv, store, authority, identity, world, register, watch, leases, trust_bundle, _lock: lock })
+    }
+
+    fn api(
+        &self,
+        options: &Options,
+        hub: &Arc<Hub>,
+        discovery: SocketAddr,
+        own: SocketAddr,
+    ) -> Result<api::Api, Error> {
+        let access = api::Access::open(&options.state, Arc::clone(&self.kv));
+        let access = access.map_err(|why| Error::State { path: options.state.clone(), why })?;
+        Ok(api::Api {
+            world: Arc::clone(&self.world),
+            hub: Arc::clone(hub),
+            register: Arc::clone(&self.register),
+            access,
+            audit: Arc::new(api::Audit::new(&options.state)),
+            writes: Arc::new(Semaphore::new(api::MAX_WRITES)),
+            watches: Arc::new(Semaphore::new(api::MAX_WATCHES)),
+            discovery,
+            own,
+        })
     }
 
     fn certificates(&self, options: &Options) -> Certificates {
@@ -170,6 +204,25 @@ impl Opened {
             trust_domain: options.trust_domain.as_str().into(),
             lifetime: options.svid_lifetime,
         }
+    }
+}
+
+fn open_register(
+    options: &Options,
+    kv: &Arc<dyn Kv>,
+    world: &Arc<World>,
+    store: &Arc<Store>,
+) -> Result<Arc<Register>, Error> {
+    let parts = config::Parts {
+        kv: Arc::clone(kv),
+        world: Arc::clone(world),
+        store: Arc::clone(store),
+        last_good: LastGood::new(&options.state),
+    };
+    match Register::open(parts, options.config.as_deref()) {
+        Ok(register) => Ok(Arc::new(register)),
+        Err(OpenError::Config(problems)) => Err(Error::Config(problems)),
+        Err(OpenError::Failed(error)) => Err(Error::Kv(error)),
     }
 }
 
@@ -185,61 +238,29 @@ fn lock(state: &Path) -> Result<File, Error> {
     }
 }
 
-/// The directory's config; where that is broken, the last that was good, with the problems of the other.
-fn first_config(path: &Path, last_good: &LastGood) -> Result<(Loaded, Option<Vec<Problem>>), Error> {
-    let loaded = ingest::read_dir(path);
-    if loaded.is_accepted() {
-        return Ok((loaded, None));
-    }
-    let Some(earlier) = last_good.read() else { return Err(Error::Config(loaded.problems)) };
-    tell(&loaded.problems);
-    warn!("the config has errors; begins with the last that was good");
-    Ok((earlier, Some(loaded.problems)))
-}
-
-/// Applies each change of the directory, or refuses it.
-async fn follow(
-    watch: &mut Watch,
-    path: &Path,
-    world: &Arc<World>,
-    store: &Arc<Store>,
-    last_good: &LastGood,
-) {
+/// Takes in each change of the folder.
+async fn follow(watch: &mut Option<(Watch, PathBuf)>, register: &Arc<Register>) {
+    let Some((watch, path)) = watch else { return std::future::pending().await };
     loop {
         watch.changed().await;
-        let (path, last_good) = (path.to_owned(), last_good.clone());
-        let (world, store) = (Arc::clone(world), Arc::clone(store));
-        let read = move || {
-            let loaded = ingest::read_dir(&path);
-            if loaded.is_accepted() {
-                apply(&world, &store, &last_good, loaded);
-            } else {
-                tell(&loaded.problems);
-                error!("the config has errors and is refused; what was applied last stays");
-                world.refuse(loaded.problems);
-            }
-        };
-        if let Err(error) = tokio::task::spawn_blocking(read).await {
+        let (path, register) = (path.clone(), Arc::clone(register));
+        if let Err(error) = tokio::task::spawn_blocking(move || register.read_folder(&path)).await {
             error!(%error, "the config is not read");
         }
     }
 }
 
-fn apply(world: &World, store: &Store, last_good: &LastGood, loaded: Loaded) {
-    tell(&loaded.problems);
-    if let Err(error) = last_good.keep(&loaded.sources) {
-        warn!(%error, "the config is applied, but would not survive a restart under broken config");
-    }
-    let config = &loaded.config;
-    // Before the config: a name that is told without an address would be told twice.
-    give_addresses(world, store, &addresses::of_config(config));
-    let policies = config.peer_authentications.len() + config.authorization_policies.len();
-    info!(services = config.services.len(), routes = config.routes.len(), policies, "config is applied");
-    world.apply(loaded.config, loaded.problems);
-}
-
 /// Gives names their virtual addresses. Without one a name is not found by captured workloads, which is told.
 pub(crate) fn give_addresses(world: &World, store: &Store, names: &[Addressee]) {
+    let mesh = world.mesh();
+    let new: Vec<Addressee> =
+        names.iter().filter(|name| !mesh.addresses.contains_key(name)).cloned().collect();
+    // Held no longer than needed: whoever changes the mesh now would copy it.
+    drop(mesh);
+    if new.is_empty() {
+        return;
+    }
+    let names = &*new;
     match store.addresses(names) {
         Ok(given) => {
             if let Some(name) = names.iter().find(|name| !given.contains_key(name)) {
@@ -251,7 +272,7 @@ pub(crate) fn give_addresses(world: &World, store: &Store, names: &[Addressee]) 
     }
 }
 
-fn tell(problems: &[Problem]) {
+pub(crate) fn tell(problems: &[Problem]) {
     for problem in problems {
         match problem.severity {
             Severity::Error => error!("{problem}"),

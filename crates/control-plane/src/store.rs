@@ -1,4 +1,5 @@
-//! What outlives the control plane: join tokens, enrolments, leases and virtual addresses, in one `SQLite` file.
+//! What outlives the control plane: join tokens, enrolments, leases and virtual addresses, beside its config: in one
+//! `SQLite` file, or in an etcd that several control planes share.
 //!
 //! An address stays with its name for ever, whether the name is in use or not, and no number is given twice: who holds
 //! an address of what is gone reaches nobody else with it.
@@ -9,25 +10,43 @@
 //!
 //! Calls block, for as long as a write to disk takes: async code calls them on a blocking thread.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use meshwork_identity::files;
 use meshwork_model::address::VirtualAddress;
 use meshwork_model::mesh::{Key, Labels, Workload};
 use meshwork_model::spiffe::SpiffeId;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use sha2::{Digest, Sha256};
 
 use crate::addresses::{Addressee, Addresses};
+pub use kv::KvError;
+use kv::{Keys, Kv, Operation, Outcome, Revision, Transaction};
+pub(crate) use records::hex;
+use records::{
+    ENROLMENTS, LAST_ADDRESS, LEASES, TOKENS, Token, Used, address_key, enrolment_key, lease_key, token_key,
+};
+pub(crate) use records::{Lease, SHARED, Shared};
 
+pub mod backup;
+#[cfg(feature = "etcd")]
+pub(crate) mod etcd;
+mod file;
 mod form;
+pub(crate) mod kv;
+mod records;
+pub(crate) mod sqlite;
 
 /// The store.
 #[derive(Debug)]
 pub struct Store {
-    path: PathBuf,
-    connection: Mutex<Connection>,
+    kv: Arc<dyn Kv>,
+    /// This control plane's name.
+    replica: Arc<str>,
+    /// Addresses that were given: they never change.
+    known: Mutex<Addresses>,
 }
 
 /// Whom a join token lets in.
@@ -103,6 +122,9 @@ pub enum StoreError {
         /// `SQLite`'s words.
         why: String,
     },
+    /// The store does not answer, or not as it should.
+    #[error("the store failed: {0}")]
+    Unavailable(String),
     /// A token is asked for a workload that could have no identity, or no name.
     #[error("{0}")]
     Request(String),
@@ -133,16 +155,32 @@ pub(crate) enum RedeemError<E> {
     Sign(E),
 }
 
-/// The file in the state directory.
-const FILE: &str = "meshwork.db";
-/// Marks our files: "mesh".
-const APPLICATION_ID: i64 = 0x6d65_7368;
-/// How long another process may hold the file: one transaction of ours is milliseconds.
-const BUSY: Duration = Duration::from_secs(5);
+/// Opens what config is kept in: etcd, where members of it are named, or the file in the state directory.
+///
+/// # Errors
+/// The file or etcd cannot be used, or this program is made without etcd.
+pub(crate) fn open_kv(state: &Path, etcd: &[String]) -> Result<Arc<dyn Kv>, KvError> {
+    if etcd.is_empty() {
+        return Ok(Arc::new(sqlite::Sqlite::open(state)?));
+    }
+    #[cfg(feature = "etcd")]
+    return Ok(Arc::new(etcd::Etcd::open(etcd)?));
+    #[cfg(not(feature = "etcd"))]
+    Err(KvError::Unavailable("this program is made without etcd: build it with `--features etcd`".to_owned()))
+}
+
 /// Tokens that wait to be used; more would be a script gone wild.
-const MAX_TOKENS: i64 = 10_000;
+const MAX_TOKENS: usize = 10_000;
 /// How long a token is kept behind its end, to tell "expired" and "used" from "unknown".
 const KEEP_TOKENS: Duration = Duration::from_hours(24);
+/// How many tokens are forgotten at once, so that a transaction stays small.
+const MAX_FORGOTTEN: usize = 64;
+/// How often addresses are given anew where another control plane came before.
+const MAX_TRIES: usize = 10;
+/// The file with the members of the etcd that a control plane runs with.
+const ETCD: &str = "etcd";
+/// Digits of a control plane's name.
+const REPLICA_DIGITS: usize = 12;
 /// The longest time a token may be used.
 const MAX_TTL: Duration = Duration::from_hours(24 * 30);
 /// Begins every token, so that scanners for leaked secrets can know it.
@@ -152,44 +190,37 @@ const TOKEN_PREFIX: &str = "mwt_";
 /// a day.
 const MAX_ADDRESSES: u32 = 1_000_000;
 
-/// What makes each version of the schema from the one before it.
-const MIGRATIONS: &[&str] = &[
-    "
-    CREATE TABLE tokens (
-        hash BLOB PRIMARY KEY, namespace TEXT NOT NULL, service_account TEXT NOT NULL, workload TEXT NOT NULL,
-        labels TEXT NOT NULL, expires_at INTEGER NOT NULL, used_key BLOB, certificate TEXT
-    ) STRICT;
-    CREATE TABLE enrolments (
-        namespace TEXT NOT NULL, workload TEXT NOT NULL, service_account TEXT NOT NULL, labels TEXT NOT NULL,
-        enrolled_at INTEGER NOT NULL, PRIMARY KEY (namespace, workload)
-    ) STRICT;
-    CREATE TABLE leases (
-        namespace TEXT NOT NULL, workload TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (namespace, workload)
-    ) STRICT;
-    ",
-    // AUTOINCREMENT gives no number twice, not even that of a row that is gone.
-    "
-    CREATE TABLE addresses (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE) STRICT;
-    ",
-];
-/// The version of the schema: that which the last step makes.
-#[expect(clippy::cast_possible_wrap, reason = "a handful")]
-const VERSION: i64 = MIGRATIONS.len() as i64;
-
 impl Store {
-    /// Opens the store in a state directory; makes both if they are absent, for their owner alone.
+    /// Opens the store of a control plane whose state is in a directory; makes both if they are absent, for their owner
+    /// alone.
     ///
     /// # Errors
     /// The directory cannot be used, or the file is damaged, foreign or newer.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let path = dir.join(FILE);
-        let fail = |e: &dyn std::fmt::Display| StoreError::Open { path: path.clone(), why: e.to_string() };
-        make_private(dir, &path).map_err(|e| fail(&e))?;
-        let connection = Connection::open(&path).map_err(|e| fail(&e))?;
-        connection.busy_timeout(BUSY).map_err(|e| fail(&e))?;
-        let store = Self { path, connection: Mutex::new(connection) };
-        store.prepare()?;
-        Ok(store)
+        Self::open_shared(dir, &[])
+    }
+
+    /// Opens the store of a control plane, which may be in an etcd: its members, as URLs. Where none are named, those
+    /// that the control plane was run with last.
+    ///
+    /// # Errors
+    /// As [`Store::open`], or etcd does not answer, or this program is made without it.
+    pub fn open_shared(dir: &Path, etcd: &[String]) -> Result<Self, StoreError> {
+        let remembered = if etcd.is_empty() { remembered_etcd(dir) } else { etcd.to_vec() };
+        Self::on(open_kv(dir, &remembered)?, dir)
+    }
+
+    /// The store on what is open already.
+    ///
+    /// # Errors
+    /// The directory cannot be used.
+    pub(crate) fn on(kv: Arc<dyn Kv>, dir: &Path) -> Result<Self, StoreError> {
+        Ok(Self { kv, replica: replica(dir)?.into(), known: Mutex::default() })
+    }
+
+    /// The name of this control plane among those that share the store.
+    pub(crate) fn replica(&self) -> &str {
+        &self.replica
     }
 
     /// Makes a join token; only its hash is kept.
@@ -198,21 +229,23 @@ impl Store {
     /// The request names what can be no workload, or the store fails.
     pub fn create_token(&self, request: &TokenRequest) -> Result<String, StoreError> {
         check_request(request)?;
-        let token =
-            random_token().map_err(|e| StoreError::Failed { path: self.path.clone(), why: e.to_string() })?;
-        let failed = |e: rusqlite::Error| self.failed(&e);
+        let token = random_token(TOKEN_PREFIX).map_err(|e| StoreError::Unavailable(e.to_string()))?;
         let now = unix_now();
-        let mut connection = self.lock();
-        let write = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let forgotten = now - seconds(KEEP_TOKENS);
-        write.execute("DELETE FROM tokens WHERE expires_at < ?1", [forgotten]).map_err(failed)?;
-        let waiting = "SELECT count(*) FROM tokens WHERE used_key IS NULL AND expires_at > ?1";
-        let waiting: i64 = write.query_row(waiting, [now], |row| row.get(0)).map_err(failed)?;
+        let (mut operations, mut waiting) = (Vec::new(), 0);
+        for entry in self.kv.read(Keys::Under(TOKENS), None)?.entries {
+            let Some(kept) = Token::from_text(&entry.value) else { continue };
+            if kept.expires_at < now - seconds(KEEP_TOKENS) && operations.len() < MAX_FORGOTTEN {
+                operations.push(Operation::Delete { key: entry.key });
+            } else if kept.used.is_none() && kept.expires_at > now {
+                waiting += 1;
+            }
+        }
         if waiting >= MAX_TOKENS {
             return Err(StoreError::TooManyTokens);
         }
-        insert_token(&write, &hash(token.as_bytes()), request, now).map_err(failed)?;
-        write.commit().map_err(failed)?;
+        let value = Token::new(request, now + seconds(request.ttl)).to_text();
+        operations.push(Operation::Put { key: token_key(&hash(token.as_bytes())), value });
+        self.kv.commit(&Transaction { operations, ..Transaction::default() })?;
         Ok(token)
     }
 
@@ -229,23 +262,45 @@ impl Store {
         public_key: &[u8],
         sign: impl FnOnce(&Enrolment) -> Result<String, E>,
     ) -> Result<String, RedeemError<E>> {
-        let failed = |e: rusqlite::Error| RedeemError::Store(self.failed(&e));
-        let (token, key) = (hash(token.as_bytes()), hash(public_key));
-        let mut connection = self.lock();
-        let write = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let found = write.query_row("SELECT * FROM tokens WHERE hash = ?1", [&token], read_token);
-        let found = found.optional().map_err(failed)?.ok_or(TokenError::Unknown)?;
-        match found.used {
-            Some((used_key, certificate)) if used_key == key => return Ok(certificate),
-            Some(_) => return Err(TokenError::Used.into()),
-            None if found.expires_at <= unix_now() => return Err(TokenError::Expired.into()),
-            None => {}
+        let failed = |e: KvError| RedeemError::Store(e.into());
+        let (token, key) = (token_key(&hash(token.as_bytes())), hex(&hash(public_key)));
+        let (mut kept, modified) = match self.token::<E>(&token, &key)? {
+            Found::Bought(certificate) => return Ok(certificate),
+            Found::Good(kept, modified) => (kept, modified),
+        };
+        let enrolment = kept.enrolment();
+        let certificate = sign(&enrolment).map_err(RedeemError::Sign)?;
+        kept.used = Some(Used { key: key.clone(), certificate: certificate.clone() });
+        let operations = vec![
+            Operation::Put { key: token.clone(), value: kept.to_text() },
+            Operation::Put {
+                key: enrolment_key(&enrolment.workload),
+                value: records::enrolment_to_text(&enrolment, unix_now()),
+            },
+        ];
+        let expected = vec![(token.clone(), modified)];
+        match self.kv.commit(&Transaction { expected, operations }).map_err(failed)? {
+            Outcome::Committed(_) => Ok(certificate),
+            // Somebody else was faster: with another key, or this one.
+            Outcome::Conflict => match self.token::<E>(&token, &key)? {
+                Found::Bought(certificate) => Ok(certificate),
+                Found::Good(..) => Err(RedeemError::Store(StoreError::Unavailable(
+                    "the token has changed; ask again".to_owned(),
+                ))),
+            },
         }
-        let certificate = sign(&found.enrolment).map_err(RedeemError::Sign)?;
-        consume(&write, &token, &key, &certificate).map_err(failed)?;
-        enrol(&write, &found.enrolment).map_err(failed)?;
-        write.commit().map_err(failed)?;
-        Ok(certificate)
+    }
+
+    fn token<E>(&self, token: &str, key: &str) -> Result<Found, RedeemError<E>> {
+        let found = self.kv.read(Keys::One(token), None).map_err(|e| RedeemError::Store(e.into()))?;
+        let entry = found.entries.first().ok_or(TokenError::Unknown)?;
+        let kept = Token::from_text(&entry.value).ok_or(TokenError::Unknown)?;
+        match kept.used {
+            Some(used) if used.key == key => Ok(Found::Bought(used.certificate)),
+            Some(_) => Err(TokenError::Used.into()),
+            None if kept.expires_at <= unix_now() => Err(TokenError::Expired.into()),
+            None => Ok(Found::Good(kept, entry.modified)),
+        }
     }
 
     /// All enrolments.
@@ -253,51 +308,63 @@ impl Store {
     /// # Errors
     /// The store fails.
     pub(crate) fn enrolments(&self) -> Result<Vec<Enrolment>, StoreError> {
-        let connection = self.lock();
-        let read = || -> rusqlite::Result<Vec<Enrolment>> {
-            connection.prepare("SELECT * FROM enrolments")?.query_map([], read_enrolment)?.collect()
-        };
-        read().map_err(|e| self.failed(&e))
+        let found = self.kv.read(Keys::Under(ENROLMENTS), None)?;
+        Ok(found.entries.iter().filter_map(|e| records::enrolment_from_text(&e.value)).collect())
     }
 
-    /// Keeps a workload's lease.
+    /// Ends leases, but those that another control plane holds by now, and keeps others as held by this one.
+    ///
+    /// # Errors
+    /// The store fails; some may be done then.
+    pub(crate) fn move_leases(&self, ended: &[Key], taken: &[Arc<Workload>]) -> Result<(), StoreError> {
+        for some in ended.chunks(self.kv.max_operations() / 2) {
+            // What another one takes over meanwhile is not ours to end; then the others are ended one by one.
+            if self.end_leases(some)? == Outcome::Conflict {
+                some.iter().try_for_each(|key| self.end_leases(std::slice::from_ref(key)).map(drop))?;
+            }
+        }
+        for some in taken.chunks(self.kv.max_operations()) {
+            let put = |workload: &Arc<Workload>| Operation::Put {
+                key: lease_key(&workload.key),
+                value: Lease::to_text(workload, &self.replica),
+            };
+            let operations = some.iter().map(put).collect();
+            self.kv.commit(&Transaction { operations, ..Transaction::default() })?;
+        }
+        Ok(())
+    }
+
+    fn end_leases(&self, ended: &[Key]) -> Result<Outcome, KvError> {
+        let mut write = Transaction::default();
+        for workload in ended {
+            let key = lease_key(workload);
+            let found = self.kv.read(Keys::One(&key), None)?;
+            let Some(entry) = found.entries.first() else { continue };
+            if Lease::from_text(&entry.value).is_none_or(|lease| self.is_own(&lease)) {
+                write.expected.push((key.clone(), entry.modified));
+                write.operations.push(Operation::Delete { key });
+            }
+        }
+        self.kv.commit(&write)
+    }
+
+    /// Whether a lease is held by this control plane, or was before it was run anew.
+    pub(crate) fn is_own(&self, lease: &Lease) -> bool {
+        lease.replica.is_empty() || *lease.replica == *self.replica
+    }
+
+    /// All leases that this control plane holds, or held before it was run anew, which are all where it shares the store with
+    /// nobody; one that cannot be read is left out.
     ///
     /// # Errors
     /// The store fails.
-    pub(crate) fn keep_lease(&self, workload: &Workload) -> Result<(), StoreError> {
-        let kept = self.lock().execute(
-            "INSERT OR REPLACE INTO leases (namespace, workload, record) VALUES (?1, ?2, ?3)",
-            params![&*workload.key.namespace, &*workload.key.name, form::workload_to_text(workload)],
-        );
-        kept.map(|_| ()).map_err(|e| self.failed(&e))
+    pub(crate) fn own_leases(&self) -> Result<Vec<Workload>, StoreError> {
+        let is_own = |lease: &Lease| !self.kv.is_shared() || self.is_own(lease);
+        let leases = self.leases()?.into_iter().filter(is_own);
+        Ok(leases.map(|lease| lease.workload).collect())
     }
 
-    /// Ends a workload's lease.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub(crate) fn end_lease(&self, workload: &Key) -> Result<(), StoreError> {
-        let ended = self.lock().execute(
-            "DELETE FROM leases WHERE namespace = ?1 AND workload = ?2",
-            params![&*workload.namespace, &*workload.name],
-        );
-        ended.map(|_| ()).map_err(|e| self.failed(&e))
-    }
-
-    /// All leases; one that cannot be read any more is left out.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub(crate) fn leases(&self) -> Result<Vec<Workload>, StoreError> {
-        let connection = self.lock();
-        let read = || -> rusqlite::Result<Vec<String>> {
-            connection.prepare("SELECT record FROM leases")?.query_map([], |row| row.get(0))?.collect()
-        };
-        let records = read().map_err(|e| self.failed(&e))?;
-        Ok(records.iter().filter_map(|text| form::workload_from_text(text)).collect())
-    }
-
-    /// How many workloads are there, or were when the control plane was last heard of.
+    /// How many workloads are there, or were when a control plane was last heard of.
     ///
     /// # Errors
     /// The store fails.
@@ -305,148 +372,91 @@ impl Store {
         Ok(self.leases()?.len())
     }
 
+    fn leases(&self) -> Result<Vec<Lease>, KvError> {
+        let found = self.kv.read(Keys::Under(LEASES), None)?;
+        Ok(found.entries.iter().filter_map(|entry| Lease::from_text(&entry.value)).collect())
+    }
+
+    /// All that control planes tell of workloads, and the revision of which it is.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(crate) fn shared(&self) -> Result<(Vec<Shared>, Revision), KvError> {
+        let found = self.kv.read(Keys::Under(SHARED), None)?;
+        Ok((found.entries.iter().filter_map(Shared::of_entry).collect(), found.revision))
+    }
+
     /// The virtual addresses of these names; one that has none yet is given the next number, while there are any.
     ///
     /// # Errors
-    /// The store fails; then none is given.
+    /// The store fails; names that were given one before that keep it.
     pub(crate) fn addresses(&self, names: &[Addressee]) -> Result<Addresses, StoreError> {
-        let mut connection = self.lock();
-        let mut give = || -> rusqlite::Result<Addresses> {
-            let write = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let addresses = names
-                .iter()
-                .filter_map(|name| address(&write, name).map(|a| a.map(|a| (name.clone(), a))).transpose())
-                .collect::<rusqlite::Result<Addresses>>()?;
-            write.commit()?;
-            Ok(addresses)
-        };
-        give().map_err(|e| self.failed(&e))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        // A panic elsewhere rolled its transaction back: the connection itself is sound.
-        self.connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn prepare(&self) -> Result<(), StoreError> {
-        let mut connection = self.lock();
-        let version = (|| -> rusqlite::Result<(i64, i64)> {
-            connection.pragma_update(None, "journal_mode", "wal")?;
-            connection.pragma_update(None, "synchronous", "full")?;
-            let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            if check != "ok" {
-                let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-                return Err(rusqlite::Error::SqliteFailure(code, Some(check)));
-            }
-            make_schema(&mut connection)
-        })();
-        match version.map_err(|e| self.failed(&e))? {
-            (APPLICATION_ID, VERSION) => Ok(()),
-            (APPLICATION_ID, found) => {
-                Err(StoreError::Newer { path: self.path.clone(), found, known: VERSION })
-            }
-            _ => Err(StoreError::Foreign { path: self.path.clone() }),
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let lacking: BTreeSet<&Addressee> = names.iter().filter(|name| !known.contains_key(*name)).collect();
+        let lacking: Vec<&Addressee> = lacking.into_iter().collect();
+        // A transaction has a name's key twice, and the last number's.
+        for some in lacking.chunks(self.kv.max_operations() / 2) {
+            self.give(some, &mut known)?;
         }
+        Ok(names.iter().filter_map(|name| Some((name.clone(), *known.get(name)?))).collect())
     }
 
-    fn failed(&self, error: &rusqlite::Error) -> StoreError {
-        let (path, why) = (self.path.clone(), error.to_string());
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged { path, why },
-            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
-                StoreError::Open { path, why }
+    /// Gives numbers to names that have none; those that have one by another control plane are learnt.
+    fn give(&self, names: &[&Addressee], known: &mut Addresses) -> Result<(), KvError> {
+        for _ in 0..MAX_TRIES {
+            let last = self.kv.read(Keys::One(LAST_ADDRESS), None)?;
+            let (mut number, modified) = last.entries.first().map_or((0, 0), |entry| {
+                // What is no number is as good as used up: none is given twice.
+                (entry.value.parse().unwrap_or(MAX_ADDRESSES), entry.modified)
+            });
+            let mut write =
+                Transaction { expected: vec![(LAST_ADDRESS.to_owned(), modified)], operations: Vec::new() };
+            let mut given = Addresses::new();
+            for name in names.iter().filter(|name| !known.contains_key(**name)) {
+                let Some(address) = VirtualAddress::of_number(number + 1).filter(|_| number < MAX_ADDRESSES)
+                else {
+                    break;
+                };
+                number += 1;
+                let key = address_key(name);
+                write.expected.push((key.clone(), 0));
+                write.operations.push(Operation::Put { key, value: number.to_string() });
+                given.insert((*name).clone(), address);
             }
-            _ => StoreError::Failed { path, why },
+            if given.is_empty() {
+                return Ok(());
+            }
+            write.operations.push(Operation::Put { key: LAST_ADDRESS.to_owned(), value: number.to_string() });
+            match self.kv.commit(&write)? {
+                Outcome::Committed(_) => {
+                    known.extend(given);
+                    return Ok(());
+                }
+                Outcome::Conflict => self.learn(names, known)?,
+            }
         }
+        Err(KvError::Unavailable("others give addresses at the same time".to_owned()))
+    }
+
+    /// Reads the addresses that these names have already.
+    fn learn(&self, names: &[&Addressee], known: &mut Addresses) -> Result<(), KvError> {
+        for name in names {
+            let found = self.kv.read(Keys::One(&address_key(name)), None)?;
+            let number = found.entries.first().and_then(|entry| entry.value.parse().ok());
+            if let Some(address) = number.and_then(VirtualAddress::of_number) {
+                known.insert((*name).clone(), address);
+            }
+        }
+        Ok(())
     }
 }
 
-/// Makes the tables of a new file, or those that an older one lacks; gives its application id and version.
-fn make_schema(connection: &mut Connection) -> rusqlite::Result<(i64, i64)> {
-    // Immediate: of two processes that open a new store, the second waits and finds it made.
-    let write = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let objects: i64 = write.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
-    let id: i64 = write.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let is_new = objects == 0 && id == 0;
-    let version: i64 = write.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if !is_new && id != APPLICATION_ID {
-        return Ok((id, version));
-    }
-    let lacking = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..));
-    let Some(lacking @ [_, ..]) = lacking else { return Ok((id, version)) };
-    lacking.iter().try_for_each(|step| write.execute_batch(step))?;
-    write.pragma_update(None, "application_id", APPLICATION_ID)?;
-    write.pragma_update(None, "user_version", VERSION)?;
-    write.commit()?;
-    Ok((APPLICATION_ID, VERSION))
-}
-
-/// A name's address; `None` where it has none, and there is none left to give.
-fn address(write: &Transaction<'_>, name: &Addressee) -> rusqlite::Result<Option<VirtualAddress>> {
-    let key = name.to_string();
-    let found = "SELECT number FROM addresses WHERE key = ?1";
-    let found: Option<u32> = write.prepare_cached(found)?.query_row([&key], |row| row.get(0)).optional()?;
-    if found.is_some() {
-        return Ok(found.and_then(VirtualAddress::of_number));
-    }
-    let given = "INSERT INTO addresses (key) SELECT ?1 WHERE
-         coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'addresses'), 0) < ?2 RETURNING number";
-    let given =
-        write.prepare_cached(given)?.query_row(params![key, MAX_ADDRESSES], |row| row.get(0)).optional()?;
-    Ok(given.and_then(VirtualAddress::of_number))
-}
-
-struct Token {
-    enrolment: Enrolment,
-    expires_at: i64,
-    used: Option<(Vec<u8>, String)>,
-}
-
-fn read_token(row: &Row<'_>) -> rusqlite::Result<Token> {
-    let key: Option<Vec<u8>> = row.get("used_key")?;
-    let certificate: Option<String> = row.get("certificate")?;
-    Ok(Token {
-        enrolment: read_enrolment(row)?,
-        expires_at: row.get("expires_at")?,
-        used: key.zip(certificate),
-    })
-}
-
-fn read_enrolment(row: &Row<'_>) -> rusqlite::Result<Enrolment> {
-    let (namespace, name): (String, String) = (row.get("namespace")?, row.get("workload")?);
-    let labels: String = row.get("labels")?;
-    Ok(Enrolment {
-        workload: Key::new(namespace, name),
-        service_account: row.get("service_account")?,
-        labels: form::labels_from_text(&labels).unwrap_or_default(),
-    })
-}
-
-fn insert_token(
-    write: &Transaction<'_>,
-    hash: &[u8],
-    request: &TokenRequest,
-    now: i64,
-) -> rusqlite::Result<usize> {
-    write.execute(
-        "INSERT INTO tokens (hash, namespace, service_account, workload, labels, expires_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        params![
-            hash,
-            request.namespace,
-            request.service_account,
-            request.workload,
-            form::labels_to_text(&request.labels),
-            now + seconds(request.ttl),
-        ],
-    )
-}
-
-fn consume(write: &Transaction<'_>, token: &[u8], key: &[u8], certificate: &str) -> rusqlite::Result<usize> {
-    write.execute(
-        "UPDATE tokens SET used_key = ?2, certificate = ?3 WHERE hash = ?1",
-        params![token, key, certificate],
-    )
+/// A token that is asked with.
+enum Found {
+    /// It was used with the same key, for this.
+    Bought(String),
+    /// It may be used; when it was changed last.
+    Good(Token, Revision),
 }
 
 impl<E> From<TokenError> for RedeemError<E> {
@@ -455,18 +465,49 @@ impl<E> From<TokenError> for RedeemError<E> {
     }
 }
 
-fn enrol(write: &Transaction<'_>, enrolment: &Enrolment) -> rusqlite::Result<usize> {
-    write.execute(
-        "INSERT OR REPLACE INTO enrolments (namespace, workload, service_account, labels, enrolled_at)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![
-            &*enrolment.workload.namespace,
-            &*enrolment.workload.name,
-            enrolment.service_account,
-            form::labels_to_text(&enrolment.labels),
-            unix_now(),
-        ],
-    )
+impl From<KvError> for StoreError {
+    fn from(error: KvError) -> Self {
+        match error {
+            KvError::File(error) => error,
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+/// Notes which etcd a control plane runs with, for the commands that are told its state directory only.
+///
+/// # Errors
+/// The note cannot be written.
+pub(crate) fn remember_etcd(dir: &Path, etcd: &[String]) -> Result<(), StoreError> {
+    let path = dir.join(ETCD);
+    let fail = |why: &dyn std::fmt::Display| StoreError::Open { path: path.clone(), why: why.to_string() };
+    if !etcd.is_empty() {
+        return files::write_private(&path, etcd.join(",").as_bytes()).map_err(|e| fail(&e));
+    }
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(fail(&error)),
+        _ => Ok(()),
+    }
+}
+
+fn remembered_etcd(dir: &Path) -> Vec<String> {
+    let note = std::fs::read_to_string(dir.join(ETCD)).unwrap_or_default();
+    note.trim().split(',').filter(|url| !url.is_empty()).map(str::to_owned).collect()
+}
+
+/// The name of a control plane, which stays with its state.
+fn replica(dir: &Path) -> Result<String, StoreError> {
+    let path = dir.join("replica");
+    match std::fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() => return Ok(name.trim().to_owned()),
+        _ => {}
+    }
+    let fail = |why: &dyn std::fmt::Display| StoreError::Open { path: path.clone(), why: why.to_string() };
+    let name = random_token("").map_err(|e| fail(&e))?;
+    let name = name.get(..REPLICA_DIGITS).unwrap_or(&name);
+    files::create_private_dir(dir).map_err(|e| fail(&e))?;
+    files::write_private(&path, name.as_bytes()).map_err(|e| fail(&e))?;
+    Ok(name.to_owned())
 }
 
 impl Enrolment {
@@ -499,21 +540,13 @@ fn check_request(request: &TokenRequest) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn make_private(dir: &Path, file: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    // SQLite gives its journal the mode of the file.
-    std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file)?;
-    Ok(())
-}
-
-/// 256 bits from the kernel, in hexadecimal.
-fn random_token() -> std::io::Result<String> {
+/// A prefix with 256 bits from the kernel, in hexadecimal.
+pub(crate) fn random_token(prefix: &str) -> std::io::Result<String> {
     use std::fmt::Write as _;
     use std::io::Read as _;
     let mut bytes = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let mut token = TOKEN_PREFIX.to_owned();
+    let mut token = prefix.to_owned();
     for byte in bytes {
         // Writing to a String cannot fail.
         let _ = write!(token, "{byte:02x}");
@@ -521,7 +554,8 @@ fn random_token() -> std::io::Result<String> {
     Ok(token)
 }
 
-fn hash(bytes: &[u8]) -> Vec<u8> {
+/// SHA-256, by which tokens are kept.
+pub(crate) fn hash(bytes: &[u8]) -> Vec<u8> {
     Sha256::digest(bytes).to_vec()
 }
 

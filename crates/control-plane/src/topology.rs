@@ -7,8 +7,8 @@ use meshwork_diagram::{
     ControlPlane, Edge, End, Observability, Pod, Protocol, Proxy, Service, Sync, Topology, Traffic,
 };
 use meshwork_hub as hub;
-use meshwork_model::mesh::{self, Config, Key, Labels, RouteKind, selects};
-use meshwork_model::proxy::{Action, StringMatch};
+use meshwork_model::mesh::{self, Config, Key, Labels, PolicyAction, RouteKind, selects};
+use meshwork_model::proxy::StringMatch;
 use meshwork_xds::Dialect;
 
 use crate::translate::Mesh;
@@ -241,23 +241,25 @@ impl<'c> Guess<'c> {
 /// The percentages by which the last rule with several backends splits a service's requests, by backend.
 fn weights(config: &Config, called: &Key) -> BTreeMap<String, u32> {
     let of_service = |(kind, _): &(RouteKind, Key), route: &mesh::Route| {
-        *kind == RouteKind::Http && route.parents.iter().any(|(parent, _)| parent == called)
+        *kind == RouteKind::Http && route.parents.iter().any(|p| p.target.as_service() == Some(called))
     };
     let routes = config.routes.iter().filter(|(id, route)| of_service(id, route));
-    let mut splits = routes.flat_map(|(_, route)| &route.rules).filter(|rule| rule.backends.len() > 1);
+    let mut splits = routes.flat_map(|(_, route)| &route.rules).filter(|rule| rule.backends().len() > 1);
     let Some(rule) = splits.next_back() else { return BTreeMap::new() };
-    let total: u64 = rule.backends.iter().map(|b| u64::from(b.weight)).sum();
+    let total: u64 = rule.backends().iter().map(|b| u64::from(b.weight)).sum();
     let percent = |weight: u32| u32::try_from(u64::from(weight) * 100 / total.max(1)).unwrap_or(100);
-    rule.backends.iter().map(|b| (b.service.name.to_string(), percent(b.weight))).collect()
+    let share = |b: &mesh::Backend| Some((b.target.as_service()?.name.to_string(), percent(b.weight)));
+    rule.backends().iter().filter_map(share).collect()
 }
 
 /// The callers that each ALLOW policy names in full: namespace and service account.
 fn callers(config: &Config) -> BTreeMap<&Key, BTreeSet<(String, String)>> {
     let mut callers: BTreeMap<&Key, BTreeSet<(String, String)>> = BTreeMap::new();
-    let allowing = config.authorization_policies.iter().filter(|(_, policy)| policy.action == Action::Allow);
+    let allowing =
+        config.authorization_policies.iter().filter(|(_, policy)| policy.action == PolicyAction::Allow);
     for (key, policy) in allowing {
         let sources = policy.rules.iter().flat_map(|rule| &rule.from);
-        for principal in sources.flat_map(|source| &source.principals) {
+        for principal in sources.flat_map(|source| &source.principals.one_of) {
             let StringMatch::Exact(text) = principal else { continue };
             if let [_, "ns", namespace, "sa", account] = text.split('/').collect::<Vec<_>>()[..] {
                 callers.entry(key).or_default().insert((namespace.to_owned(), account.to_owned()));
@@ -272,7 +274,7 @@ fn features(config: &Config) -> Vec<String> {
     if !config.authorization_policies.is_empty() {
         features.push("authorization".to_owned());
     }
-    let split = |route: &mesh::Route| route.rules.iter().any(|rule| rule.backends.len() > 1);
+    let split = |route: &mesh::Route| route.rules.iter().any(|rule| rule.backends().len() > 1);
     if config.routes.values().any(split) {
         features.push("traffic split".to_owned());
     } else if !config.routes.is_empty() {

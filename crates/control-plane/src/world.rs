@@ -4,14 +4,21 @@
 //! clock ends leases; each change makes a new immutable [`Mesh`] and wakes the tasks of `run`, which publish it to the
 //! proxies and keep the leases on disk. Every call is short: nothing here waits, reads a file or writes one.
 
+mod concerned;
+mod dirty;
+mod elsewhere;
+mod enrolments;
 mod proxy;
+mod publish;
+mod status;
+mod users;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use meshwork_model::mesh::{Config, Key, SERVICE_LABEL, Workload};
-use meshwork_model::problem::Problem;
-use meshwork_model::proxy::Kind;
+use meshwork_model::mesh::{Config, Key, Resolution, SERVICE_LABEL, ServiceEntry, Workload};
+use meshwork_model::problem::{Code, Problem};
+use meshwork_model::proxy::{Kind, Locality};
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_xds::client::Health;
 use meshwork_xds::grpc::{Denied, Handler, Stream};
@@ -27,8 +34,11 @@ use crate::implied;
 use crate::lease::Leases;
 use crate::snapshot::Encoder;
 use crate::store::Enrolment;
-use crate::translate::{self, Mesh};
+use crate::translate::{self, Memo, Mesh};
+use dirty::Dirty;
+use enrolments::Enrolments;
 pub(crate) use proxy::Proxy;
+use users::Users;
 
 /// How much of a workload's words about its health is kept: enough to act on.
 const MAX_HEALTH_BYTES: usize = 1024;
@@ -43,9 +53,20 @@ pub(crate) struct World {
 #[derive(Debug)]
 struct State {
     mesh: Arc<Mesh>,
-    enrolments: BTreeMap<Key, Enrolment>,
+    /// The revision of the mesh's config.
+    revision: u64,
+    /// The newest revision that every proxy has been given as far as it concerns it.
+    given: u64,
+    enrolments: Enrolments,
     leases: Leases,
+    /// Workloads whose streams other control planes have, and which.
+    elsewhere: BTreeMap<Key, (String, Arc<Workload>)>,
+    /// Workloads that came, changed or went since this was last asked for.
+    moved: BTreeSet<Key>,
     proxies: BTreeMap<Key, Proxy>,
+    users: Users,
+    dirty: Dirty,
+    memo: Memo,
     problems: Vec<Problem>,
     encoder: Encoder,
     counters: Counters,
@@ -66,12 +87,19 @@ pub(crate) struct Counters {
 impl World {
     /// A world without workloads.
     pub(crate) fn new(trust_domain: &str, config: Config, enrolments: Vec<Enrolment>) -> Self {
-        let mesh = Mesh { trust_domain: trust_domain.into(), config: Arc::new(config), ..Mesh::default() };
+        let mesh = Mesh::new(trust_domain, Arc::new(config), BTreeMap::new(), BTreeMap::new());
         let state = State {
             mesh: Arc::new(mesh),
-            enrolments: enrolments.into_iter().map(|e| (e.workload.clone(), e)).collect(),
+            revision: 0,
+            given: 0,
+            enrolments: Enrolments::new(enrolments),
             leases: Leases::default(),
+            elsewhere: BTreeMap::new(),
+            moved: BTreeSet::new(),
             proxies: BTreeMap::new(),
+            users: Users::default(),
+            dirty: Dirty::default(),
+            memo: Memo::default(),
             problems: Vec::new(),
             encoder: Encoder::default(),
             counters: Counters::default(),
@@ -90,22 +118,23 @@ impl World {
     }
 
     /// Puts new config in place; the problems are its warnings.
-    pub(crate) fn apply(&self, config: Config, problems: Vec<Problem>) {
+    pub(crate) fn apply(&self, config: Config, problems: Vec<Problem>, revision: u64) {
         let mut state = self.lock();
         state.problems = problems;
         state.counters.configs_applied += 1;
-        if *state.mesh.config != config {
-            state.change(|mesh| mesh.config = Arc::new(config));
-            drop(state);
-            self.changed();
-        }
+        state.put_config(config);
+        state.revision = revision;
+        state.note_given();
+        drop(state);
+        self.changed();
     }
 
     /// Notes virtual addresses; those that were given before stay.
     pub(crate) fn address(&self, given: Addresses) {
         let mut state = self.lock();
         if given.keys().any(|name| !state.mesh.addresses.contains_key(name)) {
-            state.change(|mesh| Arc::make_mut(&mut mesh.addresses).extend(given));
+            Arc::make_mut(&mut Arc::make_mut(&mut state.mesh).addresses).extend(given);
+            state.touch_wide();
             drop(state);
             self.changed();
         }
@@ -123,6 +152,7 @@ impl World {
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let state = self.lock();
         let mut problems = state.problems.clone();
+        problems.extend(other_trust_domain(&state.mesh));
         for workload in state.mesh.workloads.values() {
             problems.extend(calls_into_the_void(&state.mesh, workload));
             problems.extend(not_behind(&state.mesh, workload));
@@ -146,14 +176,18 @@ impl World {
         let mut state = self.lock();
         let (key, identity) = (enrolment.workload.clone(), enrolment.identity(&state.mesh.trust_domain));
         let connected = state.mesh.workloads.get(&key).cloned();
-        let labels = enrolment.labels.clone();
-        state.enrolments.insert(key.clone(), enrolment);
-        let Some(connected) = connected else { return };
-        if identity.as_ref() == Some(&connected.identity) {
-            state.put(Workload { labels, ..(*connected).clone() });
-        } else {
+        let (labels, names) = (enrolment.labels.clone(), enrolments::service_of(&enrolment));
+        let earlier = state.enrolments.put(enrolment);
+        match connected {
+            Some(connected) if identity.as_ref() == Some(&connected.identity) => {
+                state.put(Workload { labels, ..(*connected).clone() });
+            }
             // Who had the name until now has it no more: its stream ends, and nobody is sent there.
-            state.take_out(&[key]);
+            Some(_) => state.take_out(&[key]),
+            None => {}
+        }
+        for service in earlier.as_ref().and_then(enrolments::service_of).into_iter().chain(names) {
+            state.imply(&service);
         }
         drop(state);
         self.changed();
@@ -162,13 +196,14 @@ impl World {
     /// Whether any workload is enrolled with an identity; one that is not gets no new certificate.
     pub(crate) fn is_enrolled(&self, identity: &SpiffeId) -> bool {
         let state = self.lock();
-        let trust_domain = &state.mesh.trust_domain;
-        state.enrolments.values().any(|e| e.identity(trust_domain).as_ref() == Some(identity))
+        state.enrolments.has_identity(&state.mesh.trust_domain, identity)
     }
 
     /// Ends all streams: each proxy keeps what it has and reconnects elsewhere or later.
     pub(crate) fn end_streams(&self) {
-        self.lock().proxies.clear();
+        let mut state = self.lock();
+        state.proxies.clear();
+        state.users = Users::default();
     }
 
     /// Workloads that were there before the control plane started.
@@ -194,10 +229,11 @@ impl World {
     /// Takes out workloads whose time is over.
     pub(crate) fn expire(&self, now: Instant) {
         let mut state = self.lock();
-        let gone = state.leases.expire(now);
-        if gone.is_empty() {
+        let over = state.leases.expire(now);
+        if over.is_empty() {
             return;
         }
+        let gone = state.hand_back(over);
         for key in &gone {
             info!(workload = %key, "is gone");
         }
@@ -206,14 +242,22 @@ impl World {
         self.changed();
     }
 
-    /// Gives every proxy what it runs by the mesh of now, where that differs from what it has.
-    pub(crate) fn publish(&self) {
-        let keys: Vec<Key> = self.lock().proxies.keys().cloned().collect();
-        // One lock a proxy: streams come and go in between, and each is given the newest mesh.
-        for key in keys {
-            self.lock().publish_to(&key);
+    /// The workloads that went since this was last called, and those that came or changed.
+    pub(crate) fn take_moved(&self) -> (Vec<Key>, Vec<Arc<Workload>>) {
+        let mut state = self.lock();
+        let (mut gone, mut there) = (Vec::new(), Vec::new());
+        for key in std::mem::take(&mut state.moved) {
+            match state.mesh.workloads.get(&key) {
+                Some(workload) => there.push(Arc::clone(workload)),
+                None => gone.push(key),
+            }
         }
-        self.lock().encoder.forget_unused();
+        (gone, there)
+    }
+
+    /// These are to be told of by [`World::take_moved`], again or in the first place.
+    pub(crate) fn note_moved(&self, workloads: impl Iterator<Item = Key>) {
+        self.lock().moved.extend(workloads);
     }
 
     fn changed(&self) {
@@ -227,42 +271,103 @@ impl World {
 }
 
 impl State {
-    /// Makes a new mesh, and of it the services that its workloads imply.
-    fn change(&mut self, change: impl FnOnce(&mut Mesh)) {
-        let mut mesh = (*self.mesh).clone();
-        change(&mut mesh);
-        let enrolled = |key: &Key| {
-            let behind = |e: &&Enrolment| e.labels.get(SERVICE_LABEL).is_some_and(|s| **s == *key.name);
-            self.enrolments.values().filter(behind).any(|e| e.workload.namespace == key.namespace)
-        };
-        let mut earlier = (*mesh.implied).clone();
-        earlier.retain(|key, _| enrolled(key));
-        let implied = implied::services(&mesh.config, &mesh.workloads, &earlier);
-        if *mesh.implied != implied {
-            mesh.implied = Arc::new(implied);
+    fn put_config(&mut self, config: Config) {
+        match config.differing_slices(&self.mesh.config) {
+            Some(slices) if slices.is_empty() => {}
+            Some(slices) => {
+                let touched = Arc::make_mut(&mut self.mesh).put_slices(Arc::new(config), &slices);
+                self.touch(touched);
+            }
+            None => {
+                let mesh = Arc::make_mut(&mut self.mesh);
+                let mut earlier = (*mesh.implied).clone();
+                earlier.retain(|key, _| self.enrolments.has_behind(key));
+                mesh.implied = Arc::new(implied::services(&config, &mesh.workloads, &earlier));
+                mesh.put_config(Arc::new(config));
+                self.memo.renew();
+                self.dirty.add_proxies(self.proxies.keys(), Instant::now());
+            }
         }
-        self.mesh = Arc::new(mesh);
     }
 
     fn put(&mut self, workload: Workload) {
-        self.change(|mesh| drop(mesh.workloads.insert(workload.key.clone(), Arc::new(workload))));
+        let key = workload.key.clone();
+        let earlier = self.mesh.workloads.get(&key).cloned();
+        if earlier.as_deref() == Some(&workload) {
+            return;
+        }
+        let is_as_before = |earlier: &Arc<Workload>| {
+            Workload { unready: workload.unready.clone(), ..(**earlier).clone() } == workload
+        };
+        let is_health_only = earlier.as_ref().is_some_and(is_as_before);
+        let names = names_of(earlier.as_deref()).chain(names_of(Some(&workload))).collect::<BTreeSet<_>>();
+        self.moved.insert(key.clone());
+        let touched = Arc::make_mut(&mut self.mesh).put(workload);
+        self.touch(touched);
+        if is_health_only {
+            // Hosts of entries that select workloads have no endpoints apart from their cluster.
+            let selects = |entry: &ServiceEntry| matches!(entry.resolution, Resolution::Workloads(_));
+            if self.mesh.config.service_entries.values().any(selects) {
+                self.touch_wide();
+            }
+            return;
+        }
+        if self.proxies.contains_key(&key) {
+            self.dirty.add_proxies([&key], Instant::now());
+        }
+        self.touch_wide();
+        for service in names {
+            self.imply(&service);
+        }
     }
 
     fn take_out(&mut self, keys: &[Key]) {
         for key in keys {
-            self.proxies.remove(key);
+            if let Some(proxy) = self.proxies.remove(key) {
+                self.users.remove(key, &proxy.services);
+            }
+            self.dirty.clean(key);
+            let Some(workload) = self.mesh.workloads.get(key).cloned() else { continue };
+            self.moved.insert(key.clone());
+            let touched = Arc::make_mut(&mut self.mesh).remove(key);
+            self.touch(touched);
+            self.touch_wide();
+            for service in names_of(Some(&workload)) {
+                self.imply(&service);
+            }
         }
-        self.change(|mesh| mesh.workloads.retain(|key, _| !keys.contains(key)));
     }
 
-    fn publish_to(&mut self, key: &Key) {
-        let Some(workload) = self.mesh.workloads.get(key) else { return };
-        let Some(proxy) = self.proxies.get_mut(key) else { return };
-        let resources = translate::snapshot(&self.mesh, workload, proxy.dialect, &proxy.wanted);
-        if self.encoder.publish(&mut proxy.published, resources, proxy.dialect, &proxy.sds) {
-            self.counters.pushes += 1;
-            proxy.snapshots.send_replace(Arc::clone(&proxy.published.snapshot));
+    /// Makes the service that a label names what its workloads imply. Where that changes, so may what leads to it.
+    fn imply(&mut self, key: &Key) {
+        if self.mesh.config.services.contains_key(key) {
+            return;
         }
+        let earlier = self.mesh.implied.get(key).filter(|_| self.enrolments.has_behind(key));
+        let service = implied::service(key, self.mesh.labelled(key), earlier);
+        if self.mesh.implied.get(key) == service.as_ref() {
+            return;
+        }
+        Arc::make_mut(&mut self.mesh).imply(key, service);
+        self.memo.renew();
+        let now = Instant::now();
+        self.dirty.add_proxies(self.users.of(key).chain(self.users.wide()), now);
+        // Its own workloads learn what is spoken on their ports.
+        let own = self.mesh.labelled(key).map(|workload| &workload.key);
+        self.dirty.add_proxies(own.filter(|key| self.proxies.contains_key(*key)), now);
+    }
+
+    /// Endpoints of these services may have changed.
+    fn touch(&mut self, services: BTreeSet<Key>) {
+        for service in &services {
+            self.memo.touch(service);
+        }
+        self.dirty.add_services(services);
+    }
+
+    /// Which services and workloads there are may have changed.
+    fn touch_wide(&mut self) {
+        self.dirty.add_proxies(self.users.wide(), Instant::now());
     }
 
     /// Judges a node: its claims, and the enrolment of the workload that it says it is.
@@ -289,7 +394,9 @@ impl State {
             inbound: claims.inbound.clone(),
             outbound: claims.outbound.clone(),
             capture: claims.capture.clone(),
+            gateway: claims.gateway.clone(),
             unready: self.unready(&claims),
+            locality: locality(&stream.node.locality),
         };
         Ok((claims, workload))
     }
@@ -355,10 +462,16 @@ impl Handler for World {
         info!(workload = %key, node = %stream.node.id, agent = %stream.node.user_agent, "is connected");
         state.counters.streams += 1;
         state.leases.take(key.clone(), stream.number);
+        if state.elsewhere.contains_key(&key) {
+            // The store says that it is another's, until we say so.
+            state.moved.insert(key.clone());
+        }
         state.put(workload);
         let proxy = Proxy::new(stream, claims);
         let snapshots = proxy.snapshots.subscribe();
-        state.proxies.insert(key.clone(), proxy);
+        if let Some(earlier) = state.proxies.insert(key.clone(), proxy) {
+            state.users.remove(&key, &earlier.services);
+        }
         state.publish_to(&key);
         drop(state);
         self.changed();
@@ -410,6 +523,20 @@ impl Handler for World {
     }
 }
 
+/// The service that a workload's label names.
+fn names_of(workload: Option<&Workload>) -> impl Iterator<Item = Key> + use<> {
+    let service = workload.and_then(|workload| {
+        let name = workload.labels.get(SERVICE_LABEL)?;
+        Some(Key::new(Arc::clone(&workload.key.namespace), name.as_str()))
+    });
+    service.into_iter()
+}
+
+fn locality([region, zone, sub_zone]: &[String; 3]) -> Locality {
+    let [region, zone, sub_zone] = [region, zone, sub_zone].map(|part| part.as_str().into());
+    Locality { region, zone, sub_zone }
+}
+
 /// Ports that a workload calls and no service has.
 fn calls_into_the_void<'m>(mesh: &'m Mesh, workload: &'m Workload) -> impl Iterator<Item = Problem> + 'm {
     let unknown = |called: &&meshwork_model::mesh::Outbound| {
@@ -419,7 +546,7 @@ fn calls_into_the_void<'m>(mesh: &'m Mesh, workload: &'m Workload) -> impl Itera
     workload.outbound.iter().filter(unknown).map(|called| {
         let message = format!("it calls {}:{}, and no Service has that port", called.service, called.port);
         let fix = "Add the Service, or correct the sidecar's --outbound";
-        Problem::error(format!("Workload {}", workload.key), "", message, fix).warning()
+        Problem::error(format!("Workload {}", workload.key), "", message, fix).of(Code::Workload).warning()
     })
 }
 
@@ -436,14 +563,23 @@ fn not_behind(mesh: &Mesh, workload: &Workload) -> Option<Problem> {
     let fix = format!(
         "Add `{SERVICE_LABEL}: {name}` to the Service's selector, or give the workload's token the labels in it"
     );
-    Some(Problem::error(format!("Workload {}", workload.key), "", message, fix).warning())
+    Some(Problem::error(format!("Workload {}", workload.key), "", message, fix).of(Code::Workload).warning())
 }
 
 /// A workload that takes no requests.
+/// A trust domain is chosen when a mesh is made: config can only be wrong about it.
+fn other_trust_domain(mesh: &Mesh) -> Option<Problem> {
+    let said = mesh.config.defaults.trust_domain.as_ref().filter(|said| **said != mesh.trust_domain)?;
+    let message = format!("the mesh's trust domain is `{}`, not `{said}`", mesh.trust_domain);
+    let resource = format!("MeshConfig {}/default", crate::SYSTEM_NAMESPACE);
+    let fix = "It is said when the control plane is started";
+    Some(Problem::error(resource, "spec.trustDomain", message, fix).of(Code::Conflict).warning())
+}
+
 fn not_ready(workload: &Workload) -> Option<Problem> {
     let message = format!("it is not ready and takes no requests: {}", workload.unready.as_ref()?);
     let fix = "It takes some when its readiness probe passes; look at what the program says";
-    Some(Problem::error(format!("Workload {}", workload.key), "", message, fix).warning())
+    Some(Problem::error(format!("Workload {}", workload.key), "", message, fix).of(Code::Workload).warning())
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! A whole control plane in this process: a client enrols, is given config, and sees it change.
 
+#[cfg(feature = "etcd")]
+#[path = "control_plane/two.rs"]
+mod two;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -33,6 +37,8 @@ const CART: &str = "outbound|80||cart.shop.svc.cluster.local";
 
 struct Mesh {
     dir: tempfile::TempDir,
+    /// The etcd that it keeps its store in, if any.
+    etcd: Vec<String>,
     ready: Ready,
     task: JoinHandle<()>,
 }
@@ -48,7 +54,7 @@ impl Mesh {
             std::fs::copy(&path, config.join(path.file_name().expect("a name"))).expect("copied");
         }
         let (ready, task) = start(dir.path()).await;
-        Self { dir, ready, task }
+        Self { dir, etcd: Vec::new(), ready, task }
     }
 
     /// Ends it as `kill -9` would: without a word. Then starts it again.
@@ -69,7 +75,7 @@ impl Mesh {
     }
 
     fn token(&self, account: &str, workload: &str, labels: &[(&str, &str)]) -> String {
-        let store = Store::open(&self.dir.path().join("state")).expect("the store");
+        let store = Store::open_shared(&self.dir.path().join("state"), &self.etcd).expect("the store");
         let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let request = TokenRequest {
             namespace: "shop".to_owned(),
@@ -108,15 +114,24 @@ impl Mesh {
 }
 
 async fn start(dir: &Path) -> (Ready, JoinHandle<()>) {
+    start_with(options(dir)).await
+}
+
+fn options(dir: &Path) -> Options {
     let any: SocketAddr = "127.0.0.1:0".parse().expect("valid");
-    let options = Options {
-        config: dir.join("config"),
+    Options {
+        config: Some(dir.join("config")),
         state: dir.join("state"),
+        etcd: Vec::new(),
+        ca: None,
         listen: any,
         api: any,
         trust_domain: "mesh.local".to_owned(),
         svid_lifetime: Duration::from_hours(1),
-    };
+    }
+}
+
+async fn start_with(options: Options) -> (Ready, JoinHandle<()>) {
     let (tell, told) = oneshot::channel();
     let task = tokio::spawn(async move {
         let ready = move |ready| drop(tell.send(ready));
@@ -389,8 +404,10 @@ async fn broken_config_at_the_start_gives_way_to_the_last_good() {
     let fresh = tempfile::tempdir().expect("a directory");
     let any: SocketAddr = "127.0.0.1:0".parse().expect("valid");
     let options = Options {
-        config: mesh.dir.path().join("config"),
+        config: Some(mesh.dir.path().join("config")),
         state: fresh.path().join("state"),
+        etcd: Vec::new(),
+        ca: None,
         listen: any,
         api: any,
         trust_domain: "mesh.local".to_owned(),

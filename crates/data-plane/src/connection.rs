@@ -408,7 +408,7 @@ impl Seat {
 
     /// Whether the chain lets the connection in.
     pub(crate) fn admit(&self) -> Result<Admitted, ProxyError> {
-        policy::admit(&self.chain.rules, self.peer.id.as_ref(), self.peer.port)
+        policy::admit(&self.chain.rules, &self.peer)
     }
 
     /// Follows the config.
@@ -423,7 +423,7 @@ impl Seat {
         let listener = self.worker.found(self.found).ok_or_else(gone)?;
         let follower = listener.all_chains().find(|next| self.chain.is_followed_by(next));
         let next = Arc::clone(follower.ok_or_else(gone)?);
-        policy::admit(&next.rules, self.peer.id.as_ref(), self.peer.port)?;
+        policy::admit(&next.rules, &self.peer)?;
         self.chain = next;
         self.version = self.worker.version();
         Ok(())

@@ -13,7 +13,6 @@ use meshwork_model::head::RequestHead;
 use meshwork_model::metadata::Value;
 use meshwork_model::policy::{self, Facts, Verdict};
 use meshwork_model::proxy::{Action, HttpFilter, HttpRbac, Rbac};
-use meshwork_model::spiffe::SpiffeId;
 
 use crate::error::{Kind, ProxyError};
 use crate::http::taken::Taken;
@@ -55,13 +54,11 @@ pub(crate) fn authorize<'h>(
 ///
 /// # Errors
 /// As [`authorize`].
-pub(crate) fn admit(
-    policies: &[Arc<Rbac>],
-    peer: Option<&SpiffeId>,
-    destination_port: u16,
-) -> Result<Admitted, ProxyError> {
-    let facts = Facts { peer, destination_port, ..Facts::default() };
-    judge(policies.iter().map(|rbac| &**rbac), &facts).map(Admitted)
+pub(crate) fn admit(policies: &[Arc<Rbac>], peer: &Peer) -> Result<Admitted, ProxyError> {
+    if policies.is_empty() {
+        return Ok(Admitted(()));
+    }
+    judge(policies.iter().map(|rbac| &**rbac), &peer.facts()).map(Admitted)
 }
 
 fn judge<'r>(policies: impl IntoIterator<Item = &'r Rbac>, facts: &Facts<'_>) -> Result<(), ProxyError> {

@@ -1,33 +1,56 @@
 //! The commands, one file each.
 
 mod api;
+mod api_token;
+mod apply;
+mod backup;
 mod binds;
 mod captured;
+mod changes;
 mod check;
 mod completions;
 mod control_plane;
+mod delete;
 mod demo;
 mod diagram;
+mod diff;
 mod edges;
 mod envoy_bootstrap;
 mod explain;
+mod folders;
 mod foreign;
+mod gateway;
+mod get;
 mod grpc_bootstrap;
+mod history;
 mod identity;
 mod inspect;
+mod kinds;
+mod man;
 mod output;
+#[cfg(test)]
+mod pages;
 mod probes;
 mod problems;
 mod proxy;
+mod rollback;
 mod run;
 mod runtime;
+mod schema;
 mod secret_files;
 mod serving;
 mod shop;
 mod sidecar;
+mod sources;
+mod status;
+mod table;
 mod token;
 mod validate;
+mod wait;
+mod watch;
 mod workload;
+mod writes;
+mod yaml;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -56,19 +79,33 @@ pub(crate) struct Arguments {
 enum Command {
     Demo(demo::Demo),
     ControlPlane(control_plane::ControlPlane),
+    Apply(apply::Apply),
+    Diff(diff::Diff),
+    Get(get::Get),
+    Delete(delete::Delete),
+    History(history::History),
+    Rollback(rollback::Rollback),
+    Watch(watch::Watch),
+    Status(status::StatusOf),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
+    Validate(validate::Validate),
+    Schema(schema::Schema),
     Token(token::Token),
+    ApiToken(api_token::ApiToken),
     Run(Box<run::Run>),
     Check(check::Check),
     Sidecar(Box<sidecar::Sidecar>),
+    Gateway(Box<gateway::Gateway>),
     Proxy(Box<proxy::Proxy>),
     EnvoyBootstrap(envoy_bootstrap::EnvoyBootstrap),
     GrpcBootstrap(grpc_bootstrap::GrpcBootstrap),
     Inspect(inspect::Inspect),
     Diagram(diagram::Diagram),
     Edges(edges::Edges),
-    Validate(validate::Validate),
     Explain(explain::Explain),
     Completions(completions::Completions),
+    Man(man::Man),
     #[command(hide = true)]
     Shop(shop::Shop),
 }
@@ -94,33 +131,44 @@ pub(crate) fn run(started: Instant) -> ExitCode {
         // but for the first, which sees to it itself.
         meshwork_demo::lifeline::watch();
     }
-    let result = match arguments.command {
-        Command::Run(command) => {
-            return command.run(log).unwrap_or_else(|error| output::fail(&error));
-        }
-        Command::Check(command) => return command.run().unwrap_or_else(|error| output::fail(&error)),
-        Command::Demo(command) => command.run(started),
-        Command::ControlPlane(command) => command.run(),
-        Command::Token(command) => command.run(),
-        Command::Sidecar(command) => command.run(),
-        Command::Proxy(command) => command.run(),
-        Command::EnvoyBootstrap(command) => command.run(),
-        Command::GrpcBootstrap(command) => command.run(),
-        Command::Inspect(command) => command.run(),
-        Command::Diagram(command) => command.run(),
-        Command::Edges(command) => command.run(),
-        Command::Validate(command) => command.run(),
-        Command::Explain(command) => command.run(),
-        Command::Completions(command) => {
-            command.run();
-            Ok(())
-        }
-        Command::Shop(command) => command.run(),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::fail(&error),
+    dispatch(arguments.command, log, started).unwrap_or_else(|error| output::fail(&error))
+}
+
+fn dispatch(command: Command, log: &str, started: Instant) -> anyhow::Result<ExitCode> {
+    match command {
+        // They have exit codes of their own.
+        Command::Run(command) => return command.run(log),
+        Command::Check(command) => return command.run(),
+        Command::Apply(command) => return command.run(),
+        Command::Diff(command) => return Ok(command.run()),
+        Command::Delete(command) => return command.run(),
+        Command::Rollback(command) => return command.run(),
+        Command::Status(command) => return command.run(),
+        Command::Demo(command) => command.run(started)?,
+        Command::ControlPlane(command) => command.run()?,
+        Command::Get(command) => command.run()?,
+        Command::History(command) => command.run()?,
+        Command::Watch(command) => command.run()?,
+        Command::Backup(command) => command.run()?,
+        Command::Restore(command) => command.run()?,
+        Command::Validate(command) => command.run()?,
+        Command::Schema(command) => command.run()?,
+        Command::Token(command) => command.run()?,
+        Command::ApiToken(command) => command.run()?,
+        Command::Sidecar(command) => command.run()?,
+        Command::Gateway(command) => command.run()?,
+        Command::Proxy(command) => command.run()?,
+        Command::EnvoyBootstrap(command) => command.run()?,
+        Command::GrpcBootstrap(command) => command.run()?,
+        Command::Inspect(command) => command.run()?,
+        Command::Diagram(command) => command.run()?,
+        Command::Edges(command) => command.run()?,
+        Command::Explain(command) => command.run()?,
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run()?,
+        Command::Shop(command) => command.run()?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Parses a duration with its unit: `500ms`, `20s`, `5m`, `24h`.

@@ -11,6 +11,21 @@ pub(crate) fn give_back() {
     trim();
 }
 
+/// Has all threads allocate from one arena, for processes with many connections and little to compute: what one thread
+/// frees, any other uses. To be called before there are threads.
+pub(crate) fn share_one_arena() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    one_arena();
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "the C library's; it has no other way to ask")]
+fn one_arena() {
+    // SAFETY: mallopt(3) sets a number that the allocator reads when a thread needs an arena; it may be called at any
+    // time. Where it fails, there are more arenas, as without it.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "the C library's; it has no other way to ask")]
 fn trim() {

@@ -10,6 +10,7 @@ mod command;
 mod json;
 mod time;
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -281,11 +282,21 @@ pub enum Point {
     End,
 }
 
-/// A compiled format string.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+/// A compiled format string; equal to whatever says the same.
+#[derive(Clone, Debug, Default)]
 pub struct Template {
     parts: Box<[Part]>,
+    /// As it was written; empty where there is no command in it.
+    written: Box<str>,
 }
+
+impl PartialEq for Template {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts == other.parts
+    }
+}
+
+impl Eq for Template {}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
@@ -327,12 +338,25 @@ impl Template {
         if !constant.is_empty() {
             parts.push(Part::Constant(constant.into()));
         }
-        Ok(Self { parts: parts.into() })
+        let has_command = parts.iter().any(|part| matches!(part, Part::Command(_)));
+        let written = if has_command { format.into() } else { Box::default() };
+        Ok(Self { parts: parts.into(), written })
     }
 
     /// A text without commands, taken as it is.
     pub fn constant(text: &str) -> Self {
-        Self { parts: if text.is_empty() { Box::default() } else { [Part::Constant(text.into())].into() } }
+        let parts: Box<[Part]> =
+            if text.is_empty() { Box::default() } else { [Part::Constant(text.into())].into() };
+        Self { parts, written: Box::default() }
+    }
+
+    /// A format string that makes it.
+    pub fn as_written(&self) -> Cow<'_, str> {
+        match self.as_constant() {
+            Some(text) if text.contains('%') => Cow::Owned(text.replace('%', "%%")),
+            Some(text) => Cow::Borrowed(text),
+            None => Cow::Borrowed(&self.written),
+        }
     }
 
     /// The text, where there is no command in it.

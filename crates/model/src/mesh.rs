@@ -4,12 +4,50 @@
 //! The types keep what the mesh honours of the written resources. `control-plane/ingest` makes them from YAML;
 //! `control-plane/translate` turns them into [`crate::proxy`] config.
 
+mod attached;
+mod config;
+mod entry;
+mod gateway;
+mod grant;
+mod route;
+mod security;
+mod sidecar;
+mod slice;
+mod table;
+mod telemetry;
+mod traffic;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::proxy::StringMatch;
+use crate::proxy::Locality;
 use crate::spiffe::SpiffeId;
+
+pub use attached::{MeshDefaults, TrafficPolicy, TrafficTarget, TrafficTargetKind};
+pub use entry::{EntryEndpoint, EntryPort, EntryProtocol, Resolution, ServiceEntry};
+pub use gateway::{
+    BackendName, BackendTls, Gateway, GatewayListener, GatewayNode, GatewayProtocol, RouteNamespaces,
+};
+pub use grant::{GrantFrom, GrantTo, ReferenceGrant};
+pub use route::{
+    Backend, ConnectionRoute, ConnectionRouteKind, ConnectionRule, FieldChanges, HeaderChanges, Parent,
+    PathMatch, PathModifier, Route, RouteKind, RouteMatch, RouteRule, RuleAction, RuleMirror, Target,
+};
+pub use security::{
+    Account, AuthorizationPolicy, AuthorizationProvider, AuthorizationRule, Condition, JwtRule, KeySource,
+    KeyUrl, MtlsMode, Operation, PeerAuthentication, PolicyAction, PolicyTarget, RequestAuthentication,
+    Source, Wanted,
+};
+pub use sidecar::{SeenHosts, SeenName, SeenNamespace, Sidecar};
+pub use traffic::{
+    BalancingTerms, DestinationRule, Export, HostPattern, OutlierTerms, OutsideTls, PoolTerms, PortTerms,
+    Subset, TrafficTerms,
+};
+
+pub use slice::{EndpointSlice, SliceEndpoint, SlicePort};
+pub use table::Table;
+pub use telemetry::{LogChoice, LogTerms, Telemetry};
 
 /// The name of a resource within its kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,16 +67,44 @@ pub type Labels = BTreeMap<String, String>;
 /// The mesh's config.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
+    /// `v1/Namespace`: the labels of each.
+    pub namespaces: Table<Arc<str>, Labels>,
     /// `v1/Service`.
-    pub services: BTreeMap<Key, Service>,
-    /// HTTPRoute and GRPCRoute, by key; the two kinds may share a name.
-    pub routes: BTreeMap<(RouteKind, Key), Route>,
+    pub services: Table<Key, Service>,
+    /// `discovery.k8s.io/v1` EndpointSlice: changes often, and alone.
+    pub endpoint_slices: Table<Key, Arc<EndpointSlice>>,
+    /// Routes of requests, by kind and key; the kinds may share a name.
+    pub routes: Table<(RouteKind, Key), Route>,
+    /// Routes of connections.
+    pub connection_routes: Table<(ConnectionRouteKind, Key), ConnectionRoute>,
+    /// ReferenceGrant: what other namespaces may refer to.
+    pub reference_grants: Table<Key, ReferenceGrant>,
+    /// Gateway.
+    pub gateways: Table<Key, Gateway>,
+    /// BackendTLSPolicy.
+    pub backend_tls: Table<Key, BackendTls>,
+    /// `v1/ConfigMap` with authorities: their certificates, PEM.
+    pub authorities: Table<Key, Arc<str>>,
     /// PeerAuthentication.
-    pub peer_authentications: BTreeMap<Key, PeerAuthentication>,
+    pub peer_authentications: Table<Key, PeerAuthentication>,
     /// AuthorizationPolicy.
-    pub authorization_policies: BTreeMap<Key, AuthorizationPolicy>,
+    pub authorization_policies: Table<Key, AuthorizationPolicy>,
+    /// RequestAuthentication.
+    pub request_authentications: Table<Key, RequestAuthentication>,
     /// ServiceEntry: hosts outside the mesh. No two have a host in common.
-    pub service_entries: BTreeMap<Key, ServiceEntry>,
+    pub service_entries: Table<Key, ServiceEntry>,
+    /// WorkloadEntry: addresses of workloads that have not enrolled.
+    pub workload_entries: Table<Key, EntryEndpoint<std::net::IpAddr>>,
+    /// Sidecar.
+    pub sidecars: Table<Key, Sidecar>,
+    /// Telemetry.
+    pub telemetries: Table<Key, Telemetry>,
+    /// DestinationRule.
+    pub destination_rules: Table<Key, DestinationRule>,
+    /// TrafficPolicy.
+    pub traffic_policies: Table<Key, TrafficPolicy>,
+    /// MeshConfig.
+    pub defaults: MeshDefaults,
     /// What captured workloads may reach that the mesh does not know.
     pub outside: OutsidePolicy,
 }
@@ -52,58 +118,6 @@ pub enum OutsidePolicy {
     Allow,
     /// Nothing: `REGISTRY_ONLY`.
     Deny,
-}
-
-/// Hosts outside the mesh that captured workloads may reach by name. Source: Istio `networking.istio.io/v1`
-/// ServiceEntry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceEntry {
-    /// Full names, lowercase, without the dot at the end; at least one.
-    pub hosts: Vec<Arc<str>>,
-    /// Ports; at least one.
-    pub ports: Vec<EntryPort>,
-    /// Where the hosts really are.
-    pub resolution: Resolution,
-}
-
-/// A port of a host outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EntryPort {
-    /// Name; endpoints refer to it.
-    pub name: Arc<str>,
-    /// The port that clients call.
-    pub number: u16,
-    /// The port of the host, where no endpoint names another.
-    pub target_port: u16,
-    /// What is spoken.
-    pub protocol: EntryProtocol,
-}
-
-/// What is spoken on a port of a host outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryProtocol {
-    /// In plaintext.
-    Plain(Protocol),
-    /// TLS that the application itself speaks with the host.
-    Tls,
-}
-
-/// Where hosts outside really are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resolution {
-    /// Where DNS says, asked for this host; for the called one itself where it is `None`.
-    Dns(Option<EntryEndpoint<Arc<str>>>),
-    /// At these addresses; at least one.
-    Static(Vec<EntryEndpoint<std::net::IpAddr>>),
-}
-
-/// An endpoint of a host outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EntryEndpoint<A> {
-    /// Its address, or name.
-    pub address: A,
-    /// Its ports by the names of the entry's ports, where they are not the same.
-    pub ports: BTreeMap<Arc<str>, u16>,
 }
 
 /// A name that clients call, and the workloads behind it. Source: Kubernetes `v1/Service`.
@@ -124,6 +138,9 @@ pub struct ServicePort {
     pub port: u16,
     /// The port that the workload's inbound side serves.
     pub target_port: u16,
+    /// Whether the target is written by a name, which a workload's own ports do not have: `target_port` is then a guess,
+    /// for where a workload serves several.
+    pub is_named_target: bool,
     /// What is spoken: from `appProtocol`, else from the name's prefix, else TCP.
     pub protocol: Protocol,
 }
@@ -141,138 +158,6 @@ pub enum Protocol {
     Tcp,
 }
 
-/// The kind of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RouteKind {
-    /// Gateway API HTTPRoute.
-    Http,
-    /// Gateway API GRPCRoute.
-    Grpc,
-}
-
-/// A route attached to services. Source: Gateway API, mesh profile (GAMMA).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Route {
-    /// The services whose callers it acts on, with the port where it names one.
-    pub parents: Vec<(Key, Option<u16>)>,
-    /// Rules in their written order.
-    pub rules: Vec<RouteRule>,
-    /// When the route was made, for precedence; file order where files have no time.
-    pub age: u64,
-}
-
-/// Matches and where they lead.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RouteRule {
-    /// Name; empty where it has none.
-    pub name: Arc<str>,
-    /// One of them must match; never empty.
-    pub matches: Vec<RouteMatch>,
-    /// Where the request goes; empty answers 500, as the specification says.
-    pub backends: Vec<Backend>,
-    /// `timeouts.request` in milliseconds; 0 switches it off.
-    pub timeout_ms: Option<u64>,
-}
-
-/// What a request is tested for; all must hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteMatch {
-    /// The path. A GRPCRoute's method match becomes `/service/method`, or the segment prefix `/service`.
-    pub path: PathMatch,
-    /// Field names in lowercase, and their exact values.
-    pub headers: Vec<(Arc<str>, Arc<str>)>,
-    /// The HTTP method.
-    pub method: Option<Arc<str>>,
-}
-
-/// A test of the path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathMatch {
-    /// `Exact`
-    Exact(Arc<str>),
-    /// `PathPrefix`, by segment; `/` matches all.
-    Prefix(Arc<str>),
-}
-
-/// Where a rule leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// The service.
-    pub service: Key,
-    /// Its port.
-    pub port: u16,
-    /// Share in the sum of weights; 0 takes none.
-    pub weight: u32,
-}
-
-/// Whether workloads demand mTLS. Source: Istio `security.istio.io/v1` PeerAuthentication.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerAuthentication {
-    /// The workloads of the namespace; empty selects all.
-    pub selector: Labels,
-    /// What is demanded.
-    pub mode: MtlsMode,
-}
-
-/// What is demanded of a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MtlsMode {
-    /// mTLS only. The mesh's default.
-    Strict,
-    /// Plaintext only.
-    Disable,
-}
-
-/// Who may ask what of a workload. Source: Istio `security.istio.io/v1` AuthorizationPolicy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuthorizationPolicy {
-    /// The workloads of the namespace; empty selects all.
-    pub selector: Labels,
-    /// What a matching rule means.
-    pub action: crate::proxy::Action,
-    /// Rules; an ALLOW policy without one allows nothing.
-    pub rules: Vec<AuthorizationRule>,
-}
-
-/// A rule of an AuthorizationPolicy: one of `from` and one of `to` must match; empty matches all.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct AuthorizationRule {
-    /// Who asks.
-    pub from: Vec<Source>,
-    /// What is asked for.
-    pub to: Vec<Operation>,
-}
-
-/// Who asks; each list that is not empty must match by one of its members.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Source {
-    /// SPIFFE IDs without `spiffe://`: `mesh.local/ns/shop/sa/web`.
-    pub principals: Vec<StringMatch>,
-    /// None of these.
-    pub not_principals: Vec<StringMatch>,
-    /// Namespaces.
-    pub namespaces: Vec<StringMatch>,
-    /// None of these.
-    pub not_namespaces: Vec<StringMatch>,
-}
-
-/// What is asked for; each list that is not empty must match by one of its members.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Operation {
-    /// HTTP methods.
-    pub methods: Vec<StringMatch>,
-    /// None of these.
-    pub not_methods: Vec<StringMatch>,
-    /// Paths.
-    pub paths: Vec<StringMatch>,
-    /// None of these.
-    pub not_paths: Vec<StringMatch>,
-    /// Ports of the workload.
-    pub ports: Vec<u16>,
-    /// None of these.
-    pub not_ports: Vec<u16>,
-}
-
 /// A running unit with an identity, as discovery knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
@@ -288,8 +173,12 @@ pub struct Workload {
     pub outbound: Vec<Outbound>,
     /// Where its proxy takes all that leaves it; `None` where only `outbound` leads to the proxy.
     pub capture: Option<Capture>,
+    /// What it says of itself as a gateway's node, where it is one.
+    pub gateway: Option<Arc<GatewayNode>>,
     /// Why it takes no requests for now, by its readiness probe; `None` where it takes some.
     pub unready: Option<Arc<str>>,
+    /// Where it runs, as its proxy says.
+    pub locality: Locality,
 }
 
 /// Where a proxy takes what leaves its workload, whatever its destination.
@@ -341,6 +230,17 @@ impl std::fmt::Display for Key {
 /// Whether labels satisfy a selector; an empty selector is satisfied by all.
 pub fn selects(selector: &Labels, labels: &Labels) -> bool {
     selector.iter().all(|(k, v)| labels.get(k) == Some(v))
+}
+
+impl ServicePort {
+    /// The inbound port of a workload that it leads to. A target by name is the workload's only port, or, of several,
+    /// the one with the number of the service's.
+    pub fn inbound<'w>(&self, workload: &'w Workload) -> Option<&'w Inbound> {
+        match &*workload.inbound {
+            [only] if self.is_named_target => Some(only),
+            several => several.iter().find(|inbound| inbound.port == self.target_port),
+        }
+    }
 }
 
 impl Protocol {

@@ -2,7 +2,11 @@
 //!
 //! Problems are collected, never only the first; the binary shows them as a compiler would.
 
+mod code;
+
 use std::fmt;
+
+pub use code::{Code, CodeWords};
 
 /// How bad a [`Problem`] is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
@@ -31,6 +35,8 @@ pub struct Place {
 pub struct Problem {
     /// Whether the config is refused.
     pub severity: Severity,
+    /// What kind of problem it is.
+    pub code: Code,
     /// The file, as the user named it; empty where the config did not come from a file.
     pub file: String,
     /// Where in the file, when known.
@@ -55,6 +61,7 @@ impl Problem {
     ) -> Self {
         Self {
             severity: Severity::Error,
+            code: Code::Invalid,
             file: String::new(),
             place: None,
             resource: resource.into(),
@@ -68,6 +75,13 @@ impl Problem {
     #[must_use]
     pub fn warning(mut self) -> Self {
         self.severity = Severity::Warning;
+        self
+    }
+
+    /// The same problem, of a kind.
+    #[must_use]
+    pub fn of(mut self, code: Code) -> Self {
+        self.code = code;
         self
     }
 

@@ -8,7 +8,7 @@ mod dynamic;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 
-use meshwork_model::problem::Problem;
+use meshwork_model::problem::{Code, Problem};
 use meshwork_model::proxy::{Kind, Resource, Secret};
 use prost::Message as _;
 
@@ -56,7 +56,7 @@ pub fn parse(file: &str, text: &str) -> Result<Bootstrap, Vec<Problem>> {
     let mut bootstrap = None;
     match pb::bootstrap::Bootstrap::decode(message.encode_to_vec().as_slice()) {
         Ok(message) => bootstrap = Some(read(&message, &mut list)),
-        Err(error) => list.push(Problem::error("", "", error.to_string(), "")),
+        Err(error) => list.push(Problem::error("", "", error.to_string(), "").of(Code::Refused)),
     }
     match bootstrap {
         Some(bootstrap) if list.is_empty() => Ok(bootstrap),
@@ -136,7 +136,8 @@ pub fn secrets(path: &str, text: &str) -> Result<Update, Vec<Problem>> {
     if reader.failed() {
         return Err(reader.into_problems());
     }
-    let garbled = |error: prost::DecodeError| vec![Problem::error("", "", error.to_string(), "")];
+    let garbled =
+        |error: prost::DecodeError| vec![Problem::error("", "", error.to_string(), "").of(Code::Refused)];
     let response = pb::discovery::DiscoveryResponse::decode(message.encode_to_vec().as_slice());
     let response = response.map_err(garbled)?;
     let (mut update, mut list) = (Update::default(), Vec::new());
@@ -151,7 +152,7 @@ pub fn secrets(path: &str, text: &str) -> Result<Update, Vec<Problem>> {
             }
             Ok(other) => {
                 let text = "only secrets come from a file";
-                list.push(Problem::error(name_of_kind(other.kind()), "", text, ""));
+                list.push(Problem::error(name_of_kind(other.kind()), "", text, "").of(Code::Refused));
             }
             Err(problems) => list.extend(problems),
         }
@@ -200,7 +201,8 @@ fn unique_names(resources: &[Resource], list: &mut Vec<Problem>) {
     for resource in resources {
         if !seen.insert((resource.kind(), resource.name())) {
             let name = format!("{} {}", name_of_kind(resource.kind()), resource.name());
-            list.push(Problem::error(name, "", "the name is taken by another", "give each its own name"));
+            let message = "the name is taken by another";
+            list.push(Problem::error(name, "", message, "give each its own name").of(Code::Duplicate));
         }
     }
 }

@@ -21,7 +21,7 @@ mod tls;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use meshwork_model::problem::Problem;
+use meshwork_model::problem::{Code, Problem};
 use meshwork_model::proxy::{Kind, Resource};
 use prost::{Message, Name};
 use prost_reflect::DynamicMessage;
@@ -32,7 +32,7 @@ use crate::{descriptors, pb, support};
 
 pub(crate) use cluster::{HTTP_OPTIONS, WORKLOAD_NETWORK, cluster};
 pub(crate) use listener::listener;
-pub(crate) use tls::{REFUSAL, static_secret};
+pub(crate) use tls::{CIPHER_SUITES, GROUPS, REFUSAL, static_secret};
 
 /// Decodes a resource, and refuses by name what is not honoured.
 ///
@@ -40,14 +40,14 @@ pub(crate) use tls::{REFUSAL, static_secret};
 /// Everything that is wrong with it, each with its field path.
 pub fn decode(type_url: &str, bytes: &[u8]) -> Result<Resource, Vec<Problem>> {
     let Some(kind) = kind_of_type_url(type_url) else {
-        return Err(vec![Problem::error(type_url, "", "resources of this type are not supported", "")]);
+        return Err(vec![unknown(type_url)]);
     };
     let reflected = descriptors::message(type_url).map(|message| DynamicMessage::decode(message, bytes));
     let message = match reflected {
         Some(Ok(message)) => message,
         Some(Err(error)) => return Err(vec![garbled(kind, &error)]),
         None => {
-            return Err(vec![Problem::error(type_url, "", "resources of this type are not supported", "")]);
+            return Err(vec![unknown(type_url)]);
         }
     };
     let name_field = if kind == Kind::Endpoints { "cluster_name" } else { "name" };
@@ -65,8 +65,13 @@ pub fn decode(type_url: &str, bytes: &[u8]) -> Result<Resource, Vec<Problem>> {
     }
 }
 
+fn unknown(type_url: &str) -> Problem {
+    Problem::error(type_url, "", "resources of this type are not supported", "").of(Code::Refused)
+}
+
 fn garbled(kind: Kind, error: &prost::DecodeError) -> Problem {
     Problem::error(name_of_kind(kind), "", format!("the bytes are not such a message: {error}"), "")
+        .of(Code::Refused)
 }
 
 fn of_kind(
@@ -107,7 +112,7 @@ fn duration(value: pb::Duration, at: &Path<'_>, problems: &mut Problems) -> Opti
 }
 
 /// Stands for "never" where Envoy writes 0: a hundred years.
-const NEVER: Duration = Duration::from_hours(100 * 365 * 24);
+pub(crate) const NEVER: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// A time-out where 0 means never, and nothing means our default.
 fn timeout(value: Option<pb::Duration>, at: &Path<'_>, problems: &mut Problems) -> Option<Duration> {

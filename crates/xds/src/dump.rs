@@ -11,6 +11,11 @@ pub fn dump(resource: &Encoded) -> Value {
     shown(resource).unwrap_or(Value::Null)
 }
 
+/// Shows a resource as [`dump`] does, in YAML.
+pub fn to_yaml(resource: &Encoded) -> String {
+    serde_saphyr::to_string(&dump(resource)).unwrap_or_default()
+}
+
 fn shown(resource: &Encoded) -> Option<Value> {
     let descriptor = descriptors::message(resource.type_url())?;
     let message = DynamicMessage::decode(descriptor, resource.bytes.clone()).ok()?;

@@ -3,11 +3,18 @@
 //! What differs between clients is decided here and nowhere else: by [`Dialect`], and for secrets by
 //! [`SdsSource`]. Goldens of every dialect are in `testdata`.
 
+mod access_log;
 mod cluster;
+mod endpoint;
+mod filter;
+mod health;
+mod http;
 mod listener;
 mod names;
 mod policy;
+mod retry;
 mod route;
+mod terms;
 mod tls;
 
 use std::fmt::Write as _;
@@ -19,6 +26,7 @@ use prost::{Message, Name};
 use sha2::{Digest as _, Sha256};
 
 use crate::canonical::canonical;
+use crate::decode::NEVER;
 use crate::node::Dialect;
 use crate::resource::{Encoded, type_url};
 use crate::{descriptors, pb};
@@ -108,6 +116,11 @@ fn duration(duration: Duration) -> pb::Duration {
         // Below a thousand million, so it always fits.
         nanos: i32::try_from(duration.subsec_nanos()).unwrap_or_default(),
     }
+}
+
+/// A time-out where 0 means never.
+fn timeout(timeout: Duration) -> pb::Duration {
+    duration(if timeout == NEVER { Duration::ZERO } else { timeout })
 }
 
 /// Resources that come by the same stream.

@@ -2,6 +2,8 @@
 //!
 //! Protobuf messages are converted in [`wire`] and nowhere else.
 
+mod admission;
+mod follow;
 mod run_client;
 mod serve;
 mod wire;
@@ -17,6 +19,7 @@ use crate::node::Node;
 use crate::resource::Snapshot;
 use crate::server::Event;
 
+pub use follow::follow;
 pub use run_client::{Ended, Link, run_client};
 pub use serve::{AdsServer, server};
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use meshwork_model::problem::{Place, Problem};
+use meshwork_model::problem::{Code, Place, Problem};
 use prost::Message as _;
 use prost_reflect::{
     Cardinality, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value as Reflected,
@@ -54,7 +54,7 @@ impl<'f> Reader<'f> {
 
     fn error(&mut self, at: &Path<'_>, place: Place, message: impl Into<String>, fix: impl Into<String>) {
         if self.problems.len() < MAX_PROBLEMS {
-            let problem = Problem::error("", at.to_string(), message, fix);
+            let problem = Problem::error("", at.to_string(), message, fix).of(Code::Refused);
             self.problems.push(problem.at(self.file, Some(place)));
         }
     }

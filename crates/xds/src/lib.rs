@@ -31,7 +31,7 @@ mod yaml;
 
 pub use decode::decode;
 pub use descriptors::unload as unload_descriptors;
-pub use dump::dump;
+pub use dump::{dump, to_yaml};
 pub use encode::{SdsSource, encode};
 pub use node::{Dialect, Node, USER_AGENT};
 pub use resource::{Encoded, Raw, Rejection, Snapshot, Update, kind_of_type_url, type_url};

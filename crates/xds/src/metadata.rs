@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use meshwork_model::proxy::{Criterion, Metadata, MetadataStruct, MetadataValue};
+use meshwork_model::proxy::{BALANCING, Criterion, Metadata, MetadataStruct, MetadataValue};
 use serde_json::{Map, Number, Value};
 
 use crate::path::{Noted, Path, Problems};
@@ -75,6 +75,39 @@ pub(crate) fn value_of(value: &pb::Value) -> MetadataValue {
         Some(Kind::StructValue(value)) => MetadataValue::Struct(struct_as_is(value)),
         Some(Kind::ListValue(list)) => MetadataValue::List(list.values.iter().map(value_of).collect()),
     }
+}
+
+/// A `Struct` of the model's values.
+pub(crate) fn to_struct<'v>(
+    values: impl IntoIterator<Item = (&'v Arc<str>, &'v MetadataValue)>,
+) -> pb::Struct {
+    let fields = values.into_iter().map(|(key, value)| (key.to_string(), to_value(value)));
+    pb::Struct { fields: fields.collect() }
+}
+
+/// A value of the model.
+fn to_value(value: &MetadataValue) -> pb::Value {
+    use pb::value::Kind;
+    let kind = match value {
+        MetadataValue::Null => Kind::NullValue(0),
+        MetadataValue::Bool(value) => Kind::BoolValue(*value),
+        MetadataValue::Number(value) => Kind::NumberValue(*value),
+        MetadataValue::Text(text) => Kind::StringValue(text.to_string()),
+        MetadataValue::List(values) => {
+            Kind::ListValue(pb::ListValue { values: values.iter().map(to_value).collect() })
+        }
+        MetadataValue::Struct(values) => Kind::StructValue(to_struct(values)),
+    };
+    pb::Value { kind: Some(kind) }
+}
+
+/// What balancing is to ask for, as metadata; `None` where that is nothing.
+pub(crate) fn of_balancing(criteria: &[Criterion]) -> Option<pb::core::Metadata> {
+    let asked = || to_struct(criteria.iter().map(|(key, value)| (key, value)));
+    (!criteria.is_empty()).then(|| pb::core::Metadata {
+        filter_metadata: [(BALANCING.to_owned(), asked())].into(),
+        ..pb::core::Metadata::default()
+    })
 }
 
 /// A `Struct` as a JSON object.

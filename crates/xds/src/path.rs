@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use meshwork_model::problem::{Problem, Severity};
+use meshwork_model::problem::{Code, Problem, Severity};
 
 /// The path of a field, built on the stack while a message is walked: `filter_chains[0].filters[0].name`.
 #[derive(Clone, Copy)]
@@ -61,7 +61,8 @@ impl Problems {
 
     /// Notes an error, and yields nothing, so that a decoder can return it.
     pub(crate) fn error<T>(&mut self, at: &Path<'_>, message: impl Into<String>, fix: &str) -> Option<T> {
-        self.list.push(Problem::error(self.resource.clone(), at.to_string(), message, fix));
+        let problem = Problem::error(self.resource.clone(), at.to_string(), message, fix);
+        self.list.push(problem.of(Code::Refused));
         None
     }
 

@@ -55,6 +55,6 @@ pub(crate) use envoy_types::pb::envoy::r#type::v3::{
     TokenBucket, fractional_percent, hash_policy,
 };
 pub(crate) use envoy_types::pb::google::protobuf::{
-    Any, BoolValue, Duration, ListValue, Struct, Timestamp, UInt32Value, UInt64Value, Value, value,
+    Any, BoolValue, Duration, Empty, ListValue, Struct, Timestamp, UInt32Value, UInt64Value, Value, value,
 };
 pub(crate) use envoy_types::pb::google::rpc::Status;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use meshwork_model::problem::{Place, Problem};
+use meshwork_model::problem::{Code, Place, Problem};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::{Location, Spanned};
@@ -34,7 +34,8 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Located, Box<Problem>> {
     serde_saphyr::from_str::<Located>(text).map_err(|error| {
         let place = error.location().map(place);
         let message = error.without_snippet().to_string();
-        Box::new(Problem::error("", "", format!("this is not YAML: {message}"), "").at(file, place))
+        let problem = Problem::error("", "", format!("this is not YAML: {message}"), "");
+        Box::new(problem.of(Code::NotYaml).at(file, place))
     })
 }
 

@@ -52,6 +52,7 @@ fn node() -> Node {
             bind: address("127.0.0.1:42000"),
         }],
         capture: None,
+        gateway: None,
         is_probed: false,
     }
 }

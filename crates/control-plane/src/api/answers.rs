@@ -34,8 +34,9 @@ pub(super) struct ProxyAnswer {
     refused: Vec<RefusedAnswer>,
 }
 
+/// Something that a proxy refuses.
 #[derive(Serialize)]
-struct RefusedAnswer {
+pub(super) struct RefusedAnswer {
     resource: String,
     why: String,
 }
@@ -47,28 +48,40 @@ impl ProxyAnswer {
         for ((kind, name), version) in &proxy.acknowledged {
             accepted.entry(plural(*kind)).or_default().insert(name.to_string(), version.to_string());
         }
-        let refused = |((kind, name), why): (&(Kind, String), &String)| RefusedAnswer {
-            resource: format!("{} {name}", plural(*kind)).trim_end().to_owned(),
-            why: why.clone(),
-        };
         Self {
             name: key.name.to_string(),
             namespace: key.namespace.to_string(),
             identity: proxy.identity.to_string(),
             user_agent: proxy.user_agent.clone(),
-            dialect: match proxy.dialect {
-                Dialect::Meshwork => "meshwork",
-                Dialect::Envoy => "envoy",
-                Dialect::Grpc => "grpc",
-            },
+            dialect: dialect(proxy.dialect),
             connected: proxy.connected,
             ready: unready.is_none(),
             unready: unready.unwrap_or_default().to_owned(),
             current: proxy.is_current(),
             version: proxy.version(),
             accepted,
-            refused: proxy.refused.iter().map(refused).collect(),
+            refused: RefusedAnswer::of(proxy),
         }
+    }
+}
+
+impl RefusedAnswer {
+    /// All that a proxy refuses.
+    pub(super) fn of(proxy: &Proxy) -> Vec<Self> {
+        let refused = |((kind, name), why): (&(Kind, String), &String)| Self {
+            resource: format!("{} {name}", plural(*kind)).trim_end().to_owned(),
+            why: why.clone(),
+        };
+        proxy.refused.iter().map(refused).collect()
+    }
+}
+
+/// A dialect's name.
+pub(super) fn dialect(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Meshwork => "meshwork",
+        Dialect::Envoy => "envoy",
+        Dialect::Grpc => "grpc",
     }
 }
 
@@ -83,9 +96,11 @@ fn plural(kind: Kind) -> &'static str {
 }
 
 /// A problem of the config, or of a workload.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub(super) struct ProblemAnswer {
     severity: &'static str,
+    /// Stable: what `meshwork explain` tells more about.
+    code: &'static str,
     file: String,
     line: Option<usize>,
     column: Option<usize>,
@@ -99,6 +114,7 @@ impl ProblemAnswer {
     pub(super) fn of(problem: &Problem) -> Self {
         Self {
             severity: if problem.severity == Severity::Error { "error" } else { "warning" },
+            code: problem.code.words().code,
             file: problem.file.clone(),
             line: problem.place.map(|p| p.line),
             column: problem.place.map(|p| p.column),
@@ -107,6 +123,12 @@ impl ProblemAnswer {
             message: problem.message.clone(),
             fix: problem.fix.clone(),
         }
+    }
+
+    /// In a line: where it is, and what.
+    pub(super) fn line(&self) -> String {
+        let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
+        format!("{}{line}: {}", self.file, self.message)
     }
 }
 

@@ -1,17 +1,42 @@
 use super::*;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-async fn start() -> SocketAddr {
+/// An API over a store of its own, with what keeps it.
+fn api(dir: &std::path::Path, address: SocketAddr) -> Api {
+    let kv: Arc<dyn crate::store::kv::Kv> =
+        Arc::new(crate::store::sqlite::Sqlite::open(dir).expect("a store"));
+    let world = Arc::new(World::new("mesh.local", meshwork_model::mesh::Config::default(), Vec::new()));
+    let parts = crate::config::Parts {
+        kv: Arc::clone(&kv),
+        world: Arc::clone(&world),
+        store: Arc::new(crate::store::Store::on(Arc::clone(&kv), dir).expect("a store")),
+        last_good: crate::last_good::LastGood::new(dir),
+    };
+    Api {
+        world,
+        hub: Hub::new(Duration::from_mins(1), Instant::now),
+        register: Arc::new(Register::open(parts, None).expect("opened")),
+        access: Access::open(dir, kv).expect("opened"),
+        audit: Arc::new(Audit::new(dir)),
+        writes: Arc::new(Semaphore::new(MAX_WRITES)),
+        watches: Arc::new(Semaphore::new(MAX_WATCHES)),
+        discovery: address,
+        own: address,
+    }
+}
+
+async fn start() -> (tempfile::TempDir, SocketAddr) {
+    let dir = tempfile::tempdir().expect("a directory");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
-    let sources = [("a.yaml".to_owned(), "kind: [".to_owned())].into();
-    let world = World::new("mesh.local", meshwork_model::mesh::Config::default(), Vec::new());
-    world.refuse(crate::ingest::read_texts(sources).problems);
-    let hub = Hub::new(std::time::Duration::from_mins(1), Instant::now);
-    let api = Api { world: Arc::new(world), hub, discovery: address, own: address };
-    tokio::spawn(serve(listener, api));
-    address
+    let sources = [("a.yaml".to_owned(), Some("kind: [".into()))];
+    let api = api(dir.path(), address);
+    api.world.refuse(crate::ingest::Library::default().with(sources).loaded().problems);
+    let socket = listen_on_socket(&dir.path().join("api.sock")).await.expect("a socket");
+    tokio::spawn(serve(listener, socket, api));
+    (dir, address)
 }
 
 async fn get(address: SocketAddr, host: &str, path: &str) -> String {
@@ -25,7 +50,7 @@ async fn get(address: SocketAddr, host: &str, path: &str) -> String {
 
 #[tokio::test]
 async fn every_path_answers() {
-    let address = start().await;
+    let (_dir, address) = start().await;
     let check = async |path: &str, status: &str, expected: &str| {
         let answer = get(address, "localhost", path).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
@@ -38,7 +63,12 @@ async fn every_path_answers() {
     check("/", "200", "/api/v1/problems").await;
     check("/ready", "200", "ready").await;
     check("/metrics", "200", "\nmeshwork_control_plane_configs_refused_total 1\n").await;
-    check("/api/v1/problems", "200", "\"severity\":\"error\",\"file\":\"a.yaml\",\"line\":1").await;
+    check(
+        "/api/v1/problems",
+        "200",
+        "\"severity\":\"error\",\"code\":\"MW1001\",\"file\":\"a.yaml\",\"line\":1",
+    )
+    .await;
     check("/api/v1/proxies", "200", "[]").await;
     check("/api/v1/edges", "200", "[]").await;
     check("/api/v1/topology", "200", "\"trust_domain\":\"mesh.local\"").await;
@@ -49,7 +79,7 @@ async fn every_path_answers() {
 
 #[tokio::test]
 async fn a_page_of_another_host_is_not_answered() {
-    let address = start().await;
+    let (_dir, address) = start().await;
     for (host, status) in [
         ("127.0.0.1:15040", "200"),
         ("[::1]:15040", "200"),
@@ -62,4 +92,245 @@ async fn a_page_of_another_host_is_not_answered() {
         let answer = get(address, host, "/ready").await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {answer}");
     }
+}
+
+/// The API as one asker meets it, without a network.
+struct Asker {
+    router: Router,
+    token: Option<String>,
+}
+
+impl Asker {
+    fn open(dir: &std::path::Path) -> (Api, Self) {
+        let api = api(dir, ([127, 0, 0, 1], 0).into());
+        let token = std::fs::read_to_string(dir.join("api.token")).expect("a token");
+        (api.clone(), Self { router: router(api), token: Some(token) })
+    }
+
+    fn with(&self, token: Option<String>) -> Self {
+        Self { router: self.router.clone(), token }
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: impl Into<axum::body::Body>) -> Response {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(body.into()).expect("a request");
+        tower::ServiceExt::oneshot(self.router.clone(), request).await.expect("answered")
+    }
+
+    async fn json(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let response = self.ask(method, path, body.to_string()).await;
+        let status = response.status().as_u16();
+        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+        (status, serde_json::from_slice(&bytes).expect("JSON"))
+    }
+
+    async fn apply(&self, text: &str) -> (u16, Value) {
+        self.json("POST", APPLY, &json!({"sources": [{"name": "shop.yaml", "text": text}], "note": "n"}))
+            .await
+    }
+}
+
+const APPLY: &str = "/apis/meshwork.dev/v1alpha1/apply";
+const CART: &str = "/api/v1/namespaces/shop/services/cart";
+
+fn service(name: &str, namespace: &str) -> String {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace},
+        "spec": {"selector": {"app": name}, "ports": [{"name": "http", "port": 80}]},
+    })
+    .to_string()
+}
+
+#[tokio::test]
+async fn config_is_applied_got_listed_and_deleted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_api, admin) = Asker::open(dir.path());
+    let (status, answer) = admin.apply(&service("cart", "shop")).await;
+    assert_eq!(
+        (status, &answer["revision"], &answer["changes"][0]["action"]),
+        (200, &1.into(), &"created".into())
+    );
+    let (status, object) = admin.json("GET", CART, &Value::Null).await;
+    assert_eq!((status, &object["metadata"]["resourceVersion"]), (200, &"1".into()), "{object}");
+    for path in ["/api/v1/namespaces/shop/services", "/api/v1/services"] {
+        let (_, list) = admin.json("GET", path, &Value::Null).await;
+        assert_eq!((&list["kind"], &list["items"][0]), (&"ServiceList".into(), &object), "{path}");
+        assert_eq!(list["metadata"]["resourceVersion"], "1");
+    }
+    let (_, revisions) =
+        admin.json("GET", "/apis/meshwork.dev/v1alpha1/revisions?limit=5", &Value::Null).await;
+    let [first] = &revisions["items"].as_array().expect("items")[..] else { panic!("one") };
+    assert_eq!((&first["note"], &first["by"]), (&"n".into(), &"the token in api.token".into()));
+    let (_, revision) = admin.json("GET", "/apis/meshwork.dev/v1alpha1/revisions/1", &Value::Null).await;
+    assert_eq!(revision["changes"][0]["after"]["spec"]["ports"][0]["port"], 80);
+    let (status, put) = admin.json("PUT", CART, &object).await;
+    assert_eq!((status, &put), (200, &object));
+    let (status, _) = admin.json("DELETE", &format!("{CART}?dryRun=All"), &Value::Null).await;
+    assert_eq!((status, admin.json("GET", CART, &Value::Null).await.0), (200, 200));
+    let (status, _) = admin.json("DELETE", CART, &Value::Null).await;
+    assert_eq!((status, admin.json("GET", CART, &Value::Null).await.0), (200, 404));
+    let body = json!({"revision": 1, "note": "back"});
+    let (status, answer) = admin.json("POST", "/apis/meshwork.dev/v1alpha1/rollback", &body).await;
+    assert_eq!(
+        (status, &answer["revision"], &answer["changes"][0]["action"]),
+        (200, &3.into(), &"created".into())
+    );
+    let (_, status) = admin.json("GET", "/apis/meshwork.dev/v1alpha1/status", &Value::Null).await;
+    assert_eq!((&status["revision"], &status["proxies"]), (&3.into(), &json!([])));
+    let body = json!({"resources": [{"kind": "Service", "namespace": "shop", "name": "cart"}]});
+    let (status, answer) = admin.json("POST", "/apis/meshwork.dev/v1alpha1/delete", &body).await;
+    assert_eq!((status, &answer["changes"][0]["action"]), (200, &"deleted".into()));
+    let audit = std::fs::read_to_string(dir.path().join("audit.jsonl")).expect("written");
+    let actions: Vec<Value> = audit.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let actions: Vec<&str> = actions.iter().filter_map(|line| line["action"].as_str()).collect();
+    assert_eq!(actions, ["apply", "put", "delete", "rollback", "delete"]);
+}
+
+#[tokio::test]
+async fn kinds_are_found_by_those_who_do_not_know_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_api, admin) = Asker::open(dir.path());
+    let check = async |path: &str, expected: &str| {
+        let (status, answer) = admin.json("GET", path, &Value::Null).await;
+        assert_eq!((status, answer.to_string().contains(expected)), (200, true), "{path}: {answer}");
+    };
+    check("/api", "\"v1\"").await;
+    check("/api/v1", "\"services\"").await;
+    check("/apis", "\"gateway.networking.k8s.io/v1\"").await;
+    check("/apis/security.istio.io", "\"security.istio.io/v1\"").await;
+    check("/apis/gateway.networking.k8s.io/v1", "\"httproutes\"").await;
+    // The group of config as a whole has kinds, too.
+    check("/apis/meshwork.dev/v1alpha1", "\"trafficpolicies\"").await;
+    check("/apis/meshwork.dev/v1alpha1/trafficpolicies", "TrafficPolicyList").await;
+    check("/apis/meshwork.dev/v1alpha1/namespaces/shop/trafficpolicies", "TrafficPolicyList").await;
+    check("/api/v1/namespaces", "NamespaceList").await;
+    assert_eq!(admin.json("GET", "/apis/none.example", &Value::Null).await.0, 404);
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_in_one_shape() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_api, admin) = Asker::open(dir.path());
+    let check = async |method: &str, path: &str, body: &Value, status: u16, expected: &str| {
+        let (found, answer) = admin.json(method, path, body).await;
+        let error = answer["error"].as_str().expect("an error");
+        assert_eq!((found, error.contains(expected)), (status, true), "{method} {path}: {answer}");
+        assert_eq!((&answer["kind"], &answer["code"]), (&"Status".into(), &status.into()));
+        answer
+    };
+    let text = |text: &str| json!({"sources": [{"name": "a.yaml", "text": text}]});
+    let answer = check("POST", APPLY, &text("a: ["), 422, "nothing is changed").await;
+    assert_eq!(
+        (&answer["problems"][0]["file"], &answer["problems"][0]["line"]),
+        (&"a.yaml".into(), &1.into())
+    );
+    check("POST", APPLY, &text(&"[".repeat(100_000)), 422, "nothing is changed").await;
+    check("POST", APPLY, &text(&" ".repeat(5 << 20)), 413, "at most").await;
+    check("POST", APPLY, &text(&" ".repeat(17 << 20)), 413, "").await;
+    check("POST", APPLY, &json!({"sources": "x"}), 400, "not understood").await;
+    check("POST", APPLY, &json!({"sources": [], "force": true}), 400, "force").await;
+    check("POST", &format!("{APPLY}?dryRun=Some"), &text(""), 400, "dryRun").await;
+    check("GET", "/api/v1/namespaces/shop/pods/x", &Value::Null, 404, "no kind pods").await;
+    check("GET", "/apis/networking.k8s.io/v1/ingresses", &Value::Null, 404, "no kind").await;
+    check("GET", CART, &Value::Null, 404, "no Service/shop/cart").await;
+    check("DELETE", CART, &Value::Null, 404, "no Service/shop/cart").await;
+    let other: Value = serde_json::from_str(&service("web", "shop")).expect("JSON");
+    check("PUT", CART, &other, 400, "Service/shop/web").await;
+    check("GET", "/apis/meshwork.dev/v1alpha1/revisions/7", &Value::Null, 404, "revision 7").await;
+    check("GET", "/apis/meshwork.dev/v1alpha1/revisions/x", &Value::Null, 400, "number").await;
+    check("POST", "/apis/meshwork.dev/v1alpha1/rollback", &json!({"revision": 9}), 404, "revision 9").await;
+    check("GET", "/nothing", &Value::Null, 404, "nothing here").await;
+    let unknown = admin.with(Some("mwa_0".to_owned())).json("GET", "/api/v1/problems", &Value::Null).await;
+    assert_eq!((unknown.0, &unknown.1["reason"]), (401, &"Unauthorized".into()));
+}
+
+#[tokio::test]
+async fn everybody_writes_only_what_is_theirs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_api, admin) = Asker::open(dir.path());
+    let body = json!({"name": "ci", "grants": [{"role": "editor", "namespaces": ["shop"]}]});
+    let tokens = "/apis/meshwork.dev/v1alpha1/tokens";
+    let (status, made) = admin.json("POST", tokens, &body).await;
+    assert_eq!(status, 200, "{made}");
+    let editor = admin.with(made["token"].as_str().map(str::to_owned));
+    assert_eq!(editor.json("POST", tokens, &body).await.0, 403);
+    let nobody = admin.with(None);
+    assert_eq!(nobody.apply(&service("cart", "shop")).await.0, 401);
+    assert_eq!(nobody.json("DELETE", CART, &Value::Null).await.0, 401);
+    assert_eq!(editor.apply(&service("cart", "shop")).await.0, 200);
+    assert_eq!(editor.apply(&service("cart", "bank")).await.0, 403);
+    let both = format!("{}\n---\n{}", service("web", "shop"), service("cart", "bank"));
+    assert_eq!(editor.apply(&both).await.0, 403);
+    assert_eq!(
+        admin.json("GET", "/api/v1/services", &Value::Null).await.1["items"].as_array().map(Vec::len),
+        Some(1)
+    );
+    assert_eq!(admin.apply(&service("cart", "bank")).await.0, 200);
+    // What they may not read is not told of, and a rollback that would change it is refused.
+    assert_eq!(
+        editor.json("GET", "/api/v1/services", &Value::Null).await.1["items"].as_array().map(Vec::len),
+        Some(1)
+    );
+    assert_eq!(editor.json("GET", "/api/v1/namespaces/bank/services/cart", &Value::Null).await.0, 403);
+    let rollback = json!({"revision": 0});
+    assert_eq!(editor.json("POST", "/apis/meshwork.dev/v1alpha1/rollback", &rollback).await.0, 403);
+    assert_eq!(nobody.json("DELETE", CART, &Value::Null).await.0, 401);
+    assert_eq!(nobody.json("GET", CART, &Value::Null).await.0, 200);
+    assert_eq!(admin.json("DELETE", &format!("{tokens}/ci"), &Value::Null).await.0, 200);
+    assert_eq!(editor.json("GET", CART, &Value::Null).await.0, 401);
+}
+
+#[tokio::test]
+async fn a_watch_tells_of_each_change_from_its_revision_on() {
+    use tokio_stream::StreamExt as _;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_api, admin) = Asker::open(dir.path());
+    admin.apply(&service("cart", "shop")).await;
+    admin.apply(&service("cart", "bank")).await;
+    let path = "/api/v1/namespaces/shop/services?watch=true&resourceVersion=1";
+    let mut from_one = admin.ask("GET", path, "").await.into_body().into_data_stream();
+    let path = "/api/v1/services?watch=true";
+    let mut from_now = admin.ask("GET", path, "").await.into_body().into_data_stream();
+    for (kind, namespace) in [("ADDED", "bank"), ("ADDED", "shop")] {
+        let line = from_now.next().await.expect("a line").expect("read");
+        let event: Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!(
+            (&event["type"], &event["object"]["metadata"]["namespace"]),
+            (&kind.into(), &namespace.into())
+        );
+    }
+    admin.apply(&service("cart", "shop").replace(":80", ":81")).await;
+    admin.json("DELETE", CART, &Value::Null).await;
+    for watch in [&mut from_one, &mut from_now] {
+        for (kind, revision) in [("MODIFIED", "3"), ("DELETED", "4")] {
+            let line = watch.next().await.expect("a line").expect("read");
+            let event: Value = serde_json::from_slice(&line).expect("JSON");
+            let version = &event["object"]["metadata"]["resourceVersion"];
+            assert_eq!((&event["type"], version), (&kind.into(), &revision.into()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_socket_needs_no_token() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let path = dir.path().join("api.sock");
+    let socket = listen_on_socket(&path).await.expect("a socket");
+    assert!(listen_on_socket(&path).await.is_err(), "it is in use");
+    let api = api(dir.path(), listener.local_addr().expect("bound"));
+    tokio::spawn(serve(listener, socket, api));
+    let mut stream = tokio::net::UnixStream::connect(&path).await.expect("connected");
+    let body = json!({"sources": [{"name": "a", "text": service("cart", "shop")}]}).to_string();
+    let head = format!(
+        "POST {APPLY} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(format!("{head}{body}").as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"revision\":1"), "{answer}");
 }

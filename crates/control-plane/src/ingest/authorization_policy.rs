@@ -2,27 +2,29 @@
 //!
 //! What a policy says and we could not enforce is refused, never skipped: a policy with a hole is worse than none.
 
-use meshwork_model::mesh::{AuthorizationPolicy, AuthorizationRule, Key, Labels, Operation, Source};
-use meshwork_model::proxy::{Action, StringMatch};
+mod condition;
+mod values;
 
+use std::sync::Arc;
+
+use meshwork_model::mesh::{AuthorizationPolicy, AuthorizationRule, Key, Operation, PolicyAction, Source};
+
+use self::values::{account, cidr, namespace, path, port, text, wanted};
 use super::metadata::Metadata;
-use super::peer_authentication::selector;
-use super::reader::{Fields, Item, Report, Text};
-use super::references::{Reference, Target};
+use super::policy_target::{Attached, attached};
+use super::reader::{Fields, Item, Report};
+use super::references::{Reference, Referred};
 use super::yaml::Value;
 
-const SOURCE_NOT_YET: &[&str] = &[
-    "requestPrincipals",
-    "notRequestPrincipals",
-    "ipBlocks",
-    "notIpBlocks",
-    "remoteIpBlocks",
-    "notRemoteIpBlocks",
-    "serviceAccounts",
-    "notServiceAccounts",
-    "trustDomains",
-    "notTrustDomains",
-];
+const SOURCE_NOT_YET: &[&str] = &["trustDomains", "notTrustDomains"];
+/// Source: Istio, "Dry run".
+const DRY_RUN: &str = "istio.io/dry-run";
+
+/// What reading needs besides the report.
+struct Context<'r> {
+    metadata: &'r Metadata,
+    references: &'r mut Vec<Reference>,
+}
 
 /// Reads `spec`. Without rules, ALLOW lets nothing in and DENY keeps nothing out.
 pub(crate) fn read(
@@ -31,44 +33,108 @@ pub(crate) fn read(
     report: &mut Report<'_>,
     references: &mut Vec<Reference>,
 ) -> Option<AuthorizationPolicy> {
+    let dry_run = dry_run(metadata, report);
     let Some(item) = root.optional("spec") else {
-        return Some(AuthorizationPolicy {
-            selector: Labels::new(),
-            action: Action::Allow,
-            rules: Vec::new(),
-        });
+        let Attached { selector, targets } = Attached::default();
+        let (action, rules) = (PolicyAction::Allow, Vec::new());
+        return Some(AuthorizationPolicy { selector, targets, action, dry_run, rules });
     };
     let mut spec = item.fields(report)?;
-    let selector = selector(&mut spec, report);
-    let actions = [("ALLOW", Action::Allow), ("DENY", Action::Deny)];
-    let action = match spec.text(report, "action") {
-        Some(text) => text.one_of(report, &actions, &["AUDIT", "CUSTOM"]),
-        None => Some(Action::Allow),
-    };
+    let attached = attached(&mut spec, metadata, report, references);
+    let provider = spec.optional("provider");
+    let action = action(&mut spec, dry_run, report);
+    if let (Some(item), Some(PolicyAction::Custom(name))) = (&provider, &action) {
+        references.push(Reference::new(report, item, Referred::Provider(Arc::clone(name))));
+    }
+    let mut context = Context { metadata, references };
     let mut rules = Vec::new();
     for item in spec.list(report, "rules").unwrap_or_default() {
-        rules.extend(rule(&item, metadata, report, references));
+        rules.extend(rule(&item, &mut context, report));
     }
-    spec.not_yet(report, &["provider", "targetRef", "targetRefs"], "Select workloads by `selector`");
+    if rules.is_empty() && matches!(action, Some(PolicyAction::Custom(_))) {
+        let message = "a CUSTOM policy without a rule asks its provider about nothing";
+        report.error(
+            &spec.path_of("rules"),
+            spec.place(),
+            message,
+            "Write `rules: [{}]` to ask about everything",
+        );
+    }
     spec.close(report);
-    Some(AuthorizationPolicy { selector: selector?, action: action?, rules })
+    let Attached { selector, targets } = attached?;
+    Some(AuthorizationPolicy { selector, targets, action: action?, dry_run, rules })
 }
 
-fn rule(
-    item: &Item<'_>,
-    metadata: &Metadata,
-    report: &mut Report<'_>,
-    references: &mut Vec<Reference>,
-) -> Option<AuthorizationRule> {
+/// Whether the policy is only tried.
+fn dry_run(metadata: &Metadata, report: &mut Report<'_>) -> bool {
+    match metadata.annotations.get(DRY_RUN).map(String::as_str) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => {
+            let message = format!("expected \"true\" or \"false\", found \"{other}\"");
+            report.error(&format!("metadata.annotations.{DRY_RUN}"), metadata.place, message, "");
+            true
+        }
+    }
+}
+
+fn action(spec: &mut Fields<'_>, dry_run: bool, report: &mut Report<'_>) -> Option<PolicyAction> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Named {
+        Allow,
+        Deny,
+        Audit,
+        Custom,
+    }
+    let actions =
+        [("ALLOW", Named::Allow), ("DENY", Named::Deny), ("AUDIT", Named::Audit), ("CUSTOM", Named::Custom)];
+    let text = spec.text(report, "action");
+    let named = match &text {
+        Some(text) => text.one_of(report, &actions, &[])?,
+        None => Named::Allow,
+    };
+    let provider = provider(spec, report);
+    if let (true, Some(text), Named::Audit | Named::Custom) = (dry_run, &text, named) {
+        text.error(report, "only ALLOW and DENY can be tried", format!("Take out the annotation {DRY_RUN}"));
+    }
+    let place = spec.place();
+    match (named, provider) {
+        (Named::Allow, None) => Some(PolicyAction::Allow),
+        (Named::Deny, None) => Some(PolicyAction::Deny),
+        (Named::Audit, None) => Some(PolicyAction::Audit),
+        (Named::Custom, Some(name)) => Some(PolicyAction::Custom(name)),
+        (Named::Custom, None) => {
+            let fix = "Name an extension provider of the MeshConfig";
+            report.error(&spec.path_of("provider"), place, "a CUSTOM policy has a provider", fix);
+            None
+        }
+        (_, Some(_)) => {
+            let message = "only a CUSTOM policy has a provider";
+            report.error(&spec.path_of("provider"), place, message, "Write `action: CUSTOM`, or take it out");
+            None
+        }
+    }
+}
+
+fn provider(spec: &mut Fields<'_>, report: &mut Report<'_>) -> Option<Arc<str>> {
+    let mut fields = spec.mapping(report, "provider")?;
+    let name = fields.required_text(report, "name").map(|name| name.value.into());
+    fields.close(report);
+    name
+}
+
+fn rule(item: &Item<'_>, context: &mut Context<'_>, report: &mut Report<'_>) -> Option<AuthorizationRule> {
     let mut fields = item.fields(report)?;
     let mut rule = AuthorizationRule::default();
     for item in filled_list(&mut fields, "from", report) {
-        rule.from.extend(wrapped(&item, "source", report).map(|f| source(f, metadata, report, references)));
+        rule.from.extend(wrapped(&item, "source", report).map(|f| source(f, context, report)));
     }
     for item in filled_list(&mut fields, "to", report) {
         rule.to.extend(wrapped(&item, "operation", report).map(|f| operation(f, report)));
     }
-    fields.not_yet(report, &["when"], "");
+    for item in filled_list(&mut fields, "when", report) {
+        rule.when.extend(condition::read(&item, context.metadata, report));
+    }
     fields.close(report);
     Some(rule)
 }
@@ -97,22 +163,28 @@ fn filled_list<'n>(fields: &mut Fields<'n>, name: &'static str, report: &mut Rep
     items.unwrap_or_default()
 }
 
-fn source(
-    mut fields: Fields<'_>,
-    metadata: &Metadata,
-    report: &mut Report<'_>,
-    references: &mut Vec<Reference>,
-) -> Source {
+fn source(mut fields: Fields<'_>, context: &mut Context<'_>, report: &mut Report<'_>) -> Source {
     fields.demand_some(report, "the source says nothing", "Name a principal or a namespace");
-    for item in filled_list(&mut fields, "principals", report) {
-        references.extend(account_reference(&item, metadata, report));
+    let metadata = context.metadata;
+    for item in fields.optional("principals").iter().flat_map(Item::items) {
+        context.references.extend(account_reference(&item, metadata, report));
     }
+    let f = &mut fields;
     let source = Source {
-        principals: texts(&mut fields, "principals", report),
-        not_principals: texts(&mut fields, "notPrincipals", report),
-        namespaces: namespaces(&mut fields, "namespaces", report),
-        not_namespaces: namespaces(&mut fields, "notNamespaces", report),
+        principals: wanted(f, ["principals", "notPrincipals"], report, text),
+        namespaces: wanted(f, ["namespaces", "notNamespaces"], report, namespace),
+        accounts: wanted(f, ["serviceAccounts", "notServiceAccounts"], report, |text, report| {
+            account(text, metadata, report)
+        }),
+        request_principals: wanted(f, ["requestPrincipals", "notRequestPrincipals"], report, text),
+        ip_blocks: wanted(f, ["ipBlocks", "notIpBlocks"], report, cidr),
+        remote_ip_blocks: wanted(f, ["remoteIpBlocks", "notRemoteIpBlocks"], report, cidr),
     };
+    let is_said_otherwise = !source.principals.is_empty() || !source.namespaces.is_empty();
+    if !source.accounts.is_empty() && is_said_otherwise {
+        let message = "`serviceAccounts` stands beside neither `principals` nor `namespaces`";
+        report.error(&fields.path_of("serviceAccounts"), fields.place(), message, "Use one of them");
+    }
     fields.not_yet(report, SOURCE_NOT_YET, "Name the callers by `principals` or `namespaces`");
     fields.close(report);
     source
@@ -127,90 +199,19 @@ fn account_reference(item: &Item<'_>, metadata: &Metadata, report: &Report<'_>) 
     let written_in_full = ns == "ns" && sa == "sa" && parts.next().is_none() && !text.contains('*');
     // Other namespaces may be declared elsewhere.
     let here = *namespace == *metadata.key.namespace;
-    let account = Target::ServiceAccount(Key::new(namespace, account));
+    let account = Referred::ServiceAccount(Key::new(namespace, account));
     (written_in_full && here).then(|| Reference::new(report, item, account))
 }
 
 fn operation(mut fields: Fields<'_>, report: &mut Report<'_>) -> Operation {
     fields.demand_some(report, "the operation says nothing", "Name a method, a path or a port");
+    let f = &mut fields;
     let operation = Operation {
-        methods: texts(&mut fields, "methods", report),
-        not_methods: texts(&mut fields, "notMethods", report),
-        paths: paths(&mut fields, "paths", report),
-        not_paths: paths(&mut fields, "notPaths", report),
-        ports: ports(&mut fields, "ports", report),
-        not_ports: ports(&mut fields, "notPorts", report),
+        hosts: wanted(f, ["hosts", "notHosts"], report, values::host),
+        methods: wanted(f, ["methods", "notMethods"], report, text),
+        paths: wanted(f, ["paths", "notPaths"], report, path),
+        ports: wanted(f, ["ports", "notPorts"], report, port),
     };
-    fields.not_yet(report, &["hosts", "notHosts"], "");
     fields.close(report);
     operation
-}
-
-fn texts(fields: &mut Fields<'_>, name: &'static str, report: &mut Report<'_>) -> Vec<StringMatch> {
-    let items = filled_list(fields, name, report);
-    items.iter().filter_map(|item| string_match(&item.text(report)?, report)).collect()
-}
-
-fn namespaces(fields: &mut Fields<'_>, name: &'static str, report: &mut Report<'_>) -> Vec<StringMatch> {
-    let items = filled_list(fields, name, report);
-    let mut namespaces = Vec::new();
-    for item in items {
-        let Some(text) = item.text(report) else { continue };
-        match string_match(&text, report) {
-            Some(StringMatch::Suffix(_)) => {
-                text.error(report, "a namespace by its end is not supported yet", "Name it in full");
-            }
-            other => namespaces.extend(other),
-        }
-    }
-    namespaces
-}
-
-fn paths(fields: &mut Fields<'_>, name: &'static str, report: &mut Report<'_>) -> Vec<StringMatch> {
-    let items = filled_list(fields, name, report);
-    let mut paths = Vec::new();
-    for item in items {
-        let Some(text) = item.text(report) else { continue };
-        if text.value.contains(['{', '}']) {
-            text.error(
-                report,
-                "path templates are not supported yet",
-                "Use an exact path, `/prefix*` or `*suffix`",
-            );
-        } else if !text.value.starts_with(['/', '*']) {
-            text.error(report, "a path starts with \"/\" or \"*\"", "");
-        } else {
-            paths.extend(string_match(&text, report));
-        }
-    }
-    paths
-}
-
-/// `*` anything, `*end`, `start*`, or the text itself. Source: Istio, AuthorizationPolicy `Rule`.
-fn string_match(text: &Text<'_>, report: &mut Report<'_>) -> Option<StringMatch> {
-    let (found, rest) = match (text.value.strip_prefix('*'), text.value.strip_suffix('*')) {
-        (Some(""), _) => (StringMatch::Prefix("".into()), ""),
-        (Some(end), _) => (StringMatch::Suffix(end.into()), end),
-        (None, Some(start)) => (StringMatch::Prefix(start.into()), start),
-        (None, None) => (StringMatch::Exact(text.value.into()), text.value),
-    };
-    if rest.contains('*') || text.value.is_empty() {
-        let fix = "Use the whole text, `start*`, `*end` or `*`";
-        text.error(report, format!("\"{}\" is not a match", text.value), fix);
-        return None;
-    }
-    Some(found)
-}
-
-fn ports(fields: &mut Fields<'_>, name: &'static str, report: &mut Report<'_>) -> Vec<u16> {
-    let items = filled_list(fields, name, report);
-    let mut ports = Vec::new();
-    for item in items {
-        let Some(text) = item.text(report) else { continue };
-        match text.value.parse() {
-            Ok(port @ 1..) => ports.push(port),
-            _ => text.error(report, format!("\"{}\" is not a port", text.value), ""),
-        }
-    }
-    ports
 }

@@ -1,11 +1,17 @@
-//! GRPCRoute, attached to services. Source: Gateway API v1, mesh profile (GAMMA).
+//! GRPCRoute. Source: Gateway API v1.5; in a mesh, GAMMA.
 
-use meshwork_model::mesh::{Key, PathMatch, Route, RouteKind, RouteMatch, RouteRule};
+use meshwork_model::mesh::{Export, Parent, PathMatch, Route, RouteKind, RouteMatch, RouteRule};
+use meshwork_model::problem::Code;
+use meshwork_model::regex::Regex;
 
+use super::http_route::{MAX_MATCHES, MAX_RULES, refuse_sessions};
 use super::metadata::Metadata;
 use super::reader::{Fields, Item, Report, Text};
-use super::references::Reference;
-use super::route;
+use super::references::{Carried, Reference};
+use super::route::{self, Filters, Reading};
+
+/// What stands for a service or a method that is not named.
+pub(crate) const ANY_NAME: &str = "[^/]+";
 
 /// Reads `spec`.
 pub(crate) fn read(
@@ -16,34 +22,36 @@ pub(crate) fn read(
     references: &mut Vec<Reference>,
 ) -> Option<Route> {
     let mut spec = root.required(report, "spec")?.fields(report)?;
-    let parents = route::parents(&mut spec, metadata, RouteKind::Grpc, report, references);
-    let mut rules = Vec::new();
-    for item in spec.list(report, "rules").unwrap_or_default() {
-        rules.extend(rule(&item, metadata, &parents, report, references));
+    let reading = &mut Reading { metadata, kind: RouteKind::Grpc.name(), report, references };
+    let parents = route::parents(&mut spec, Carried::Requests(RouteKind::Grpc), reading);
+    let hostnames = route::hostnames(&mut spec, reading.report);
+    let mut rules: Vec<RouteRule> = Vec::new();
+    for item in route::limited(&mut spec, reading.report, "rules", MAX_RULES) {
+        let Some(rule) = rule(&item, &parents, reading) else { continue };
+        route::check_name(&item, &rule.name, rules.iter().map(|rule| &*rule.name), reading.report);
+        rules.push(rule);
     }
+    route::check_matches(&spec, &rules, reading.report);
     spec.not_yet(report, route::NOT_YET, "");
     spec.close(report);
-    Some(Route { parents, rules, age })
+    Some(Route { parents, export: Export::Everywhere, hostnames, rules, age })
 }
 
-fn rule(
-    item: &Item<'_>,
-    metadata: &Metadata,
-    parents: &[(Key, Option<u16>)],
-    report: &mut Report<'_>,
-    references: &mut Vec<Reference>,
-) -> Option<RouteRule> {
-    let mut fields = item.fields(report)?;
-    let name = fields.text(report, "name").map_or("", |t| t.value).into();
-    let items = fields.list(report, "matches").unwrap_or_default();
-    let mut matches: Vec<RouteMatch> = items.iter().filter_map(|item| one_match(item, report)).collect();
+fn rule(item: &Item<'_>, parents: &[Parent], reading: &mut Reading<'_, '_>) -> Option<RouteRule> {
+    let mut fields = item.fields(reading.report)?;
+    let name = fields.text(reading.report, "name").map_or("", |t| t.value);
+    let items = route::limited(&mut fields, reading.report, "matches", MAX_MATCHES.0);
+    let mut matches: Vec<RouteMatch> =
+        items.iter().filter_map(|item| one_match(item, reading.report)).collect();
     if items.is_empty() {
-        matches.push(RouteMatch { path: PathMatch::Prefix("/".into()), headers: Vec::new(), method: None });
+        matches.push(RouteMatch::everything());
     }
-    let backends = route::backends(&mut fields, metadata, parents, report, references);
-    fields.not_yet(report, &["filters", "sessionPersistence"], "");
-    fields.close(report);
-    Some(RouteRule { name, matches, backends, timeout_ms: None })
+    let filters = Filters::of_grpc(&mut fields, parents, reading);
+    let backends = route::backends(&mut fields, parents, true, reading);
+    refuse_sessions(&mut fields, reading.report);
+    fields.close(reading.report);
+    let forward = RouteRule::forward(name, matches, backends);
+    Some(RouteRule { changes: filters.changes, mirrors: filters.mirrors, ..forward })
 }
 
 fn one_match(item: &Item<'_>, report: &mut Report<'_>) -> Option<RouteMatch> {
@@ -54,35 +62,53 @@ fn one_match(item: &Item<'_>, report: &mut Report<'_>) -> Option<RouteMatch> {
     };
     let headers = route::headers(&mut fields, report);
     fields.close(report);
-    Some(RouteMatch { path: path?, headers, method: None })
+    Some(RouteMatch { headers, ..RouteMatch::path(path?) })
 }
 
 /// A call's path is `/<service>/<method>`. Source: gRPC over HTTP/2, "Path".
 fn method(item: &Item<'_>, report: &mut Report<'_>) -> Option<PathMatch> {
     let mut fields = item.fields(report)?;
-    if let Some(kind) = fields.text(report, "type") {
-        kind.one_of(report, &[("Exact", ())], &["RegularExpression"])?;
-    }
+    let is_regex = match fields.text(report, "type") {
+        Some(kind) => kind.one_of(report, &[("Exact", false), ("RegularExpression", true)], &[]),
+        None => Some(false),
+    };
     let service = fields.text(report, "service");
     let method = fields.text(report, "method");
     fields.close(report);
+    if service.is_none() && method.is_none() {
+        let message = "a method match names a service, a method, or both";
+        report.error_of(Code::MissingField, &item.path, item.node.place, message, "");
+        return None;
+    }
+    if is_regex? {
+        return by_regex(service.as_ref(), method.as_ref(), report);
+    }
     let good = [&service, &method].into_iter().flatten().all(|text| check_name(text, report));
-    let path = match (service, method) {
-        _ if !good => return None,
+    match (service, method) {
+        _ if !good => None,
         (Some(service), Some(method)) => {
-            PathMatch::Exact(format!("/{}/{}", service.value, method.value).into())
+            Some(PathMatch::Exact(format!("/{}/{}", service.value, method.value).into()))
         }
-        (Some(service), None) => PathMatch::Prefix(format!("/{}", service.value).into()),
-        (None, Some(method)) => {
-            method.error(report, "a method without its service is not supported yet", "Name the service too");
-            return None;
+        (Some(service), None) => Some(PathMatch::Prefix(format!("/{}", service.value).into())),
+        (None, method) => {
+            let method = method?.value.replace('.', r"\.");
+            Regex::new(&format!("/{ANY_NAME}/{method}")).ok().map(PathMatch::Regex)
         }
-        (None, None) => {
-            report.error(&item.path, item.node.place, "a method match names a service", "");
-            return None;
-        }
+    }
+}
+
+/// Each of the two is an expression of its own, so that neither reaches into the other.
+fn by_regex(
+    service: Option<&Text<'_>>,
+    method: Option<&Text<'_>>,
+    report: &mut Report<'_>,
+) -> Option<PathMatch> {
+    let mut part = |text: Option<&Text<'_>>| match text {
+        None => Some(ANY_NAME.to_owned()),
+        Some(text) => route::regex(text, report).map(|regex| format!("(?:{})", regex.pattern())),
     };
-    Some(path)
+    let (service, method) = (part(service), part(method));
+    Regex::new(&format!("/{}/{}", service?, method?)).ok().map(PathMatch::Regex)
 }
 
 fn check_name(text: &Text<'_>, report: &mut Report<'_>) -> bool {

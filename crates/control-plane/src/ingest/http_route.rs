@@ -1,13 +1,18 @@
-//! HTTPRoute, attached to services. Source: Gateway API v1, mesh profile (GAMMA).
+//! HTTPRoute. Source: Gateway API v1.5; in a mesh, GAMMA.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use meshwork_model::mesh::{Key, PathMatch, Route, RouteKind, RouteMatch, RouteRule};
+use meshwork_model::mesh::{
+    Export, Parent, PathMatch, PathModifier, Route, RouteKind, RouteMatch, RouteRule, RuleAction,
+};
+use meshwork_model::problem::Code;
+use meshwork_model::proxy::{BackOff, RetryOn, RetryPolicy, StringMatch};
 
 use super::metadata::Metadata;
 use super::reader::{Fields, Item, Report, Text};
-use super::references::Reference;
-use super::route;
+use super::references::{Carried, Reference};
+use super::route::{self, Filters, Reading};
 
 /// Methods that a match may name. Source: Gateway API, `HTTPMethod`.
 const METHODS: &[(&str, &str)] = &[
@@ -22,6 +27,13 @@ const METHODS: &[(&str, &str)] = &[
     ("PATCH", "PATCH"),
 ];
 
+/// The most rules. Source: Gateway API, `HTTPRouteSpec.rules`.
+pub(crate) const MAX_RULES: usize = 16;
+/// The most matches of a rule, and of all rules.
+pub(crate) const MAX_MATCHES: (usize, usize) = (64, 128);
+/// How often a request is tried again where `retry` does not say it: as the mesh does by itself.
+const RETRIES: u32 = 2;
+
 /// Reads `spec`.
 pub(crate) fn read(
     root: &mut Fields<'_>,
@@ -31,35 +43,87 @@ pub(crate) fn read(
     references: &mut Vec<Reference>,
 ) -> Option<Route> {
     let mut spec = root.required(report, "spec")?.fields(report)?;
-    let parents = route::parents(&mut spec, metadata, RouteKind::Http, report, references);
-    let mut rules = Vec::new();
-    for item in spec.list(report, "rules").unwrap_or_default() {
-        rules.extend(rule(&item, metadata, &parents, report, references));
+    let reading = &mut Reading { metadata, kind: RouteKind::Http.name(), report, references };
+    let parents = route::parents(&mut spec, Carried::Requests(RouteKind::Http), reading);
+    let hostnames = route::hostnames(&mut spec, reading.report);
+    let mut rules: Vec<RouteRule> = Vec::new();
+    for item in route::limited(&mut spec, reading.report, "rules", MAX_RULES) {
+        let Some(rule) = rule(&item, &parents, reading) else { continue };
+        route::check_name(&item, &rule.name, rules.iter().map(|rule| &*rule.name), reading.report);
+        rules.push(rule);
     }
+    route::check_matches(&spec, &rules, reading.report);
     spec.not_yet(report, route::NOT_YET, "");
     spec.close(report);
-    Some(Route { parents, rules, age })
+    Some(Route { parents, export: Export::Everywhere, hostnames, rules, age })
 }
 
-fn rule(
-    item: &Item<'_>,
-    metadata: &Metadata,
-    parents: &[(Key, Option<u16>)],
-    report: &mut Report<'_>,
-    references: &mut Vec<Reference>,
-) -> Option<RouteRule> {
-    let mut fields = item.fields(report)?;
-    let name = fields.text(report, "name").map_or("", |t| t.value).into();
-    let items = fields.list(report, "matches").unwrap_or_default();
-    let mut matches: Vec<RouteMatch> = items.iter().filter_map(|item| one_match(item, report)).collect();
+fn rule(item: &Item<'_>, parents: &[Parent], reading: &mut Reading<'_, '_>) -> Option<RouteRule> {
+    let mut fields = item.fields(reading.report)?;
+    let name = fields.text(reading.report, "name").map_or("", |t| t.value);
+    let items = route::limited(&mut fields, reading.report, "matches", MAX_MATCHES.0);
+    let mut matches: Vec<RouteMatch> =
+        items.iter().filter_map(|item| one_match(item, reading.report)).collect();
     if items.is_empty() {
-        matches.push(RouteMatch { path: PathMatch::Prefix("/".into()), headers: Vec::new(), method: None });
+        matches.push(RouteMatch::everything());
     }
-    let backends = route::backends(&mut fields, metadata, parents, report, references);
-    let timeout_ms = timeouts(&mut fields, report);
-    fields.not_yet(report, &["filters", "retry", "sessionPersistence"], "");
+    let filters = Filters::of_http(&mut fields, parents, reading);
+    let backends = route::backends(&mut fields, parents, true, reading);
+    let report = &mut *reading.report;
+    let (timeout, try_timeout) = timeouts(&mut fields, report);
+    let retry = retry(&mut fields, report);
+    refuse_sessions(&mut fields, report);
+    check_filters(&fields, &filters, !backends.is_empty(), &matches, report);
     fields.close(report);
-    Some(RouteRule { name, matches, backends, timeout_ms })
+    let forward = RouteRule::forward(name, matches, backends);
+    Some(RouteRule {
+        action: filters.redirect.map_or(forward.action, RuleAction::Redirect),
+        changes: filters.changes,
+        path: filters.path,
+        host: filters.host,
+        mirrors: filters.mirrors,
+        cors: filters.cors,
+        timeout,
+        try_timeout,
+        retry: retry.map(Arc::new),
+        ..RouteRule::forward(forward.name, forward.matches, Vec::new())
+    })
+}
+
+/// What of a rule does not go together. Source: Gateway API's CRDs, validations of `HTTPRouteRule`.
+fn check_filters(
+    rule: &Fields<'_>,
+    filters: &Filters,
+    has_backends: bool,
+    matches: &[RouteMatch],
+    report: &mut Report<'_>,
+) {
+    let path = rule.path_of("filters");
+    if filters.redirect.is_some() && has_backends {
+        let message = "a rule that redirects leads to no backend";
+        report.error_of(
+            Code::Conflict,
+            &path,
+            rule.place(),
+            message,
+            "Leave out `backendRefs` or the filter",
+        );
+    }
+    let is_prefix = matches!(matches, [one] if matches!(one.path, PathMatch::Prefix(_)));
+    if matches!(filters.path, Some(PathModifier::Prefix(_))) && !is_prefix {
+        let message = "ReplacePrefixMatch needs a rule with exactly one match, whose path is a PathPrefix";
+        report.error_of(Code::Conflict, &path, rule.place(), message, "Split the rule");
+    }
+}
+
+/// Sessions that stick to an endpoint need endpoints that say who they are; what the mesh can do is a hash, which
+/// moves some sessions whenever an endpoint comes or goes.
+pub(crate) fn refuse_sessions(rule: &mut Fields<'_>, report: &mut Report<'_>) {
+    if let Some(item) = rule.optional("sessionPersistence") {
+        let message = "the mesh keeps no sessions at an endpoint";
+        let fix = "Use a DestinationRule with `consistentHash`, which holds while no endpoint comes or goes";
+        report.error_of(Code::Unsupported, &item.path, item.node.place, message, fix);
+    }
 }
 
 fn one_match(item: &Item<'_>, report: &mut Report<'_>) -> Option<RouteMatch> {
@@ -69,33 +133,43 @@ fn one_match(item: &Item<'_>, report: &mut Report<'_>) -> Option<RouteMatch> {
         None => Some(PathMatch::Prefix("/".into())),
     };
     let headers = route::headers(&mut fields, report);
-    let method = fields.text(report, "method").and_then(|t| t.one_of(report, METHODS, &[])).map(Into::into);
-    fields.not_yet(report, &["queryParams"], "");
+    let query = route::query(&mut fields, report);
+    let method = fields.text(report, "method").and_then(|t| t.one_of(report, METHODS, &[]));
+    let method = method.map(|method| StringMatch::Exact(method.into()));
     fields.close(report);
-    Some(RouteMatch { path: path?, headers, method })
+    Some(RouteMatch { headers, query, method, ..RouteMatch::path(path?) })
 }
 
 #[derive(Clone, Copy)]
 enum PathKind {
     Exact,
     Prefix,
+    Regex,
 }
 
 fn path(item: &Item<'_>, report: &mut Report<'_>) -> Option<PathMatch> {
     let mut fields = item.fields(report)?;
-    let kinds = [("Exact", PathKind::Exact), ("PathPrefix", PathKind::Prefix)];
+    let kinds = [
+        ("Exact", PathKind::Exact),
+        ("PathPrefix", PathKind::Prefix),
+        ("RegularExpression", PathKind::Regex),
+    ];
     let kind = match fields.text(report, "type") {
-        Some(text) => text.one_of(report, &kinds, &["RegularExpression"]),
+        Some(text) => text.one_of(report, &kinds, &[]),
         None => Some(PathKind::Prefix),
     };
-    let value: Option<Arc<str>> = match fields.text(report, "value") {
-        Some(text) => check_path(&text, report).map(Into::into),
-        None => Some("/".into()),
-    };
+    let value = fields.text(report, "value");
     fields.close(report);
-    Some(match (kind?, value?) {
-        (PathKind::Exact, value) => PathMatch::Exact(value),
-        (PathKind::Prefix, value) => PathMatch::Prefix(trim(&value)),
+    if let (Some(PathKind::Regex), Some(value)) = (kind, &value) {
+        return route::regex(value, report).map(PathMatch::Regex);
+    }
+    let value: Arc<str> = match value {
+        Some(text) => check_path(&text, report)?.into(),
+        None => "/".into(),
+    };
+    Some(match kind? {
+        PathKind::Exact | PathKind::Regex => PathMatch::Exact(value),
+        PathKind::Prefix => PathMatch::Prefix(trim(&value)),
     })
 }
 
@@ -129,20 +203,56 @@ fn check_path<'t>(text: &Text<'t>, report: &mut Report<'_>) -> Option<&'t str> {
     None
 }
 
-/// Reads `timeouts.request` in milliseconds.
-fn timeouts(rule: &mut Fields<'_>, report: &mut Report<'_>) -> Option<u64> {
-    let mut fields = rule.mapping(report, "timeouts")?;
-    let request = fields.text(report, "request").and_then(|text| {
-        let duration = duration_ms(text.value);
-        if duration.is_none() {
-            let fix = "Write it as 500ms, 10s or 1m30s";
-            text.error(report, format!("\"{}\" is not a duration", text.value), fix);
-        }
-        duration
-    });
-    fields.not_yet(report, &["backendRequest"], "");
+/// Reads `timeouts`: those of a request and of one try. Zero of a try is no limit of its own.
+fn timeouts(rule: &mut Fields<'_>, report: &mut Report<'_>) -> (Option<Duration>, Option<Duration>) {
+    let Some(mut fields) = rule.mapping(report, "timeouts") else { return (None, None) };
+    let request = duration(&mut fields, "request", report);
+    let one_try = duration(&mut fields, "backendRequest", report);
+    if let (Some(request), Some(one_try)) = (request, one_try)
+        && one_try > request
+        && !request.is_zero()
+    {
+        let (path, place) = (fields.path_of("backendRequest"), fields.place());
+        let message = "one try may not take longer than the whole request";
+        report.error_of(Code::Conflict, &path, place, message, "Make it at most `request`");
+    }
     fields.close(report);
-    request
+    (request, one_try.filter(|one_try| !one_try.is_zero()))
+}
+
+fn duration(fields: &mut Fields<'_>, name: &'static str, report: &mut Report<'_>) -> Option<Duration> {
+    let text = fields.text(report, name)?;
+    let duration = duration_ms(text.value);
+    if duration.is_none() {
+        let fix = "Write it as 500ms, 10s or 1m30s";
+        text.error(report, format!("\"{}\" is not a duration", text.value), fix);
+    }
+    duration.map(Duration::from_millis)
+}
+
+/// Reads `retry`: besides the codes, whatever gave no answer is tried again. Source: Gateway API GEP-1731.
+fn retry(rule: &mut Fields<'_>, report: &mut Report<'_>) -> Option<RetryPolicy> {
+    /// The most codes, each from 400 to 599.
+    const MAX_CODES: usize = 200;
+    /// The most tries again; more would be a storm.
+    const MAX_ATTEMPTS: i64 = 100;
+    let mut fields = rule.mapping(report, "retry")?;
+    let mut status_codes = Vec::new();
+    for item in route::limited(&mut fields, report, "codes", MAX_CODES) {
+        status_codes.extend(item.integer(report, 400..=599).and_then(|code| u32::try_from(code).ok()));
+    }
+    let attempts = fields.integer(report, "attempts", 0..=MAX_ATTEMPTS);
+    let back_off = duration(&mut fields, "backoff", report).filter(|time| !time.is_zero());
+    fields.close(report);
+    let no_answer = RetryOn::CONNECT_FAILURE | RetryOn::REFUSED_STREAM | RetryOn::RESET;
+    let on = if status_codes.is_empty() { no_answer } else { no_answer | RetryOn::STATUS_CODES };
+    Some(RetryPolicy {
+        on,
+        retries: attempts.and_then(|n| u32::try_from(n).ok()).unwrap_or(RETRIES),
+        status_codes,
+        back_off: back_off.map_or_else(BackOff::default, BackOff::of),
+        ..RetryPolicy::unreached(RETRIES)
+    })
 }
 
 /// Source: Gateway API GEP-2257: `^([0-9]{1,5}(h|m|s|ms)){1,4}$`.

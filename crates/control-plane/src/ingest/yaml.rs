@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use meshwork_model::problem::{Place, Problem};
+use meshwork_model::problem::{Code, Place, Problem};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Error, Location, Options, Spanned};
 
@@ -27,6 +27,22 @@ pub(crate) enum Value {
     Text(String),
     List(Vec<Node>),
     Map(Vec<(Node, Node)>),
+}
+
+impl Node {
+    /// The items of a list of resources. Source: Kubernetes API, `v1/List`.
+    pub(crate) fn items_of_list(&self) -> Option<&[Self]> {
+        let Value::Map(entries) = &self.value else { return None };
+        let field = |name: &str| {
+            let found =
+                entries.iter().find(|(key, _)| matches!(&key.value, Value::Text(text) if text == name));
+            found.map(|(_, node)| &node.value)
+        };
+        match (field("kind"), field("items")) {
+            (Some(Value::Text(kind)), Some(Value::List(items))) if kind == "List" => Some(items),
+            _ => None,
+        }
+    }
 }
 
 /// The largest file: a mesh of a thousand services written by hand is a tenth of it.
@@ -73,13 +89,14 @@ fn problem(error: &Error) -> Problem {
     let text = error.without_snippet().to_string();
     // The place is shown on its own; the parser's sentence ends in it.
     let message = text.split(" at line ").next().unwrap_or(&text).trim_end_matches('.');
-    let fix = match error.without_snippet() {
-        Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } => {
-            "Split the file, or write it with less nesting and without aliases"
-        }
-        _ => "",
+    // Which limit it is, is in the parser's words only: some come wrapped in others.
+    let is_too_much = ["budget breached", "limit exceeded"].iter().any(|limit| message.contains(limit));
+    let mut problem = if is_too_much {
+        let fix = "Split the file, or write it with less nesting and without aliases";
+        Problem::error("", "", format!("this is too much YAML: {message}"), fix).of(Code::Bomb)
+    } else {
+        Problem::error("", "", format!("this is not valid YAML: {message}"), "").of(Code::NotYaml)
     };
-    let mut problem = Problem::error("", "", format!("this is not valid YAML: {message}"), fix);
     problem.place = error.location().map(place);
     problem
 }
@@ -244,10 +261,14 @@ mod tests {
             format!("a{i}: &a{i} [{}]\n", [alias.as_str(); 10].join(", "))
         };
         let lines: Vec<String> = (1..20).map(line).collect();
-        assert!(parse(&format!("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n{}", lines.concat())).is_err());
-        assert!(parse(&"[".repeat(100_000)).is_err());
-        assert!(parse(&"- ".repeat(100_000)).is_err());
-        assert!(parse(&"? ".repeat(100_000)).is_err());
-        assert!(parse(&"---\n0\n".repeat(MAX_DOCUMENTS + 1)).is_err());
+        let check = |text: &str| {
+            let problem = parse(text).expect_err("refused");
+            assert_eq!(problem.code, Code::Bomb, "{problem}");
+        };
+        check(&format!("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n{}", lines.concat()));
+        check(&"[".repeat(100_000));
+        check(&"- ".repeat(100_000));
+        check(&"? ".repeat(100_000));
+        check(&"---\n0\n".repeat(MAX_DOCUMENTS + 1));
     }
 }

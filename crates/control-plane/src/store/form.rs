@@ -1,8 +1,9 @@
-//! Labels and leases as JSON, as they are kept in the store.
+//! Workloads as JSON, as the store keeps them in leases.
 
 use std::net::SocketAddr;
 
 use meshwork_model::mesh::{Capture, Inbound, Key, Labels, Outbound, Protocol, Workload};
+use meshwork_model::proxy::Locality;
 use meshwork_model::spiffe::SpiffeId;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,13 @@ struct Lease {
     capture: Option<CaptureAddresses>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unready: Option<String>,
+    /// Region, zone and sub-zone.
+    #[serde(default, skip_serializing_if = "is_nowhere")]
+    locality: [String; 3],
+}
+
+fn is_nowhere(locality: &[String; 3]) -> bool {
+    locality.iter().all(String::is_empty)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,14 +50,6 @@ struct OutboundPort {
     service: String,
     port: u16,
     bind: SocketAddr,
-}
-
-pub(super) fn labels_to_text(labels: &Labels) -> String {
-    serde_json::to_string(labels).unwrap_or_default()
-}
-
-pub(super) fn labels_from_text(text: &str) -> Option<Labels> {
-    serde_json::from_str(text).ok()
 }
 
 pub(super) fn workload_to_text(workload: &Workload) -> String {
@@ -77,6 +77,8 @@ pub(super) fn workload_to_text(workload: &Workload) -> String {
             .as_ref()
             .map(|c| CaptureAddresses { outbound: c.outbound.clone(), names: c.names }),
         unready: workload.unready.as_deref().map(str::to_owned),
+        locality: [&workload.locality.region, &workload.locality.zone, &workload.locality.sub_zone]
+            .map(ToString::to_string),
     };
     serde_json::to_string(&lease).unwrap_or_default()
 }
@@ -91,6 +93,7 @@ pub(super) fn workload_from_text(text: &str) -> Option<Workload> {
     };
     let outbound =
         |p: OutboundPort| Outbound { service: Key::new(p.namespace, p.service), port: p.port, bind: p.bind };
+    let [region, zone, sub_zone] = lease.locality;
     Some(Workload {
         key: Key::new(lease.namespace, lease.name),
         identity: SpiffeId::parse(&lease.identity).ok()?,
@@ -98,6 +101,9 @@ pub(super) fn workload_from_text(text: &str) -> Option<Workload> {
         inbound: lease.inbound.into_iter().map(inbound).collect(),
         outbound: lease.outbound.into_iter().map(outbound).collect(),
         capture: lease.capture.map(|c| Capture { outbound: c.outbound, names: c.names }),
+        // It says so again when it connects; nobody calls it meanwhile.
+        gateway: None,
         unready: lease.unready.map(Into::into),
+        locality: Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() },
     })
 }

@@ -1,5 +1,7 @@
+use super::file::{APPLICATION_ID, FILE, MIGRATIONS, VERSION};
 use super::*;
 use meshwork_model::mesh::{Capture, Inbound, Outbound, Protocol};
+use rusqlite::Connection;
 
 fn request(workload: &str) -> TokenRequest {
     TokenRequest {
@@ -49,15 +51,42 @@ fn a_token_survives_a_failed_signature_and_is_not_kept_in_clear() {
     assert_eq!(redeem(&store, &token, "k1").expect("a certificate"), "cart for k1");
 }
 
+/// Makes all tokens end at a time.
+fn age(store: &Store, expires_at: i64) {
+    for entry in store.kv.read(Keys::Under(TOKENS), None).expect("read").entries {
+        let mut token = Token::from_text(&entry.value).expect("a token");
+        token.expires_at = expires_at;
+        put(store, &entry.key, &token.to_text());
+    }
+}
+
+fn put(store: &Store, key: &str, value: &str) {
+    let operations = vec![Operation::Put { key: key.to_owned(), value: value.to_owned() }];
+    store.kv.commit(&Transaction { operations, ..Transaction::default() }).expect("written");
+}
+
 #[test]
 fn a_token_ends() {
     let (_dir, store) = open();
     let token = store.create_token(&request("cart-1")).expect("a token");
-    store.lock().execute("UPDATE tokens SET expires_at = ?1", [unix_now() - 1]).expect("aged");
+    age(&store, unix_now() - 1);
     assert!(matches!(redeem(&store, &token, "k"), Err(RedeemError::Token(TokenError::Expired))));
-    store.lock().execute("UPDATE tokens SET expires_at = 1", []).expect("aged");
+    age(&store, 1);
     store.create_token(&request("cart-2")).expect("a token");
     assert!(matches!(redeem(&store, &token, "k"), Err(RedeemError::Token(TokenError::Unknown))));
+}
+
+#[test]
+fn of_two_that_redeem_a_token_at_once_one_has_it() {
+    let (dir, store) = open();
+    let other = Store::open(&dir.path().join("state")).expect("the same store");
+    let token = store.create_token(&request("cart-1")).expect("a token");
+    // The other one comes while the first signs.
+    let outcome = store.redeem(&token, b"k1", |_| {
+        redeem(&other, &token, "k2").map_err(|_| "the other comes first").map(|_| "ours".to_owned())
+    });
+    assert!(matches!(outcome, Err(RedeemError::Token(TokenError::Used))));
+    assert_eq!(redeem(&store, &token, "k2").expect("the same again"), "cart for k2");
 }
 
 #[test]
@@ -98,14 +127,23 @@ fn leases_survive() {
             outbound: vec!["127.0.0.1:15001".parse().expect("valid"), "[::1]:15001".parse().expect("valid")],
             names: "127.0.0.1:15053".parse().expect("valid"),
         }),
+        gateway: None,
         unready: Some("no answer".into()),
+        locality: meshwork_model::proxy::Locality { zone: "eu-1a".into(), ..Default::default() },
     };
-    store.keep_lease(&workload).expect("kept");
+    store.move_leases(&[], &[Arc::new(workload.clone())]).expect("kept");
     drop(store);
     let store = Store::open(&dir.path().join("state")).expect("the store");
-    assert_eq!(store.leases().expect("read"), std::slice::from_ref(&workload));
-    store.end_lease(&workload.key).expect("ended");
-    assert_eq!(store.leases().expect("read"), []);
+    assert_eq!(store.own_leases().expect("read"), std::slice::from_ref(&workload));
+    // Another control plane has it for a while: it is not ours to end.
+    let theirs = Store::on(Arc::clone(&store.kv), &dir.path().join("other")).expect("another");
+    theirs.move_leases(&[], &[Arc::new(workload.clone())]).expect("kept");
+    store.move_leases(std::slice::from_ref(&workload.key), &[]).expect("asked for");
+    assert_eq!(store.lease_count().expect("read"), 1);
+    store.move_leases(&[], &[Arc::new(workload.clone())]).expect("kept");
+    theirs.move_leases(std::slice::from_ref(&workload.key), &[]).expect("asked for");
+    store.move_leases(std::slice::from_ref(&workload.key), &[]).expect("ended");
+    assert_eq!(store.lease_count().expect("read"), 0);
 }
 
 #[test]
@@ -129,9 +167,15 @@ fn a_store_of_the_first_version_is_taken_over_with_all_that_is_in_it() {
         "tokens",
         &[&token, &"shop", &"cart", &"cart-2", &"{}", &forever, &None::<Vec<u8>>, &None::<String>],
     );
+    insert(
+        "tokens",
+        &[&hash(b"mwt_used"), &"shop", &"cart", &"cart-3", &"{}", &forever, &hash(b"k"), &"a chain"],
+    );
     drop(connection);
     let store = Store::open(dir.path()).expect("taken over");
-    let [workload] = &store.leases().expect("read")[..] else { panic!("one lease") };
+    assert_eq!(redeem(&store, "mwt_used", "k").expect("bought before"), "a chain");
+    assert!(matches!(redeem(&store, "mwt_used", "other"), Err(RedeemError::Token(TokenError::Used))));
+    let [workload] = &store.own_leases().expect("read")[..] else { panic!("one lease") };
     assert_eq!((workload.inbound[0].port, workload.inbound[0].protocol), (8080, None));
     assert_eq!((&workload.capture, &workload.unready), (&None, &None));
     assert_eq!(store.enrolments().expect("read").len(), 1);
@@ -161,16 +205,23 @@ fn an_address_stays_with_its_name() {
     let store = Store::open(&dir.path().join("state")).expect("the store");
     assert_eq!(number(&store, service("web")), 4);
     assert_eq!(number(&store, service("cart")), 1);
-    // Not even a row that is lost gives its number to another.
-    store.lock().execute("DELETE FROM addresses", []).expect("lost");
-    assert_eq!(number(&store, service("new")), 5);
+    // Another control plane of the same store gives the same, and goes on where this one is.
+    let other = Store::open(&dir.path().join("state")).expect("the same store");
+    assert_eq!((number(&other, service("web")), number(&other, service("new"))), (4, 5));
+    assert_eq!((number(&store, service("newer")), number(&store, service("new"))), (6, 5));
+    // Not even a key that is lost gives its number to another.
+    let operations = vec![Operation::Delete { key: address_key(&service("newer")) }];
+    store.kv.commit(&Transaction { operations, ..Transaction::default() }).expect("lost");
+    drop(store);
+    let store = Store::open(&dir.path().join("state")).expect("the store");
+    assert_eq!(number(&store, service("newer")), 7);
 }
 
 #[test]
 fn who_came_first_keeps_an_address_when_there_are_no_more() {
     let (_dir, store) = open();
     store.addresses(&[service("cart")]).expect("given");
-    store.lock().execute("UPDATE sqlite_sequence SET seq = ?1", [MAX_ADDRESSES - 1]).expect("nearly used up");
+    put(&store, LAST_ADDRESS, &(MAX_ADDRESSES - 1).to_string());
     let given = store.addresses(&[service("cart"), service("last"), service("late")]).expect("given");
     assert_eq!(given.keys().cloned().collect::<Vec<_>>(), [service("cart"), service("last")]);
 }
@@ -181,6 +232,17 @@ fn two_processes_share_a_store() {
     let other = Store::open(&dir.path().join("state")).expect("the same store");
     let token = other.create_token(&request("cart-1")).expect("a token");
     assert_eq!(redeem(&store, &token, "k").expect("a certificate"), "cart for k");
+}
+
+#[test]
+fn commands_find_the_etcd_that_a_control_plane_runs_with() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let urls = ["http://a:2379".to_owned(), "http://b:2379".to_owned()];
+    remember_etcd(dir.path(), &urls).expect("noted");
+    assert_eq!(remembered_etcd(dir.path()), urls);
+    remember_etcd(dir.path(), &[]).expect("noted");
+    remember_etcd(dir.path(), &[]).expect("nothing to forget");
+    assert_eq!(remembered_etcd(dir.path()), Vec::<String>::new());
 }
 
 #[test]

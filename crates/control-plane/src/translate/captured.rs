@@ -8,7 +8,8 @@ use std::sync::Arc;
 use meshwork_model::mesh::{Capture, Inbound, OutsidePolicy, Workload};
 use meshwork_model::proxy::Resource;
 
-use super::{Called, Outbound, clusters, endpoints, listeners, names, outside, served};
+use super::sidecar::View;
+use super::{Called, Outbound, clusters, endpoints, listeners, names, served};
 use crate::addresses::Addressee;
 
 /// A port of one workload, as it is called by the workload's own address.
@@ -20,10 +21,10 @@ pub(super) struct Direct<'m> {
 }
 
 impl Direct<'_> {
-    /// The cluster's name: the workload is a subset of its service.
+    /// The cluster's name: the workload is a subset of its service, by a name that no DestinationRule gives one.
     pub(super) fn cluster(&self) -> Arc<str> {
         let (port, name) = (self.inbound.port, &self.workload.key.name);
-        format!("outbound|{port}|{name}|{}", self.called.name().host()).into()
+        format!("outbound|{port}|{name}.pod|{}", self.called.name().host()).into()
     }
 }
 
@@ -31,7 +32,8 @@ impl Outbound<'_> {
     /// Adds all that a captured program may call.
     pub(super) fn capture(&mut self, capture: &Capture) {
         let mesh = self.mesh;
-        let policy = mesh.config.outside;
+        let view = View::of(mesh, self.node);
+        let policy = view.outside();
         self.add(Resource::Listener(listeners::virtual_outbound(capture, policy)));
         self.add(Resource::Cluster(match policy {
             OutsidePolicy::Allow => clusters::passthrough(),
@@ -42,17 +44,18 @@ impl Outbound<'_> {
             let Some(address) = mesh.addresses.get(&Addressee::Service(key.clone())) else { continue };
             for port in &service.ports {
                 let called = Called { key, service, port };
-                self.add(Resource::Listener(listeners::captured(&called, *address)));
-                self.lead_to(&called);
+                if !view.sees_port(&key.namespace, &called.name().host(), port.port) {
+                    continue;
+                }
+                let chains = self.lead_to(&called);
+                self.add(Resource::Listener(listeners::captured(&called, *address, chains)));
             }
         }
-        self.workloads();
-        for resource in outside::resources(mesh) {
-            self.add(resource);
-        }
+        self.workloads(&view);
+        self.hosts_outside(&view);
     }
 
-    fn workloads(&mut self) {
+    fn workloads(&mut self, view: &View<'_>) {
         let mesh = self.mesh;
         for workload in mesh.workloads.values() {
             let Some(address) = mesh.addresses.get(&Addressee::Workload(workload.key.clone())) else {
@@ -60,10 +63,12 @@ impl Outbound<'_> {
             };
             for inbound in &workload.inbound {
                 let Some(called) = served(mesh, workload, inbound.port) else { continue };
+                if !view.sees(&called.key.namespace, &called.name().host()) {
+                    continue;
+                }
                 let direct = Direct { workload, inbound, called };
-                let behind = [(&**workload, inbound.bind)];
                 let (endpoints, transports) =
-                    endpoints::reached(mesh, called.port.protocol, direct.cluster(), &behind);
+                    endpoints::only(mesh, called.port.protocol, direct.cluster(), workload, inbound);
                 self.add(Resource::Cluster(clusters::direct(&direct, endpoints, transports)));
                 // By its virtual address alone: where it says that it listens on its host is nobody's proof.
                 self.add(Resource::Listener(listeners::direct(&direct, *address)));

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshwork_model::mesh::{Inbound, Protocol, Workload};
+use meshwork_model::mesh::{Inbound, PortTerms, Protocol, Workload};
 use meshwork_model::proxy::{
     Balancing, Cluster, Discovery, Endpoint, Endpoints, Network, TransportMatch, UpstreamProtocol,
 };
 use meshwork_xds::Dialect;
 
 use super::captured::Direct;
-use super::{Called, Mesh, protocol, served};
+use super::routes::NOWHERE;
+use super::{Called, Mesh, protocol, served, traffic};
 
 /// Long enough for a handshake over an ocean, short enough that a retry is worth it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,18 +21,22 @@ pub(super) const PASSTHROUGH: &str = "PassthroughCluster";
 pub(super) const BLACK_HOLE: &str = "BlackHoleCluster";
 
 /// A service's port, as it is called.
-pub(super) fn outbound(called: &Called<'_>, transports: Vec<TransportMatch>, dialect: Dialect) -> Cluster {
-    Cluster {
+pub(super) fn outbound(
+    called: &Called<'_>,
+    subset: Option<&str>,
+    terms: &PortTerms,
+    transports: Vec<TransportMatch>,
+    dialect: Dialect,
+) -> Cluster {
+    let name = called.cluster_of(subset);
+    let mut cluster = Cluster {
         service: Some(called.name()),
-        // gRPC's core refuses a cluster with LEAST_REQUEST.
-        balancing: match dialect {
-            Dialect::Grpc => Balancing::ROUND_ROBIN,
-            Dialect::Meshwork | Dialect::Envoy => Balancing::LEAST_REQUEST,
-        },
         protocol: upstream(called.port.protocol),
         transports,
-        ..plain(called.cluster(), Discovery::Eds(called.cluster()))
-    }
+        ..plain(Arc::clone(&name), Discovery::Eds(name))
+    };
+    traffic::apply(terms, &mut cluster, dialect);
+    cluster
 }
 
 /// One workload, as it is called by its own address.
@@ -58,6 +63,13 @@ pub(super) fn passthrough() -> Cluster {
 pub(super) fn black_hole() -> Cluster {
     let nowhere = Endpoints::new(BLACK_HOLE, Vec::new());
     plain(BLACK_HOLE.into(), Discovery::Static(nowhere))
+}
+
+/// The cluster of what cannot be led to, with nobody in it: gRPC's core waits for a cluster that is not there.
+pub(super) fn nobody() -> (Cluster, Endpoints) {
+    let cluster = plain(NOWHERE.into(), Discovery::Eds(NOWHERE.into()));
+    let cluster = Cluster { balancing: Balancing::ROUND_ROBIN, protocol: UpstreamProtocol::Http2, ..cluster };
+    (cluster, Endpoints::new(NOWHERE, Vec::new()))
 }
 
 /// The application behind a node's own port: one address, in plaintext.

@@ -3,226 +3,218 @@
 //! Source: Istio `security.istio.io/v1`, "Implicit enablement" and "Policy precedence". Ports are judged here, not in
 //! the proxy: a listener serves one port of the workload, whatever address it is bound to.
 
+mod rules;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meshwork_model::mesh::{
-    AuthorizationPolicy, AuthorizationRule, Key, Labels, MtlsMode, Operation, Protocol, Source, Workload,
-    selects,
+    AuthorizationPolicy, AuthorizationProvider, Inbound, Key, Labels, MtlsMode, PolicyAction, PolicyTarget,
+    Workload, selects,
 };
 use meshwork_model::proxy::{
-    Action, HeaderMatch, HeaderTest, Permission, Principal, Rbac, Rule, StringMatch,
+    Action, AuthHttp, AuthService, ExtAuthz, Gate, HttpFilter, HttpFilterKind, HttpRbac, MetadataMatch, Rbac,
+    Rule, StringMatch, ValueMatch, ZONE,
 };
 
-use super::Mesh;
+use self::rules::Judged;
+use super::{Mesh, endpoints, jwt};
 
-/// Whether a workload demands mTLS: what selects it says so first, then its namespace, then the mesh. Of several on
-/// one level the strictest counts, and nothing at all is strict.
-pub(super) fn mtls(mesh: &Mesh, workload: &Workload) -> MtlsMode {
-    let all = mesh.config.peer_authentications.iter().filter(|(k, p)| acts_on(k, &p.selector, workload));
-    let level = |key: &Key, selector: &Labels| match (selector.is_empty(), is_mesh_wide(key)) {
-        (false, _) => 0,
-        (true, false) => 1,
-        (true, true) => 2,
+/// Stands before the names under which a proxy notes that a provider is to be asked. Source: Istio.
+const MARK: &str = "istio_ext_authz_";
+/// What the names of filters that ask begin with.
+const AUTHZ: &str = "envoy.filters.http.ext_authz";
+/// Stand before the names under which a proxy notes what policies that are only tried would say. Source: Istio.
+const TRIED_DENY: &str = "istio_dry_run_deny_";
+const TRIED_ALLOW: &str = "istio_dry_run_allow_";
+
+/// Whether a port of a workload demands mTLS: what selects the workload says so first, then its namespace, then the
+/// mesh, and then its MeshConfig. Of several on one level the strictest counts, and nothing at all is strict.
+pub(super) fn mtls(mesh: &Mesh, workload: &Workload, port: u16) -> MtlsMode {
+    let all = mesh.config.peer_authentications.iter();
+    let acting = all.filter(|(key, peer)| {
+        (key.namespace == workload.key.namespace || is_mesh_wide(key))
+            && selects(&peer.selector, &workload.labels)
+    });
+    let said = acting.filter_map(|(key, peer)| {
+        let level = match (peer.selector.is_empty(), is_mesh_wide(key)) {
+            (false, _) => 0,
+            (true, false) => 1,
+            (true, true) => 2,
+        };
+        // A port's own mode goes before that of any workload.
+        let own = peer.ports.get(&port).map(|mode| (0, true, *mode));
+        own.or_else(|| peer.mode.map(|mode| (level, false, mode)))
+    });
+    let nearest = said.min_by_key(|(level, own, mode)| (*level, Reverse(*own), *mode)).map(|(.., mode)| mode);
+    nearest.or(mesh.config.defaults.mtls).unwrap_or(MtlsMode::Strict)
+}
+
+/// What judges requests on a workload's port, in order: tokens, then AUDIT, DENY and ALLOW.
+pub(super) fn filters(mesh: &Mesh, workload: &Workload, port: u16) -> Vec<HttpFilter> {
+    let acting = Acting::on(mesh, workload, port, true);
+    let audit = acting.rbac(&PolicyAction::Audit, false);
+    let audit = audit.map(|rules| HttpRbac { rules: Some(rules), ..HttpRbac::default() });
+    let deny = acting.tried(&PolicyAction::Deny, TRIED_DENY);
+    let allow = acting.tried(&PolicyAction::Allow, TRIED_ALLOW);
+    let mut filters: Vec<HttpFilter> = jwt::filter(mesh, workload, port).into_iter().collect();
+    let (marks, asked) = acting.custom();
+    for (index, rbac) in marks.into_iter().chain([audit, deny, allow].into_iter().flatten()).enumerate() {
+        let name = match index {
+            0 => HttpFilter::RBAC.into(),
+            _ => format!("{}.{index}", HttpFilter::RBAC),
+        };
+        filters.push(HttpFilter::new(name, HttpFilterKind::Rbac(rbac)));
+    }
+    for (name, check) in asked {
+        let name = format!("{AUTHZ}.{name}");
+        filters.push(HttpFilter::new(name, HttpFilterKind::ExtAuthz(Arc::new(check))));
+    }
+    filters
+}
+
+/// The services that policies on a workload have asked, with their ports.
+pub(super) fn asked(mesh: &Mesh, workload: &Workload) -> BTreeSet<(Key, u16)> {
+    // What acts on a gateway acts on all of its ports.
+    let any = workload.gateway.is_some().then_some(0);
+    let ports = workload.inbound.iter().map(|inbound| inbound.port).chain(any);
+    let all = ports.flat_map(|port| Acting::on(mesh, workload, port, true).providers());
+    all.map(|(_, provider)| (provider.service.clone(), provider.port)).collect()
+}
+
+/// What judges connections on a workload's port, in order. What is only tried, or marked for logs, is of requests alone.
+pub(super) fn gates(mesh: &Mesh, workload: &Workload, port: u16) -> Vec<Gate> {
+    let acting = Acting::on(mesh, workload, port, false);
+    let actions = [PolicyAction::Deny, PolicyAction::Allow];
+    actions.iter().filter_map(|action| acting.rbac(action, false)).map(Gate::Rbac).collect()
+}
+
+/// Whether what a policy selects, or is attached to, has a workload's port in it.
+pub(super) fn acts_on(
+    mesh: &Mesh,
+    key: &Key,
+    (selector, targets): (&Labels, &[PolicyTarget]),
+    workload: &Workload,
+    port: u16,
+) -> bool {
+    let is_near = key.namespace == workload.key.namespace;
+    if targets.is_empty() {
+        return (is_near || is_mesh_wide(key)) && selects(selector, &workload.labels);
+    }
+    let is_meant = |target: &PolicyTarget| match target {
+        PolicyTarget::Service(name) => {
+            let service = mesh.service(&Key::new(Arc::clone(&key.namespace), Arc::clone(name)));
+            service.is_some_and(|(_, service)| {
+                let leads = |inbound: &Inbound| inbound.port == port;
+                endpoints::serves(service, workload)
+                    && service.ports.iter().any(|p| p.inbound(workload).is_some_and(leads))
+            })
+        }
+        PolicyTarget::Gateway(name) => workload.gateway.as_ref().is_some_and(|gateway| gateway.name == *name),
     };
-    let strict_first = |mode| u8::from(mode == MtlsMode::Disable);
-    all.map(|(key, peer)| (level(key, &peer.selector), strict_first(peer.mode), peer.mode))
-        .min_by_key(|(level, strict, _)| (*level, *strict))
-        .map_or(MtlsMode::Strict, |(_, _, mode)| mode)
-}
-
-/// The policies on a workload's port, in the order in which they are judged: DENY, then ALLOW.
-pub(super) fn of(mesh: &Mesh, workload: &Workload, port: u16, protocol: Protocol) -> Vec<Arc<Rbac>> {
-    let judged = Judged { trust_domain: &mesh.trust_domain, port, http: protocol.is_http() };
-    [Action::Deny, Action::Allow].into_iter().filter_map(|a| judged.union(mesh, workload, a)).collect()
-}
-
-fn acts_on(key: &Key, selector: &Labels, workload: &Workload) -> bool {
-    (key.namespace == workload.key.namespace || is_mesh_wide(key)) && selects(selector, &workload.labels)
+    is_near && targets.iter().any(is_meant)
 }
 
 fn is_mesh_wide(key: &Key) -> bool {
     &*key.namespace == crate::SYSTEM_NAMESPACE
 }
 
-/// What a listener's connections are like.
-struct Judged<'m> {
-    trust_domain: &'m str,
-    port: u16,
-    http: bool,
+/// The policies that act on a port.
+struct Acting<'m> {
+    policies: Vec<(&'m Key, &'m AuthorizationPolicy)>,
+    providers: &'m BTreeMap<Arc<str>, Arc<AuthorizationProvider>>,
+    judged: Judged<'m>,
 }
 
-impl Judged<'_> {
-    /// The rules of every policy with this action; `None` where no policy with it acts on the workload. With ALLOW
-    /// and no rule left, nothing passes.
-    fn union(&self, mesh: &Mesh, workload: &Workload, action: Action) -> Option<Arc<Rbac>> {
-        let policies = mesh.config.authorization_policies.iter();
-        let acting: Vec<(&Key, &AuthorizationPolicy)> = policies
-            .filter(|(key, policy)| policy.action == action && acts_on(key, &policy.selector, workload))
-            .collect();
-        if acting.is_empty() {
+impl<'m> Acting<'m> {
+    fn on(mesh: &'m Mesh, workload: &Workload, port: u16, http: bool) -> Self {
+        let all = mesh.config.authorization_policies.iter();
+        let acts = |(key, policy): &(&Key, &AuthorizationPolicy)| {
+            acts_on(mesh, key, (&policy.selector, &policy.targets), workload, port)
+        };
+        let judged = Judged { trust_domain: &mesh.trust_domain, port, http };
+        Self { policies: all.filter(acts).collect(), providers: &mesh.config.defaults.providers, judged }
+    }
+
+    /// The providers that can be asked, by name.
+    fn providers(&self) -> BTreeMap<Arc<str>, Arc<AuthorizationProvider>> {
+        let named = self.policies.iter().filter_map(|(_, policy)| match &policy.action {
+            PolicyAction::Custom(name) => Some(name),
+            _ => None,
+        });
+        let known = named.filter_map(|name| Some((Arc::clone(name), Arc::clone(self.providers.get(name)?))));
+        known.collect()
+    }
+
+    /// Rules that mark requests for each provider, and the filters that ask it about those. It is asked after other
+    /// policies have judged: about what they refuse nobody is asked. Source: Istio, whose CUSTOM policies mark so, too.
+    fn custom(&self) -> (Vec<HttpRbac>, Vec<(Arc<str>, ExtAuthz)>) {
+        let (mut marks, mut asked) = (Vec::new(), Vec::new());
+        for (name, provider) in self.providers() {
+            let of =
+                self.policies.iter().filter(|(_, p)| p.action == PolicyAction::Custom(Arc::clone(&name)));
+            let rules: Vec<Rule> = of.flat_map(|(key, policy)| self.judged.rules(key, policy)).collect();
+            let shadow_prefix: Arc<str> = format!("{MARK}{name}_").into();
+            let key = format!("{shadow_prefix}shadow_engine_result").into();
+            let marked = MetadataMatch {
+                filter: HttpFilter::RBAC.into(),
+                path: vec![key],
+                value: ValueMatch::Text(StringMatch::Exact("denied".into())),
+                invert: false,
+            };
+            let shadow = Some(Arc::new(Rbac { action: Action::Deny, rules }));
+            marks.push(HttpRbac { rules: None, shadow, shadow_prefix });
+            let cluster: Arc<str> = {
+                let service = &provider.service;
+                format!("outbound|{}||{}.{}.svc.{ZONE}", provider.port, service.name, service.namespace)
+                    .into()
+            };
+            let service = match &provider.check.service {
+                AuthService::Grpc { authority, .. } => {
+                    AuthService::Grpc { cluster, authority: authority.clone() }
+                }
+                AuthService::Http(http) => AuthService::Http(AuthHttp { cluster, ..http.clone() }),
+            };
+            asked
+                .push((name, ExtAuthz { service, enabled_metadata: Some(marked), ..provider.check.clone() }));
+        }
+        (marks, asked)
+    }
+
+    /// The policies of an action with those that are only tried beside them.
+    fn tried(&self, action: &PolicyAction, prefix: &str) -> Option<HttpRbac> {
+        let (rules, shadow) = (self.rbac(action, false), self.rbac(action, true));
+        let shadow_prefix = if shadow.is_some() { prefix.into() } else { Arc::default() };
+        (rules.is_some() || shadow.is_some()).then_some(HttpRbac { rules, shadow, shadow_prefix })
+    }
+
+    /// The rules of every policy with this action; `None` where no policy with it acts. With ALLOW and no rule left,
+    /// nothing passes. A provider that nobody can ask refuses what it would be asked about.
+    fn rbac(&self, action: &PolicyAction, dry_run: bool) -> Option<Arc<Rbac>> {
+        let is_of = |policy: &AuthorizationPolicy| match &policy.action {
+            PolicyAction::Custom(name) => {
+                let is_asked = self.judged.http && self.providers.contains_key(name);
+                *action == PolicyAction::Deny && !is_asked
+            }
+            own => own == action,
+        };
+        let of = self.policies.iter().filter(|(_, policy)| is_of(policy) && policy.dry_run == dry_run);
+        let of: Vec<_> = of.collect();
+        if of.is_empty() {
             return None;
         }
         let mut rules: Vec<Rule> =
-            acting.into_iter().flat_map(|(key, policy)| self.rules(key, policy)).collect();
-        if rules.is_empty() && action == Action::Deny {
+            of.iter().flat_map(|(key, policy)| self.judged.rules(key, policy)).collect();
+        let action = match action {
+            PolicyAction::Allow => Action::Allow,
+            PolicyAction::Deny | PolicyAction::Custom(_) => Action::Deny,
+            PolicyAction::Audit => Action::Log,
+        };
+        if rules.is_empty() && action != Action::Allow {
             return None;
         }
         rules.sort_by(|a, b| a.name.cmp(&b.name));
         Some(Arc::new(Rbac { action, rules }))
     }
-
-    fn rules(&self, key: &Key, policy: &AuthorizationPolicy) -> Vec<Rule> {
-        let rule = |(index, rule): (usize, &AuthorizationRule)| {
-            let permissions = self.permissions(&rule.to, policy.action);
-            let name = format!("ns[{}]-policy[{}]-rule[{index}]", key.namespace, key.name).into();
-            (!permissions.is_empty()).then(|| Rule {
-                name,
-                permissions,
-                principals: self.principals(&rule.from),
-            })
-        };
-        policy.rules.iter().enumerate().filter_map(rule).collect()
-    }
-
-    /// What is asked for; empty where nothing on this port can match.
-    fn permissions(&self, operations: &[Operation], action: Action) -> Vec<Permission> {
-        if operations.is_empty() {
-            return vec![Permission::Any];
-        }
-        operations.iter().filter_map(|operation| self.permission(operation, action)).collect()
-    }
-
-    fn permission(&self, operation: &Operation, action: Action) -> Option<Permission> {
-        let other_port = !operation.ports.is_empty() && !operation.ports.contains(&self.port);
-        if other_port || operation.not_ports.contains(&self.port) {
-            return None;
-        }
-        let mut all = Vec::new();
-        if self.http {
-            one_of(&mut all, &operation.methods, method);
-            none_of(&mut all, &operation.not_methods, method);
-            one_of(&mut all, &operation.paths, path);
-            none_of(&mut all, &operation.not_paths, path);
-        } else if asks_for_http(operation) && action == Action::Allow {
-            // Bytes have no method and no path: such a rule allows nothing. In DENY what it says of HTTP falls away, so
-            // that it denies more, never less. Source: Istio, "Using Istio authorization on plain TCP protocols".
-            return None;
-        }
-        Some(match all.len() {
-            0 => Permission::Any,
-            1 => all.swap_remove(0),
-            _ => Permission::All(all),
-        })
-    }
-
-    fn principals(&self, sources: &[Source]) -> Vec<Principal> {
-        if sources.is_empty() {
-            return vec![Principal::Any];
-        }
-        sources.iter().map(|source| self.principal(source)).collect()
-    }
-
-    fn principal(&self, source: &Source) -> Principal {
-        let mut all = Vec::new();
-        let identity = |text: &StringMatch| self.identity(text);
-        let namespace = |text: &StringMatch| self.namespace(text);
-        if !source.principals.is_empty() {
-            all.push(any_principal(source.principals.iter().map(identity).collect()));
-        }
-        if !source.not_principals.is_empty() {
-            let any = any_principal(source.not_principals.iter().map(identity).collect());
-            all.push(Principal::Not(Box::new(any)));
-        }
-        if !source.namespaces.is_empty() {
-            all.push(any_principal(source.namespaces.iter().map(namespace).collect()));
-        }
-        if !source.not_namespaces.is_empty() {
-            let any = any_principal(source.not_namespaces.iter().map(namespace).collect());
-            all.push(Principal::Not(Box::new(any)));
-        }
-        match all.len() {
-            0 => Principal::Any,
-            1 => all.swap_remove(0),
-            _ => Principal::All(all),
-        }
-    }
-
-    /// A principal is a SPIFFE ID without its scheme; Istio's name for "our trust domain" is `cluster.local`.
-    fn identity(&self, text: &StringMatch) -> Principal {
-        let full = |text: &str| -> Arc<str> {
-            match text.strip_prefix("cluster.local/") {
-                Some(path) => format!("spiffe://{}/{path}", self.trust_domain).into(),
-                None => format!("spiffe://{text}").into(),
-            }
-        };
-        Principal::Authenticated(match text {
-            StringMatch::Exact(text) => Some(StringMatch::Exact(full(text))),
-            StringMatch::Prefix(text) if text.is_empty() => None,
-            StringMatch::Prefix(text) => Some(StringMatch::Prefix(full(text))),
-            StringMatch::Suffix(text) => Some(StringMatch::Suffix(Arc::clone(text))),
-            StringMatch::Contains(text) => Some(StringMatch::Contains(Arc::clone(text))),
-            // Nobody can write these: ingest makes none.
-            StringMatch::Regex(_) | StringMatch::AnyCase(_) => Some(text.clone()),
-        })
-    }
-
-    /// A namespace is the part of the identity behind `/ns/`; ingest lets in no test of its end.
-    fn namespace(&self, text: &StringMatch) -> Principal {
-        let start = |text: &str, end: &str| -> Arc<str> {
-            format!("spiffe://{}/ns/{text}{end}", self.trust_domain).into()
-        };
-        Principal::Authenticated(match text {
-            StringMatch::Prefix(text) if text.is_empty() => None,
-            StringMatch::Prefix(text) => Some(StringMatch::Prefix(start(text, ""))),
-            StringMatch::Exact(text) | StringMatch::Suffix(text) | StringMatch::Contains(text) => {
-                Some(StringMatch::Prefix(start(text, "/")))
-            }
-            StringMatch::Regex(_) | StringMatch::AnyCase(_) => Some(text.clone()),
-        })
-    }
-}
-
-fn asks_for_http(operation: &Operation) -> bool {
-    let lists = [&operation.methods, &operation.not_methods, &operation.paths, &operation.not_paths];
-    lists.iter().any(|list| !list.is_empty())
-}
-
-fn any_principal(mut any: Vec<Principal>) -> Principal {
-    if any.len() == 1 { any.swap_remove(0) } else { Principal::OneOf(any) }
-}
-
-fn one_of(all: &mut Vec<Permission>, texts: &[StringMatch], test: fn(&StringMatch) -> Permission) {
-    if !texts.is_empty() {
-        all.push(any_permission(texts.iter().map(test).collect()));
-    }
-}
-
-fn none_of(all: &mut Vec<Permission>, texts: &[StringMatch], test: fn(&StringMatch) -> Permission) {
-    if !texts.is_empty() {
-        all.push(Permission::Not(Box::new(any_permission(texts.iter().map(test).collect()))));
-    }
-}
-
-fn any_permission(mut any: Vec<Permission>) -> Permission {
-    if any.len() == 1 { any.swap_remove(0) } else { Permission::OneOf(any) }
-}
-
-fn method(text: &StringMatch) -> Permission {
-    header(":method", text)
-}
-
-fn path(text: &StringMatch) -> Permission {
-    match text {
-        StringMatch::Prefix(prefix) if prefix.is_empty() => header(":path", text),
-        text => Permission::Path(text.clone()),
-    }
-}
-
-/// `*` asks for presence. Source: Istio, AuthorizationPolicy `Rule`.
-fn header(name: &str, text: &StringMatch) -> Permission {
-    let test = match text {
-        StringMatch::Prefix(prefix) if prefix.is_empty() => HeaderTest::Present,
-        text => HeaderTest::Value(text.clone()),
-    };
-    Permission::Header(HeaderMatch { name: name.into(), test, invert: false })
 }

@@ -2,15 +2,17 @@
 //! whose snapshot is drawn; `testdata/<feature>.out.txt` is what that node runs. `UPDATE=1` renews the latter.
 
 mod draw;
+mod messages;
+mod verdicts;
 
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::addresses::Addressee;
+use crate::addresses::{Addressee, Addresses};
 use meshwork_model::address::VirtualAddress;
-use meshwork_model::mesh::{Capture, Inbound, Labels, Outbound};
+use meshwork_model::mesh::{Capture, GatewayNode, Inbound, Labels, Outbound};
 use meshwork_model::policy::{Facts, Verdict, authorize};
-use meshwork_model::proxy::{Gate, NetworkFilter};
+use meshwork_model::proxy::{Gate, Locality, NetworkFilter};
 use meshwork_model::spiffe::SpiffeId;
 
 /// Who is there, and whose snapshot is asked for.
@@ -45,15 +47,18 @@ impl Cast {
         let mut labels = Labels::from([("app".to_owned(), name.to_owned())]);
         let (mut inbound, mut outbound) = (Vec::new(), Vec::new());
         let mut ip = std::net::IpAddr::from([127, 0, 0, 1]);
-        let (mut speaks, mut capture, mut unready) = (None, None, None);
+        let (mut speaks, mut capture, mut unready, mut zone) = (None, None, None, String::new());
+        let mut gateway = None;
         for word in words.split_whitespace() {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             let index = u16::try_from(inbound.len() + outbound.len()).expect("few");
             let bind = (ip, 41000 + 10 * number + index).into();
             match key {
+                "gateway" => gateway = Some(Arc::new(self::gateway(value))),
                 "captured" => capture = Some(self::capture()),
                 "unready" => unready = Some("no answer".into()),
                 "host" => ip = value.parse().expect("an address"),
+                "zone" => value.clone_into(&mut zone),
                 "speaks" => speaks = Protocol::of_name(value),
                 "account" => value.clone_into(&mut account),
                 "in" => inbound.push(Inbound {
@@ -76,7 +81,31 @@ impl Cast {
             }
         }
         let identity = SpiffeId::workload("mesh.local", namespace, &account).expect("valid");
-        Workload { key: Key::new(namespace, name), identity, labels, inbound, outbound, capture, unready }
+        let key = Key::new(namespace, name);
+        Workload {
+            key,
+            identity,
+            labels,
+            inbound,
+            outbound,
+            capture,
+            gateway,
+            unready,
+            locality: self::locality(&zone),
+        }
+    }
+}
+
+fn locality(zone: &str) -> Locality {
+    Locality { zone: zone.into(), ..Locality::default() }
+}
+
+fn gateway(name: &str) -> GatewayNode {
+    GatewayNode {
+        name: name.into(),
+        address: [0, 0, 0, 0].into(),
+        binds: [(80, ([0, 0, 0, 0], 8080).into())].into(),
+        certificates: Some("/certs".into()),
     }
 }
 
@@ -104,13 +133,7 @@ fn translate(feature: &str) -> Vec<Resource> {
     assert!(loaded.is_accepted(), "{feature}: {:#?}", loaded.problems);
     let cast = Cast::read(loaded.sources.values().next().expect("one file"));
     let implied = crate::implied::services(&loaded.config, &cast.workloads, &BTreeMap::new());
-    let mut mesh = Mesh {
-        trust_domain: "mesh.local".into(),
-        config: Arc::new(loaded.config),
-        workloads: cast.workloads.clone(),
-        implied: Arc::new(implied),
-        ..Mesh::default()
-    };
+    let mut mesh = Mesh::new("mesh.local", Arc::new(loaded.config), cast.workloads.clone(), implied);
     mesh.addresses = Arc::new(addresses(&mesh));
     let node = &cast.workloads[&cast.node.expect("a node")];
     let dialect = cast.dialect.unwrap_or(Dialect::Meshwork);
@@ -159,9 +182,25 @@ goldens! {
     precedence,
     route_without_backends,
     consumer_route,
+    header_modifiers,
+    redirects,
+    rewrites,
+    mirrors,
+    cors,
+    retries,
+    matches,
+    backends_that_are_not_there,
+    grpc_client_without_backend,
+    grpc_precedence,
+    kinds_of_routes_on_one_port,
+    route_on_a_named_port,
+    tls_route,
+    tcp_route,
+    virtual_service_beside_a_route,
     timeouts,
     grpc_route,
     grpc_client,
+    grpc_server,
     tcp,
     inbound_http,
     inbound_unknown_port,
@@ -175,13 +214,41 @@ goldens! {
     policy_on_ports,
     policy_allows_nothing,
     mesh_wide_policy,
+    permissive,
+    permissive_tcp,
+    mtls_on_ports,
+    policy_conditions,
+    policy_conditions_on_tcp,
+    policy_for_a_service,
+    tokens,
+    tokens_of_a_service,
+    audit_and_tried,
+    gateway_http,
+    gateway_tls,
+    gateway_tcp,
+    backend_tls,
+    custom,
     captured,
     captured_workloads,
     captured_in_a_closed_mesh,
     captured_beside_explicit,
     hosts_outside,
+    subsets,
+    virtual_service,
+    destination_rule,
+    destination_rule_nearest,
+    consistent_hash,
+    workload_entries,
+    outside_tls,
+    sidecar_scope,
+    traffic_policy,
+    fault_on_routes,
+    book_shop,
+    mesh_defaults,
+    access_logs,
     implied_services,
     unready,
+    endpoint_slices,
 }
 
 /// Judges a peer's connection or request by the policies of the node's one inbound listener.

@@ -3,15 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use meshwork_model::mesh::Key;
 use meshwork_model::proxy::Kind;
 use meshwork_model::spiffe::SpiffeId;
 use meshwork_xds::grpc::Stream;
 use meshwork_xds::server::Event;
 use meshwork_xds::{Dialect, SdsSource, Snapshot};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::claims::Claims;
 use crate::snapshot::Published;
+use crate::translate::ClusterId;
 
 /// The most names that a proxyless client may ask for; a program calls fewer services.
 const MAX_WANTED: usize = 1024;
@@ -35,6 +38,12 @@ pub(crate) struct Proxy {
     pub(crate) acknowledged: BTreeMap<(Kind, Arc<str>), Arc<str>>,
     /// Why, by kind and name; without a name where it refused a whole response.
     pub(crate) refused: BTreeMap<(Kind, String), String>,
+    /// The clusters of services that it has.
+    pub(super) clusters: BTreeSet<ClusterId>,
+    /// The services that it uses, or looks for in vain.
+    pub(super) services: BTreeSet<Key>,
+    /// While it has not accepted all that it was given: since when, and the newest revision of config before.
+    pub(super) behind: Option<(Instant, u64)>,
 }
 
 impl Proxy {
@@ -51,6 +60,9 @@ impl Proxy {
             snapshots: watch::Sender::new(Arc::default()),
             acknowledged: BTreeMap::new(),
             refused: BTreeMap::new(),
+            clusters: BTreeSet::new(),
+            services: BTreeSet::new(),
+            behind: Some((Instant::now(), 0)),
         }
     }
 
@@ -63,6 +75,17 @@ impl Proxy {
             }
         }
         self.wanted.len() > before
+    }
+
+    /// Hands over what was published; `revision` is the newest whose config all proxies had been given before.
+    pub(super) fn hand_over(&mut self, revision: u64) {
+        let snapshot = Arc::clone(&self.published.snapshot);
+        // Of what it asks for by name nobody says that it is dropped.
+        self.acknowledged
+            .retain(|(kind, name), _| is_told(*kind) || snapshot.resource(*kind, name).is_some());
+        self.snapshots.send_replace(snapshot);
+        self.behind.get_or_insert((Instant::now(), revision));
+        self.settle();
     }
 
     /// Notes what it says of what it was given.
@@ -89,6 +112,7 @@ impl Proxy {
                 }
             }
         }
+        self.settle();
     }
 
     fn refuse(&mut self, kind: Kind, name: String, mut why: String) {
@@ -98,19 +122,34 @@ impl Proxy {
         }
     }
 
+    /// Notes where it has accepted all that it was given.
+    pub(super) fn settle(&mut self) {
+        if self.behind.is_some() && self.has_accepted_all() {
+            self.behind = None;
+        }
+    }
+
     /// Whether it has acknowledged everything that it was given, and refuses nothing.
-    ///
-    /// A proxyless client acknowledges only what it asked for.
     pub(crate) fn is_current(&self) -> bool {
+        self.connected && self.has_accepted_all()
+    }
+
+    /// A proxyless client acknowledges only what it asked for.
+    fn has_accepted_all(&self) -> bool {
+        let snapshot = &self.published.snapshot;
+        let is_grpc = self.dialect == Dialect::Grpc;
         let has = |kind, name: &Arc<str>, version: &Arc<str>| {
-            self.acknowledged.get(&(kind, Arc::clone(name))) == Some(version)
+            let acknowledged = self.acknowledged.get(&(kind, Arc::clone(name)));
+            acknowledged.map_or(is_grpc, |acknowledged| acknowledged == version)
         };
-        let all = || {
-            Kind::ALL
-                .into_iter()
-                .all(|kind| self.published.snapshot.of_kind(kind).all(|e| has(kind, &e.name, &e.version)))
+        let all = |kind: &Kind| {
+            snapshot.of_kind(*kind).all(|resource| has(*kind, &resource.name, &resource.version))
         };
-        self.connected && self.refused.is_empty() && (self.dialect == Dialect::Grpc || all())
+        let gone =
+            |(kind, name): &(Kind, Arc<str>)| is_told(*kind) && snapshot.resource(*kind, name).is_none();
+        self.refused.is_empty()
+            && Kind::ALL.iter().all(all)
+            && (is_grpc || !self.acknowledged.keys().any(gone))
     }
 
     /// One version for all that it was given, 16 hexadecimal digits.
@@ -131,4 +170,9 @@ impl Proxy {
         }
         text
     }
+}
+
+/// Whether a client says that it has dropped what it is told is gone: it does where it asks for all of a kind.
+fn is_told(kind: Kind) -> bool {
+    matches!(kind, Kind::Cluster | Kind::Listener)
 }

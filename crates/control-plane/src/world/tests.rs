@@ -1,8 +1,11 @@
+mod changes;
+
 use std::time::Duration;
 
 use super::*;
 use crate::lease::{RESTART_GRACE, STREAM_GRACE};
-use meshwork_model::mesh::{Inbound, Labels};
+use meshwork_model::mesh::{Inbound, Labels, MeshDefaults};
+use meshwork_model::proxy::Locality;
 use meshwork_xds::{Node, Rejection};
 use serde_json::json;
 
@@ -24,6 +27,23 @@ fn world() -> World {
         labels: Labels::from([("app".to_owned(), name.to_owned())]),
     };
     World::new("mesh.local", loaded.config, vec![enrolment("web"), enrolment("cart")])
+}
+
+#[test]
+fn a_config_that_takes_the_mesh_for_another_is_told() {
+    let problems = |said: &str| {
+        let defaults = MeshDefaults { trust_domain: Some(said.into()), ..MeshDefaults::default() };
+        let world = World::new("mesh.local", Config { defaults, ..Config::default() }, Vec::new());
+        world.problems().iter().map(Problem::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(problems("mesh.local"), [""; 0]);
+    assert_eq!(
+        problems("other.local"),
+        [
+            "MeshConfig meshwork-system/default: spec.trustDomain: the mesh's trust domain is `mesh.local`, not \
+          `other.local`; It is said when the control plane is started"
+        ]
+    );
 }
 
 fn identity(account: &str) -> SpiffeId {
@@ -109,7 +129,9 @@ async fn a_restart_takes_no_endpoint_away_before_proxies_could_reconnect() {
         inbound: vec![inbound(8080)],
         outbound: Vec::new(),
         capture: None,
+        gateway: None,
         unready: None,
+        locality: Locality::default(),
     };
     // One of somebody who is not enrolled, or not any more with that identity, is not restored.
     world.restore(vec![lease("cart", "cart"), lease("thief", "cart"), lease("web", "cart")], Instant::now());
@@ -155,10 +177,10 @@ metadata: { name: other, namespace: shop }
 spec: { selector: { app: other }, ports: [{ name: http, port: 80 }] }
 ";
     let read = |text: String| crate::ingest::read_texts([("a.yaml".to_owned(), text)].into()).config;
-    world.apply(read(format!("{CONFIG}---\n{other}")), Vec::new());
+    world.apply(read(format!("{CONFIG}---\n{other}")), Vec::new(), 1);
     world.publish();
     assert!(!web.has_changed().expect("open"));
-    world.apply(read(CONFIG.replace("name: http", "name: tcp")), Vec::new());
+    world.apply(read(CONFIG.replace("name: http", "name: tcp")), Vec::new(), 2);
     world.publish();
     assert!(web.has_changed().expect("open"));
 }
@@ -366,4 +388,77 @@ async fn an_implied_service_outlives_its_workloads_but_not_their_enrolment() {
     world.enrolled(enrolment(&[]));
     let _snapshots = world.connect(&sidecar(2, "web")).expect("admitted");
     assert_eq!(ports(), None);
+}
+
+/// Has the client of a stream accept all that it has been given.
+fn accept(world: &World, stream: &Stream, snapshots: &watch::Receiver<Arc<Snapshot>>) {
+    let snapshot = snapshots.borrow().clone();
+    for kind in Kind::ALL {
+        let versions =
+            snapshot.of_kind(kind).map(|e| (Arc::clone(&e.name), Arc::clone(&e.version))).collect();
+        world.report(stream, Event::Accepted { kind, versions, removed: Vec::new() });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_is_accepted_when_what_it_changes_is() {
+    let world = world();
+    let (web, envoy) = (sidecar(1, "web"), {
+        let mut envoy = stream(2, "cart", "cart", "envoy");
+        envoy.node.metadata["SDS_DIR"] = json!("/run/sds");
+        envoy.node.metadata["OUTBOUND"] = json!([]);
+        envoy
+    });
+    let of_web = world.connect(&web).expect("admitted");
+    let of_envoy = world.connect(&envoy).expect("admitted");
+    world.publish();
+    let check = |expected: [(&str, u64); 2]| {
+        let mut statuses = world.statuses(|_, _, status| (status.stage.word(), status.revision));
+        statuses.reverse();
+        assert_eq!(statuses, expected);
+    };
+    check([("pending", 0), ("pending", 0)]);
+    accept(&world, &web, &of_web);
+    accept(&world, &envoy, &of_envoy);
+    let read = |text: &str| crate::ingest::read_texts([("a.yaml".to_owned(), text.to_owned())].into()).config;
+    world.apply(read(&format!("{CONFIG}---\n{}", CONFIG.replace("cart", "other"))), Vec::new(), 1);
+    check([("applied", 0), ("acknowledged", 0)]);
+    // Nobody uses that service.
+    world.publish();
+    check([("applied", 1), ("acknowledged", 1)]);
+    world.apply(read(&CONFIG.replace("name: http", "name: grpc")), Vec::new(), 2);
+    world.publish();
+    check([("pending", 1), ("pending", 1)]);
+    tokio::time::advance(Duration::from_secs(3)).await;
+    let stale = world.statuses(|_, _, status| status.stale);
+    assert_eq!(stale, [Duration::from_secs(3); 2]);
+    accept(&world, &web, &of_web);
+    check([("applied", 2), ("pending", 1)]);
+    let rejection = Rejection { kind: Kind::Listener, name: "inbound|8080".to_owned(), why: "no".to_owned() };
+    let refused =
+        Event::Refused { kind: Kind::Listener, message: "no".to_owned(), rejections: vec![rejection] };
+    world.report(&envoy, refused);
+    check([("applied", 2), ("refused", 1)]);
+    world.disconnect(&web);
+    check([("disconnected", 2), ("refused", 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_go_at_once_and_config_when_it_is_quiet() {
+    let world = Arc::new(world());
+    let web = world.connect(&sidecar(1, "web")).expect("admitted");
+    let publishing = Arc::clone(&world);
+    let task = tokio::spawn(async move { crate::keep::publish(&publishing).await });
+    let _cart = world.connect(&sidecar(2, "cart")).expect("admitted");
+    tokio::task::yield_now().await;
+    assert_eq!(carts(&web), 1);
+    let read = |text: &str| crate::ingest::read_texts([("a.yaml".to_owned(), text.to_owned())].into()).config;
+    let names = |protocol: &str| read(&CONFIG.replace("name: http", &format!("name: {protocol}")));
+    let has_table = || web.borrow().resource(Kind::Routes, CART_ENDPOINTS).is_some();
+    world.apply(names("tcp"), Vec::new(), 1);
+    tokio::time::sleep(dirty::QUIET / 2).await;
+    assert!(has_table());
+    tokio::time::sleep(dirty::QUIET).await;
+    assert!(!has_table());
+    task.abort();
 }

@@ -162,3 +162,46 @@ fn plaintext_beside_server_names_takes_the_chain_without_one() {
         assert_eq!(second.accept().await.take(4).await.as_deref(), Ok(&b"HELO"[..]));
     });
 }
+
+/// mTLS, TLS of the application, and plaintext, as the control plane has them on a permissive port of bytes.
+fn permissive() -> Vec<Resource> {
+    let mesh =
+        ChainMatch { alpn: vec!["istio".into()], transport: Some(Transport::Tls), ..ChainMatch::default() };
+    let own = ChainMatch { transport: Some(Transport::Tls), ..ChainMatch::default() };
+    let plain = ChainMatch { transport: Some(Transport::Plaintext), ..ChainMatch::default() };
+    let mut resources = resources(vec![chain(mesh, "a"), chain(own, "b"), chain(plain, "c")]);
+    if let Some(Resource::Listener(listener)) = resources.last_mut() {
+        listener.filters_timeout = Some(std::time::Duration::from_millis(300));
+        listener.continue_on_filters_timeout = true;
+    }
+    resources
+}
+
+#[test]
+fn a_permissive_port_tells_the_mesh_from_others_by_what_they_offer() {
+    for (sent, expected) in [
+        (hello("catalog", &["istio"]), ORIGIN),
+        (hello("catalog", &["http/1.1"]), SECOND),
+        (hello("catalog", &[]), SECOND),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), address(3)),
+    ] {
+        play(permissive(), async |world| {
+            let mut origin = world.origin(expected);
+            let mut client = world.connect();
+            client.send(&sent).await;
+            assert_eq!(origin.accept().await.take(sent.len()).await, Ok(sent));
+        });
+    }
+}
+
+#[test]
+fn who_is_silent_on_a_permissive_port_is_served_in_plaintext_after_a_moment() {
+    play(permissive(), async |world| {
+        let mut origin = world.origin(address(3));
+        let mut client = world.connect();
+        let (mut upstream, took) = timed(origin.accept()).await;
+        assert!(took.as_millis() >= 300, "{took:?}");
+        upstream.send("220 ready").await;
+        assert_eq!(client.take(9).await.as_deref(), Ok(&b"220 ready"[..]));
+    });
+}

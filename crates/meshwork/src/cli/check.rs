@@ -28,17 +28,14 @@ impl Check {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let verdicts = meshwork_capture::check()?;
         let reachable = meshwork_capture::reachable(self.control_plane);
-        match self.output {
-            Format::Text => print(&verdicts, self.control_plane, reachable),
-            Format::Json => {
-                let steps: Vec<Value> =
-                    verdicts.iter().map(|(step, verdict)| as_json(*step, verdict)).collect();
-                output::json(&json!({
-                    "works": works(&verdicts),
-                    "steps": steps,
-                    "controlPlane": { "address": self.control_plane, "reachable": reachable },
-                }))?;
-            }
+        let steps: Vec<Value> = verdicts.iter().map(|(step, verdict)| as_json(*step, verdict)).collect();
+        let all = json!({
+            "works": works(&verdicts),
+            "steps": steps,
+            "controlPlane": { "address": self.control_plane, "reachable": reachable },
+        });
+        if !self.output.print(&all)? {
+            print(&verdicts, self.control_plane, reachable);
         }
         Ok(if works(&verdicts) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -6,19 +6,29 @@ use std::time::Duration;
 
 use meshwork_control_plane as control_plane;
 
-use super::runtime;
-use crate::{secrecy, signals};
+use super::{folders, runtime};
+use crate::{memory, secrecy, signals};
 
 /// Run the control plane: config, discovery, certificates, policy
 #[derive(clap::Args)]
 pub(crate) struct ControlPlane {
-    /// The folder of config: YAML files, watched for changes
+    /// A folder of config: YAML files, watched for changes, beside what `meshwork apply` writes
     #[arg(long, value_name = "DIR")]
-    config: PathBuf,
+    config: Option<PathBuf>,
 
-    /// The folder of state: CA, tokens, enrolments; keep it safe, it holds the CA's private key
+    /// The folder of state: CA, tokens, enrolments; keep it safe, it holds the CA's private key;
+    /// `$XDG_STATE_HOME/meshwork/control-plane`, where other commands look for it, where it is left out
     #[arg(long, value_name = "DIR")]
-    state: PathBuf,
+    state: Option<PathBuf>,
+
+    /// Members of an etcd that several control planes share, as http:// URLs with commas between; the program must be built
+    /// with it
+    #[arg(long, value_name = "URLS", value_delimiter = ',')]
+    etcd: Vec<String>,
+
+    /// The folder of the CA, where it is not in the folder of state: control planes of one mesh need the same
+    #[arg(long, value_name = "DIR")]
+    ca: Option<PathBuf>,
 
     /// Where proxies connect by mTLS: certificates, xDS, telemetry
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15012")]
@@ -40,9 +50,15 @@ pub(crate) struct ControlPlane {
 impl ControlPlane {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         secrecy::keep();
+        memory::share_one_arena();
         let options = control_plane::Options {
             config: self.config,
-            state: self.state,
+            state: match self.state {
+                Some(state) => state,
+                None => folders::control_plane()?,
+            },
+            etcd: self.etcd,
+            ca: self.ca,
             listen: self.listen,
             api: self.api,
             trust_domain: self.trust_domain,

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 
-use super::output::Format;
 use super::{check, runtime};
 
 /// The shortest run that carries traffic on every edge.
@@ -39,7 +38,16 @@ pub(crate) struct Demo {
 
     /// What standard output is for: a live table, or the report as JSON
     #[arg(short, long, value_enum, default_value = "text")]
-    output: Format,
+    output: Shown,
+}
+
+/// What standard output is for.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Shown {
+    /// A live table.
+    Text,
+    /// The report.
+    Json,
 }
 
 /// How traffic reaches the sidecars.
@@ -89,8 +97,8 @@ impl Demo {
             mode,
             why_explicit,
             output: match self.output {
-                Format::Text => meshwork_demo::Output::Text,
-                Format::Json => meshwork_demo::Output::Json,
+                Shown::Text => meshwork_demo::Output::Text,
+                Shown::Json => meshwork_demo::Output::Json,
             },
         };
         runtime::on_this_thread(async {

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use meshwork_control_plane as control_plane;
 
 use super::api::Api;
+use super::output::Format;
 use super::{output, problems, runtime};
 
 /// Draw the mesh as Mermaid text: as it is, or as a folder of config would make it
@@ -33,6 +34,8 @@ enum Picture {
     Markdown,
     /// A JSON object with the text as `mermaid`.
     Json,
+    /// The same as YAML.
+    Yaml,
 }
 
 impl Diagram {
@@ -51,7 +54,10 @@ impl Diagram {
         match self.output {
             Picture::Mermaid => output::line(text.trim_end()),
             Picture::Markdown => output::line(format_args!("```mermaid\n{}\n```", text.trim_end())),
-            Picture::Json => output::json(&serde_json::json!({ "mermaid": text }))?,
+            Picture::Json | Picture::Yaml => {
+                let format = if matches!(self.output, Picture::Json) { Format::Json } else { Format::Yaml };
+                format.print(&serde_json::json!({ "mermaid": text }))?;
+            }
         }
         Ok(())
     }

@@ -21,10 +21,13 @@ impl Edges {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let text = runtime::on_this_thread(self.api.fetch("/api/v1/edges"))?;
         let edges: Vec<Edge> = serde_json::from_str(&text)?;
-        match self.output {
-            Format::Json => output::json(&edges)?,
-            Format::Text if edges.is_empty() => output::note("nothing has flowed yet"),
-            Format::Text => output::line(meshwork_demo::table(&edges)),
+        if self.output.print(&edges)? {
+            return Ok(());
+        }
+        if edges.is_empty() {
+            output::note("nothing has flowed yet");
+        } else {
+            output::line(meshwork_demo::table(&edges));
         }
         Ok(())
     }

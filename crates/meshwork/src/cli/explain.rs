@@ -1,18 +1,23 @@
 //! `meshwork explain`.
 
 use anyhow::bail;
+use meshwork_model::problem::Code;
 use meshwork_model::reason::{ALL, Reason};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::output::{self, Format};
 
-/// Say in words why the mesh answered in a service's place
+/// Say in words what a code means: why the mesh answered in a service's place, or what is wrong with config
 #[derive(clap::Args)]
-#[command(
-    after_help = "The code stands in the answer's `x-meshwork-reason` header, its body, and the access log."
-)]
+#[command(after_help = "\
+A reason's code stands in the answer's `x-meshwork-reason` header, its body, and the access log; a config problem's in \
+brackets behind `error` or `warning`, and in the API's answers.
+
+Examples:
+  meshwork explain MW0201
+  meshwork explain MW1102 -o json")]
 pub(crate) struct Explain {
-    /// A reason's code, such as MW0201; all of them where it is left out
+    /// The code, such as MW0201; all of them where it is left out
     code: Option<String>,
 
     /// How to print
@@ -22,31 +27,44 @@ pub(crate) struct Explain {
 
 impl Explain {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let chosen: Vec<Reason> = match &self.code {
-            None => ALL.to_vec(),
-            Some(code) => ALL.iter().filter(|r| r.words().code.eq_ignore_ascii_case(code)).copied().collect(),
-        };
-        if chosen.is_empty() {
-            bail!(
-                "there is no reason {}; `meshwork explain` lists all of them",
-                self.code.unwrap_or_default()
-            );
+        let is_meant =
+            |code: &str| self.code.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(code));
+        let reasons: Vec<Reason> = ALL.iter().filter(|r| is_meant(r.words().code)).copied().collect();
+        let codes: Vec<Code> = Code::ALL.iter().filter(|c| is_meant(c.words().code)).copied().collect();
+        if reasons.is_empty() && codes.is_empty() {
+            let wanted = self.code.unwrap_or_default();
+            bail!("there is no code {wanted}; `meshwork explain` lists all of them");
         }
-        if self.output == Format::Json {
-            return output::json(&chosen.iter().map(|r| as_json(*r)).collect::<Vec<_>>());
+        let all: Vec<Value> = reasons
+            .iter()
+            .map(|r| reason_as_json(*r))
+            .chain(codes.iter().map(|c| code_as_json(*c)))
+            .collect();
+        if self.output.print(&all)? {
+            return Ok(());
         }
-        for reason in chosen {
-            let words = reason.words();
+        for words in reasons.iter().map(|reason| reason.words()) {
             output::line(format_args!("{}  {}\n        {}", words.code, words.what, words.fix));
+        }
+        for words in codes.iter().map(|code| code.words()) {
+            output::line(format_args!(
+                "{}  {}\n        {}\n        {}",
+                words.code, words.title, words.cause, words.fix
+            ));
         }
         Ok(())
     }
 }
 
-fn as_json(reason: Reason) -> serde_json::Value {
+fn reason_as_json(reason: Reason) -> Value {
     let words = reason.words();
     json!({
         "code": words.code, "flag": words.flag, "status": words.status, "grpc_status": words.grpc_status,
         "what": words.what, "fix": words.fix,
     })
+}
+
+fn code_as_json(code: Code) -> Value {
+    let words = code.words();
+    json!({ "code": words.code, "title": words.title, "cause": words.cause, "fix": words.fix })
 }

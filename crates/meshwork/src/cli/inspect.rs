@@ -1,6 +1,5 @@
 //! `meshwork inspect`.
 
-use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -9,7 +8,8 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::output;
+use super::output::{self, Format};
+use super::table;
 
 /// Show what a running proxy serves, trusts and counts
 ///
@@ -25,7 +25,7 @@ pub(crate) struct Inspect {
     admin: SocketAddr,
 
     /// How to print
-    #[arg(short, long, value_enum, default_value = "table")]
+    #[arg(short, long, value_enum, default_value = "text")]
     output: Format,
 }
 
@@ -45,16 +45,6 @@ enum What {
     Ready,
 }
 
-#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
-enum Format {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
-    /// For people and programs.
-    Yaml,
-}
-
 /// How long the proxy may take to answer.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The longest answer: a dump of tens of thousands of resources.
@@ -72,10 +62,8 @@ impl Inspect {
         };
         let text = self.fetch(path)?;
         let value = if self.what == What::Stats { stats(&text) } else { serde_json::from_str(&text)? };
-        match self.output {
-            Format::Json => output::json(&value)?,
-            Format::Yaml => output::line(yaml(&value).trim_end()),
-            Format::Table => output::line(self.table(&value).trim_end()),
+        if !self.output.print(&value)? {
+            output::line(self.table(&value).trim_end());
         }
         if self.what == What::Ready && value["state"] != "LIVE" {
             bail!("the proxy is not ready: {}", text_of(&value["state"]));
@@ -113,7 +101,7 @@ impl Inspect {
             What::Stats => (vec!["METRIC", "VALUE"], metrics(value)),
             What::Ready => (vec!["STATE", "NODE", "VERSION", "UP"], server(value)),
         };
-        render(&head, &rows, std::io::stdout().is_terminal())
+        table::render(&head, &rows, std::io::stdout().is_terminal())
     }
 }
 
@@ -243,79 +231,6 @@ fn server(value: &Value) -> Vec<Vec<String>> {
     vec![fields.into_iter().map(text_of).collect()]
 }
 
-// --- texts ---
-
-/// Columns as wide as what stands in them, two blanks apart.
-fn render(head: &[&str], rows: &[Vec<String>], colours: bool) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain([head[column].len()]).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let mut text = String::new();
-    let mut line = |cells: &mut dyn Iterator<Item = &str>, style: &str| {
-        let cells: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        let cells = cells.join("  ");
-        let cells = cells.trim_end();
-        let _ = match (colours, style) {
-            (true, style) if !style.is_empty() => writeln!(text, "\u{1b}[{style}m{cells}\u{1b}[0m"),
-            _ => writeln!(text, "{cells}"),
-        };
-    };
-    line(&mut head.iter().copied(), BOLD);
-    for row in rows {
-        let is_bad =
-            row.iter().any(|cell| cell.starts_with("REFUSED") || cell == "UNHEALTHY" || cell == "DRAINING");
-        line(&mut row.iter().map(String::as_str), if is_bad { RED } else { "" });
-    }
-    text
-}
-
-const BOLD: &str = "1";
-const RED: &str = "31";
-
-/// A value as YAML: what JSON's strings look like, and blocks.
-fn yaml(value: &Value) -> String {
-    let mut text = String::new();
-    write_yaml(value, 0, &mut text);
-    text
-}
-
-fn write_yaml(value: &Value, depth: usize, text: &mut String) {
-    let indent = "  ".repeat(depth);
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                let _ = write!(text, "{indent}{}:", Value::String(name.clone()));
-                write_yaml_value(value, depth + 1, text);
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                let _ = write!(text, "{indent}-");
-                write_yaml_value(item, depth + 1, text);
-            }
-        }
-        scalar => {
-            let _ = writeln!(text, "{indent}{scalar}");
-        }
-    }
-}
-
-fn write_yaml_value(value: &Value, depth: usize, text: &mut String) {
-    let is_block = match value {
-        Value::Object(fields) => !fields.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        _ => false,
-    };
-    if is_block {
-        text.push('\n');
-        write_yaml(value, depth, text);
-    } else {
-        let _ = writeln!(text, " {value}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -333,14 +248,8 @@ mod tests {
         let expected = "KIND      NAME  VERSION  UPDATED  STATUS\n\
                         cluster   a     static   now      applied\n\
                         listener  web                     REFUSED: no\n";
-        assert_eq!(render(&head, &rows, false), expected);
-        assert!(render(&head, &rows, true).contains("\u{1b}[31mlistener"));
-    }
-
-    #[test]
-    fn yaml_is_nested() {
-        let value = json!({ "a": [{ "b": "c: d" }], "e": [], "f": 1 });
-        assert_eq!(yaml(&value), "\"a\":\n  -\n    \"b\": \"c: d\"\n\"e\": []\n\"f\": 1\n");
+        assert_eq!(table::render(&head, &rows, false), expected);
+        assert!(table::render(&head, &rows, true).contains("\u{1b}[31mlistener"));
     }
 
     #[test]

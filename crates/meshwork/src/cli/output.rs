@@ -1,18 +1,38 @@
 //! Standard output and standard error, in one place.
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+
+use super::yaml;
 
 /// How a command prints its result.
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
 pub(crate) enum Format {
     /// For people.
+    #[value(alias = "table")]
     Text,
     /// For programs.
     Json,
+    /// For both.
+    Yaml,
+}
+
+impl Format {
+    /// Prints a value as JSON or YAML; where text is wanted, prints nothing and gives false.
+    ///
+    /// # Errors
+    /// The value has no JSON form.
+    pub(crate) fn print(self, value: &impl serde::Serialize) -> anyhow::Result<bool> {
+        match self {
+            Self::Text => return Ok(false),
+            Self::Json => line(serde_json::to_string_pretty(value)?),
+            Self::Yaml => line(yaml::text(&serde_json::to_value(value)?).trim_end()),
+        }
+        Ok(true)
+    }
 }
 
 /// Prints a line to standard output. A closed pipe ends the program quietly, as it does others.
@@ -22,13 +42,9 @@ pub(crate) fn line(text: impl Display) {
     }
 }
 
-/// Prints a value as indented JSON.
-///
-/// # Errors
-/// The value has no JSON form.
-pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    line(serde_json::to_string_pretty(value)?);
-    Ok(())
+/// Whether standard output shows colours: it is a terminal, and nobody asked for none. Source: no-color.org.
+pub(crate) fn colours() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Prints a line for people to standard error.

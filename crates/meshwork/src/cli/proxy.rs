@@ -52,7 +52,7 @@ impl Proxy {
         let bootstrap = match bootstrap::parse(&name, &text) {
             Ok(bootstrap) => bootstrap,
             Err(found) => {
-                problems::print(&found, &BTreeMap::from([(name.clone(), text)]));
+                problems::print(&found, &BTreeMap::from([(name.clone(), text.into())]));
                 bail!("{} errors in {name}", problems::errors(&found));
             }
         };

@@ -12,11 +12,13 @@ use meshwork_agent::{Enrolled, channel};
 use meshwork_capture::wire::FromSidecar;
 use meshwork_data_plane::{self as data_plane, NodeLabels};
 use meshwork_identity::IdentitySource;
+use meshwork_model::mesh::GatewayNode;
 use meshwork_model::proxy::Workload;
 use meshwork_telemetry::{Registry, ResourceAttributes, push_otlp};
 use meshwork_xds::grpc::{Denied, Ended};
 use meshwork_xds::{self as xds, client::Health};
 use tokio::sync::{oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval};
 use tonic::transport::Channel;
 use tracing::{Instrument, error, info_span};
 
@@ -47,15 +49,25 @@ pub(crate) struct Sidecar {
     push_metrics: Duration,
 }
 
+/// How often files of certificates are looked at: a new one acts within it, and a look costs nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the control plane may take to know that we leave; past it, the lease ends by itself.
 const LEAVE: Duration = Duration::from_secs(1);
 
 impl Sidecar {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        self.run_as(None)
+    }
+
+    /// Runs as a gateway's node, where it is one.
+    ///
+    /// # Errors
+    /// The workload cannot enrol, the proxy cannot start, or the control plane does not take it.
+    pub(super) fn run_as(self, gateway: Option<GatewayNode>) -> anyhow::Result<()> {
         secrecy::keep();
         runtime::on_this_thread(async {
             let enrolled = self.workload.enrol().await?;
-            let node = self.workload.node(&enrolled)?;
+            let node = Node { gateway, ..self.workload.node(&enrolled)? };
             Box::pin(self.serve(enrolled, node)).await
         })
     }
@@ -91,6 +103,7 @@ impl Sidecar {
                 return Err(refusal(address, &identity, &denied));
             },
             failed = &mut beside => return failed.map(|never| match never {}),
+            never = follow_files(&proxy) => match never {},
             () = signals.asked() => {
                 // Before the drain, so that nobody is sent here while it lasts.
                 health.send_replace(Some(Health::Leaving));
@@ -124,6 +137,16 @@ impl Sidecar {
         node.is_probed = self.probes.gate();
         let beside = captured.map(|captured| captured.hand_over(&proxy, node)).transpose()?;
         Ok((proxy, beside))
+    }
+}
+
+/// Follows the files of certificates that config names, for ever.
+async fn follow_files(proxy: &data_plane::Proxy) -> Infallible {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        proxy.look_at_files();
     }
 }
 

@@ -33,6 +33,10 @@ struct Create {
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
 
+    /// Members of the etcd that the control plane keeps its tokens in, where it runs with others than last time
+    #[arg(long, value_name = "URLS", value_delimiter = ',')]
+    etcd: Vec<String>,
+
     /// The workload's namespace
     #[arg(long)]
     namespace: String,
@@ -78,11 +82,11 @@ impl Token {
                 create.state.display()
             );
         }
-        let token = Store::open(&create.state)?.create_token(&request)?;
-        match (create.out, create.output) {
-            (Some(path), _) => write_private(&path, token.as_bytes())?,
-            (None, Format::Text) => output::line(token),
-            (None, Format::Json) => output::json(&json!({ "token": token }))?,
+        let token = Store::open_shared(&create.state, &create.etcd)?.create_token(&request)?;
+        match create.out {
+            Some(path) => write_private(&path, token.as_bytes())?,
+            None if create.output.print(&json!({ "token": token }))? => {}
+            None => output::line(token),
         }
         Ok(())
     }

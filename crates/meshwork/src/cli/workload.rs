@@ -98,6 +98,7 @@ impl Workload {
             inbound: self.inbound.iter().map(|a| a.0.clone()).collect(),
             outbound: self.outbound.iter().map(|a| a.0.clone()).collect(),
             capture: None,
+            gateway: None,
             is_probed: false,
         })
     }

@@ -273,3 +273,12 @@ fn structured_logs_keep_types_and_order() {
          \"list\":[\"HTTP/1.1\",[]],\"meta\":{\"sub\":\"alice\"},\"status\":404}"
     );
 }
+
+#[test]
+fn a_template_is_written_as_it_was_read_and_equal_to_what_says_the_same() {
+    for format in ["", "plain", "100%%", "%REQ(x-two)%", "a %REQ(x-two?:path):3% 5%% %PROTOCOL%"] {
+        assert_eq!(Template::parse(format).unwrap().as_written(), format);
+    }
+    assert_eq!(Template::constant("5%").as_written(), "5%%");
+    assert_eq!(Template::parse("%REQ(X-Two)%"), Template::parse("%REQ(x-two)%"));
+}

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::StringMatch;
+use super::{MetadataMatch, StringMatch};
 use crate::fraction::Fraction;
 
 /// That a service is asked whether a request may pass. Source: Envoy `extensions.filters.http.ext_authz.v3`.
@@ -22,6 +22,8 @@ pub struct ExtAuthz {
     pub body: Option<AuthBody>,
     /// Requests that the service is asked about.
     pub enabled: Fraction,
+    /// What metadata of a request must pass for the service to be asked about it; `None` for none.
+    pub enabled_metadata: Option<MetadataMatch>,
     /// Whether the others are refused.
     pub deny_at_disable: bool,
     /// Header fields that the service gets; `None` for all, or for the usual ones of an HTTP service.

@@ -219,6 +219,10 @@ pub struct HttpRbac {
 impl HttpFilter {
     /// Names of filters as Envoy's documentation has them.
     pub const RBAC: &str = "envoy.filters.http.rbac";
+    /// Delays and statuses on purpose.
+    pub const FAULT: &str = "envoy.filters.http.fault";
+    /// What pages of other origins may do.
+    pub const CORS: &str = "envoy.filters.http.cors";
 
     /// A filter that is on.
     pub fn new(name: impl Into<Arc<str>>, kind: HttpFilterKind) -> Self {

@@ -229,7 +229,7 @@ fn read_versions(
 }
 
 /// Source: `BoringSSL`'s names.
-const CIPHER_SUITES: &[(&str, CipherSuite)] = &[
+pub(crate) const CIPHER_SUITES: &[(&str, CipherSuite)] = &[
     ("ECDHE-ECDSA-AES128-GCM-SHA256", CipherSuite::EcdsaAes128),
     ("ECDHE-RSA-AES128-GCM-SHA256", CipherSuite::RsaAes128),
     ("ECDHE-ECDSA-AES256-GCM-SHA384", CipherSuite::EcdsaAes256),
@@ -239,7 +239,7 @@ const CIPHER_SUITES: &[(&str, CipherSuite)] = &[
 ];
 
 /// Source: `BoringSSL`'s names.
-const GROUPS: &[(&str, Group)] = &[
+pub(crate) const GROUPS: &[(&str, Group)] = &[
     ("X25519", Group::X25519),
     ("P-256", Group::P256),
     ("P-384", Group::P384),

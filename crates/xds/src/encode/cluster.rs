@@ -1,54 +1,52 @@
-//! Clusters and endpoints.
+//! Clusters.
 
 #![expect(deprecated, reason = "what replaces `dns_failure_refresh_rate` is an extension")]
 
+mod balancing;
+mod options;
+
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    Balancing, Breakers, Cluster, Discovery, Dns, DnsFamily, DnsHost, Endpoint, Endpoints, Network,
-    Thresholds, TransportMatch, UpstreamProtocol, WORKLOAD_SOURCE_V4, Workload,
+    Cluster, Criterion, Discovery, Dns, DnsFamily, Network, TransportMatch, WORKLOAD_SOURCE_V4,
 };
 use serde_json::json;
 
-use super::{Writer, address, ads, duration, number, pack};
-use crate::decode::{HTTP_OPTIONS, WORKLOAD_NETWORK};
+use super::health::{health_check, outliers};
+use super::{Writer, ads, duration};
+use crate::decode::WORKLOAD_NETWORK;
 use crate::node::Dialect;
 use crate::{metadata, pb};
-
-/// The one locality of gRPC's endpoints: it drops endpoints without a locality, and without a weight, in silence.
-const LOCALITY: &str = "mesh";
 
 impl Writer<'_> {
     pub(super) fn cluster(&self, cluster: &Cluster) -> pb::cluster::Cluster {
         let mut message = pb::cluster::Cluster {
             name: cluster.name.to_string(),
             connect_timeout: Some(duration(cluster.connect_timeout)),
-            lb_policy: self.balancing(cluster.balancing) as i32,
             metadata: service_metadata(cluster),
-            circuit_breakers: Some(circuit_breakers(&cluster.breakers)),
+            circuit_breakers: Some(options::circuit_breakers(&cluster.breakers)),
+            outlier_detection: cluster.outliers.as_deref().map(outliers),
             ..pb::cluster::Cluster::default()
         };
+        self.balancing(cluster, &mut message);
         self.discovery(cluster, &mut message);
-        if cluster.network == Network::Workload && !self.is_grpc() {
-            message.upstream_bind_config = Some(from_workload());
-        }
         self.transports(cluster, &mut message);
-        if cluster.protocol == UpstreamProtocol::Http2 && !self.is_grpc() {
-            message.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), pack(&http2()));
+        if !self.is_grpc() {
+            message.upstream_bind_config = self.source(cluster);
+            let sayable = cluster.checks.iter().filter(|check| self.may_check(check, cluster));
+            message.health_checks = sayable.map(|check| health_check(check)).collect();
+            self.connections(cluster, &mut message);
         }
         message
     }
 
-    /// gRPC's core knows no other policy that we have.
-    fn balancing(&self, balancing: Balancing) -> pb::cluster::cluster::LbPolicy {
-        use pb::cluster::cluster::LbPolicy;
-        match balancing {
-            Balancing::RoundRobin(_) => LbPolicy::RoundRobin,
-            _ if self.is_grpc() => LbPolicy::RoundRobin,
-            Balancing::Random => LbPolicy::Random,
-            Balancing::LeastRequest(_) => LbPolicy::LeastRequest,
-            Balancing::RingHash(_) => LbPolicy::RingHash,
-            Balancing::Maglev(_) => LbPolicy::Maglev,
+    /// Where connections begin: an address of its own is Envoy's alone.
+    fn source(&self, cluster: &Cluster) -> Option<pb::core::BindConfig> {
+        match (cluster.network, cluster.connections.source) {
+            (Network::Workload, _) => Some(from_workload()),
+            (Network::Proxy, Some(source)) if self.dialect == Dialect::Envoy => Some(from_address(source)),
+            _ => None,
         }
     }
 
@@ -66,23 +64,35 @@ impl Writer<'_> {
                 DiscoveryType::Eds
             }
             Discovery::Dns(dns) => {
-                message.load_assignment = Some(named(&cluster.name, dns));
+                message.load_assignment = Some(self.named(&cluster.name, dns));
                 if !self.is_grpc() {
                     message.dns_lookup_family = family(dns.family) as i32;
+                    message.dns_refresh_rate = (dns.refresh != Dns::REFRESH).then(|| duration(dns.refresh));
                 }
                 if self.dialect == Dialect::Meshwork {
                     message.dns_failure_refresh_rate = dns.failure_refresh.map(refresh_rate);
                 }
-                // Envoy tries the addresses of one logical host in turn; gRPC knows nothing else.
-                let is_strict = dns.is_strict && self.dialect == Dialect::Meshwork;
+                let is_strict = self.is_strict(&cluster.discovery);
                 if is_strict { DiscoveryType::StrictDns } else { DiscoveryType::LogicalDns }
             }
             Discovery::OriginalDestination => {
                 message.lb_policy = LbPolicy::ClusterProvided as i32;
+                message.lb_subset_config = None;
                 DiscoveryType::OriginalDst
             }
         };
         message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind as i32));
+    }
+
+    /// Whether each address of a name is an endpoint: Envoy tries those of one logical host in turn, and gRPC knows nothing
+    /// else.
+    fn is_strict(&self, discovery: &Discovery) -> bool {
+        let Discovery::Dns(dns) = discovery else { return false };
+        match self.dialect {
+            Dialect::Meshwork => dns.is_strict,
+            Dialect::Envoy => dns.is_strict && dns.hosts.len() != 1,
+            Dialect::Grpc => false,
+        }
     }
 
     fn transports(&self, cluster: &Cluster, message: &mut pb::cluster::Cluster) {
@@ -92,83 +102,26 @@ impl Writer<'_> {
         }
         message.transport_socket_matches =
             cluster.transports.iter().map(|transport| self.transport_match(transport)).collect();
-        let all_matched = cluster.transports.iter().any(|transport| transport.transport.is_none());
-        if !cluster.transports.is_empty() && !all_matched {
+        let takes_any = |known: &&TransportMatch| known.transport.is_none() && known.labels.is_empty();
+        match cluster.transports.iter().find(takes_any) {
+            // Envoy looks at the one for endpoints that nothing matches, too, where TLS is to agree on a protocol.
+            Some(TransportMatch { tls: tls @ Some(_), .. }) if self.dialect == Dialect::Envoy => {
+                message.transport_socket = Some(self.upstream(tls.as_ref()));
+            }
             // Envoy would reach an endpoint that nothing matches in plaintext.
-            message.transport_socket = Some(self.refusal(&cluster.transports));
+            None if !cluster.transports.is_empty() => {
+                message.transport_socket = Some(self.refusal(&cluster.transports));
+            }
+            _ => {}
         }
     }
 
     fn transport_match(&self, transport: &TransportMatch) -> pb::cluster::cluster::TransportSocketMatch {
-        let mark = transport.transport.as_deref();
         pb::cluster::cluster::TransportSocketMatch {
             name: transport.name.to_string(),
-            r#match: Some(mark.map(identity_mark).unwrap_or_default()),
+            r#match: Some(marks(transport.transport.as_deref(), &transport.labels)),
             transport_socket: Some(self.upstream(transport.tls.as_ref())),
         }
-    }
-
-    pub(super) fn endpoints(&self, endpoints: &Endpoints) -> pb::endpoint::ClusterLoadAssignment {
-        let mut locality = pb::endpoint::LocalityLbEndpoints {
-            lb_endpoints: endpoints.endpoints.iter().map(lb_endpoint).collect(),
-            ..pb::endpoint::LocalityLbEndpoints::default()
-        };
-        if self.is_grpc() {
-            locality.load_balancing_weight = Some(number(1));
-            locality.locality =
-                Some(pb::core::Locality { region: LOCALITY.to_owned(), ..pb::core::Locality::default() });
-        }
-        let localities = if endpoints.endpoints.is_empty() { Vec::new() } else { vec![locality] };
-        pb::endpoint::ClusterLoadAssignment {
-            cluster_name: endpoints.cluster.to_string(),
-            endpoints: localities,
-            ..pb::endpoint::ClusterLoadAssignment::default()
-        }
-    }
-}
-
-/// Every limit in full: what is not said is limited.
-fn circuit_breakers(breakers: &Breakers) -> pb::cluster::CircuitBreakers {
-    use pb::core::RoutingPriority;
-    let limits = |priority: RoutingPriority, limits: &Thresholds| pb::cluster::circuit_breakers::Thresholds {
-        priority: priority as i32,
-        max_connections: Some(number(limits.connections)),
-        max_pending_requests: Some(number(limits.pending)),
-        max_requests: Some(number(limits.requests)),
-        max_retries: Some(number(limits.retries)),
-        ..pb::cluster::circuit_breakers::Thresholds::default()
-    };
-    let of_host = breakers.host_connections.map(|most| pb::cluster::circuit_breakers::Thresholds {
-        max_connections: Some(number(most)),
-        ..pb::cluster::circuit_breakers::Thresholds::default()
-    });
-    pb::cluster::CircuitBreakers {
-        thresholds: vec![
-            limits(RoutingPriority::Default, &breakers.normal),
-            limits(RoutingPriority::High, &breakers.high),
-        ],
-        per_host_thresholds: of_host.into_iter().collect(),
-    }
-}
-
-/// Endpoints by name.
-fn named(cluster: &str, dns: &Dns) -> pb::endpoint::ClusterLoadAssignment {
-    use pb::endpoint::lb_endpoint::HostIdentifier;
-    let endpoint = |DnsHost { host, port }: &DnsHost| pb::endpoint::LbEndpoint {
-        host_identifier: Some(HostIdentifier::Endpoint(pb::endpoint::Endpoint {
-            address: Some(super::socket_address(host.to_string(), *port)),
-            ..pb::endpoint::Endpoint::default()
-        })),
-        ..pb::endpoint::LbEndpoint::default()
-    };
-    let locality = pb::endpoint::LocalityLbEndpoints {
-        lb_endpoints: dns.hosts.iter().map(|named| endpoint(&named.host)).collect(),
-        ..pb::endpoint::LocalityLbEndpoints::default()
-    };
-    pb::endpoint::ClusterLoadAssignment {
-        cluster_name: cluster.to_owned(),
-        endpoints: vec![locality],
-        ..pb::endpoint::ClusterLoadAssignment::default()
     }
 }
 
@@ -202,23 +155,22 @@ fn from_workload() -> pb::core::BindConfig {
     pb::core::BindConfig { source_address: Some(source), ..pb::core::BindConfig::default() }
 }
 
-fn http2() -> pb::upstream_http::HttpProtocolOptions {
-    use pb::upstream_http::http_protocol_options::{
-        ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+fn from_address(source: SocketAddr) -> pb::core::BindConfig {
+    let address = match super::address(source).address {
+        Some(pb::core::address::Address::SocketAddress(socket)) => Some(socket),
+        _ => None,
     };
-    let explicit = ExplicitHttpConfig {
-        protocol_config: Some(
-            ProtocolConfig::Http2ProtocolOptions(pb::core::Http2ProtocolOptions::default()),
-        ),
-    };
-    pb::upstream_http::HttpProtocolOptions {
-        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
-        ..pb::upstream_http::HttpProtocolOptions::default()
-    }
+    pb::core::BindConfig { source_address: address, ..pb::core::BindConfig::default() }
 }
 
-fn identity_mark(identity: &str) -> pb::Struct {
-    metadata::from_json(&json!({ metadata::IDENTITY: identity }))
+/// What a transport is picked by: an identity, and labels.
+pub(super) fn marks(identity: Option<&str>, labels: &[Criterion]) -> pb::Struct {
+    let mut marks = metadata::to_struct(labels.iter().map(|(key, value)| (key, value)));
+    if let Some(identity) = identity {
+        let text = pb::value::Kind::StringValue(identity.to_owned());
+        marks.fields.insert(metadata::IDENTITY.to_owned(), pb::Value { kind: Some(text) });
+    }
+    marks
 }
 
 fn service_metadata(cluster: &Cluster) -> Option<pb::core::Metadata> {
@@ -233,31 +185,4 @@ fn service_metadata(cluster: &Cluster) -> Option<pb::core::Metadata> {
         filter_metadata: [(metadata::ISTIO.to_owned(), istio)].into(),
         ..pb::core::Metadata::default()
     })
-}
-
-fn lb_endpoint(endpoint: &Endpoint) -> pb::endpoint::LbEndpoint {
-    use pb::endpoint::lb_endpoint::HostIdentifier;
-    let host = pb::endpoint::Endpoint {
-        address: Some(address(endpoint.address)),
-        ..pb::endpoint::Endpoint::default()
-    };
-    let mut filter_metadata = std::collections::HashMap::new();
-    if let Some(identity) = &endpoint.transport {
-        filter_metadata.insert(metadata::TRANSPORT.to_owned(), identity_mark(identity));
-    }
-    if let Some(workload) = &endpoint.workload {
-        let istio = json!({ metadata::WORKLOAD: workload_text(workload) });
-        filter_metadata.insert(metadata::ISTIO.to_owned(), metadata::from_json(&istio));
-    }
-    let metadata = pb::core::Metadata { filter_metadata, ..pb::core::Metadata::default() };
-    pb::endpoint::LbEndpoint {
-        metadata: (!metadata.filter_metadata.is_empty()).then_some(metadata),
-        host_identifier: Some(HostIdentifier::Endpoint(host)),
-        ..pb::endpoint::LbEndpoint::default()
-    }
-}
-
-/// Istio's `<name>;<namespace>;<app>;<version>;<cluster>`; there is one cluster, without a name.
-fn workload_text(workload: &Workload) -> String {
-    format!("{};{};{};{};", workload.name, workload.namespace, workload.app, workload.version)
 }

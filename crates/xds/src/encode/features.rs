@@ -1,5 +1,7 @@
 //! One resource for each thing that the model can say.
 
+mod whole;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,7 @@ fn identity(account: &str) -> SpiffeId {
 
 /// Feature and resource.
 pub(super) fn features() -> Vec<(&'static str, Resource)> {
-    vec![
+    let mut features = vec![
         ("inbound-http", Resource::Listener(inbound_http())),
         ("inbound-tcp", Resource::Listener(inbound_tcp())),
         ("outbound-http", Resource::Listener(outbound_http())),
@@ -38,7 +40,9 @@ pub(super) fn features() -> Vec<(&'static str, Resource)> {
         ("cluster-original-destination", Resource::Cluster(passthrough())),
         ("cluster-in-workload", Resource::Cluster(captured())),
         ("endpoints", Resource::Endpoints(endpoints())),
-    ]
+    ];
+    features.extend(whole::features());
+    features
 }
 
 fn inbound_http() -> Listener {

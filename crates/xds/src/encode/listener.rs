@@ -4,19 +4,20 @@ use std::net::SocketAddr;
 
 use meshwork_model::cidr::Cidr;
 use meshwork_model::proxy::{
-    ChainMatch, ClientCert, Codec, Direction, EscapedSlashes, FilterChain, ForwardClientCert, Gate, Http1,
-    HttpConnection, HttpFilter, HttpFilterKind, Listener, ListenerFilter, ListenerFilterKind, NetworkFilter,
-    ProxyProtocol, RouteSource, Router, ServerHeader, SourceType, TcpCluster, TcpProxy, TlsInspector,
-    Transport,
+    ChainMatch, Direction, FilterChain, Gate, Listener, ListenerFilter, ListenerFilterKind, NetworkFilter,
+    PortTest, ProxyProtocol, SourceType, TcpCluster, TcpProxy, TlsInspector, Transport,
 };
 
-use super::{Writer, address, ads, boolean, duration, pack};
+use super::access_log::access_logs;
+use super::filter::End;
+use super::policy::of_connections;
+use super::{Writer, address, boolean, duration, number, pack, timeout};
+use crate::node::Dialect;
 use crate::pb;
 
 const HTTP_CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
 const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
 const NETWORK_RBAC: &str = "envoy.filters.network.rbac";
-const ROUTER: &str = "envoy.filters.http.router";
 const CONNECTION_LIMIT: &str = "envoy.filters.network.connection_limit";
 const HTTP_INSPECTOR: &str = "envoy.filters.listener.http_inspector";
 const ORIGINAL_DST: &str = "envoy.filters.listener.original_dst";
@@ -44,6 +45,9 @@ impl Writer<'_> {
             // What Envoy takes for granted is not said.
             message.bind_to_port = (!listener.bind_to_port).then(|| boolean(false));
             message.use_original_dst = listener.use_original_dst.then(|| boolean(true));
+            message.freebind = listener.socket.freebind.then(|| boolean(true));
+            message.transparent = listener.socket.transparent.then(|| boolean(true));
+            message.tcp_backlog_size = listener.socket.backlog.map(number);
         }
         message
     }
@@ -63,7 +67,7 @@ impl Writer<'_> {
     fn api_listener(&self, listener: &Listener) -> Option<pb::listener::ApiListener> {
         listener.chains.iter().find_map(|chain| match &chain.filter {
             NetworkFilter::Http(http) => {
-                let config = self.http(http);
+                let config = self.http(http, End::Caller);
                 Some(pb::listener::ApiListener { api_listener: Some(pack(&config)) })
             }
             NetworkFilter::Tcp(_) => None,
@@ -73,7 +77,7 @@ impl Writer<'_> {
     fn chain(&self, chain: &FilterChain) -> pb::listener::FilterChain {
         let (stat_prefix, last) = match &chain.filter {
             NetworkFilter::Http(http) => {
-                (&http.stat_prefix, filter(HTTP_CONNECTION_MANAGER, pack(&self.http(http))))
+                (&http.stat_prefix, filter(HTTP_CONNECTION_MANAGER, pack(&self.http(http, End::Socket))))
             }
             NetworkFilter::Tcp(tcp) => (&tcp.stat_prefix, filter(TCP_PROXY, pack(&tcp_proxy(tcp)))),
         };
@@ -93,7 +97,10 @@ impl Writer<'_> {
         match gate {
             Gate::Rbac(rbac) => {
                 let config = pb::NetworkRbac {
-                    rules: Some(self.rbac(rbac)),
+                    rules: Some(match self.dialect {
+                        Dialect::Meshwork => self.rbac(rbac),
+                        Dialect::Envoy | Dialect::Grpc => self.rbac(&of_connections(rbac)),
+                    }),
                     stat_prefix: format!("{stat_prefix}."),
                     ..pb::NetworkRbac::default()
                 };
@@ -110,93 +117,12 @@ impl Writer<'_> {
             }
         }
     }
-
-    fn http(&self, http: &HttpConnection) -> pb::hcm::HttpConnectionManager {
-        use pb::hcm::http_connection_manager::RouteSpecifier;
-        let mut message = pb::hcm::HttpConnectionManager {
-            stat_prefix: http.stat_prefix.to_string(),
-            http_filters: self.http_filters(&http.filters, &http.router),
-            route_specifier: Some(match &http.routes {
-                RouteSource::Inline(table) => RouteSpecifier::RouteConfig(self.route_table(table)),
-                RouteSource::Named(name) => RouteSpecifier::Rds(pb::hcm::Rds {
-                    config_source: Some(ads()),
-                    route_config_name: name.to_string(),
-                }),
-            }),
-            ..pb::hcm::HttpConnectionManager::default()
-        };
-        if !self.is_grpc() {
-            Self::connection(http, &mut message);
-        }
-        message
-    }
-
-    /// What proxies look at, and gRPC does not.
-    fn connection(http: &HttpConnection, message: &mut pb::hcm::HttpConnectionManager) {
-        use pb::hcm::http_connection_manager::{
-            PathWithEscapedSlashesAction as Slashes, ServerHeaderTransformation as Server,
-        };
-        message.codec_type = codec(http.codec) as i32;
-        message.generate_request_id = Some(boolean(http.generate_request_id));
-        message.normalize_path = Some(boolean(http.paths.rfc3986));
-        message.merge_slashes = http.paths.merge_slashes;
-        message.path_with_escaped_slashes_action = match http.paths.escaped_slashes {
-            EscapedSlashes::Keep => Slashes::KeepUnchanged,
-            EscapedSlashes::Reject => Slashes::RejectRequest,
-            EscapedSlashes::Redirect => Slashes::UnescapeAndRedirect,
-            EscapedSlashes::Decode => Slashes::UnescapeAndForward,
-        } as i32;
-        let (name, transformation) = match &http.server {
-            ServerHeader::Set(name) => (Some(name), Server::Overwrite),
-            ServerHeader::IfAbsent(name) => (Some(name), Server::AppendIfAbsent),
-            ServerHeader::Keep => (None, Server::PassThrough),
-        };
-        message.server_name = name.map(ToString::to_string).unwrap_or_default();
-        message.server_header_transformation = transformation as i32;
-        client_cert(http.client_cert, message);
-        message.http_protocol_options = (http.http1 != Http1::default()).then(|| http1(&http.http1));
-        message.request_headers_timeout = http.request_headers_timeout.map(duration);
-        message.common_http_protocol_options =
-            http.idle_timeout.map(|timeout| pb::core::HttpProtocolOptions {
-                idle_timeout: Some(duration(timeout)),
-                ..pb::core::HttpProtocolOptions::default()
-            });
-        message.stream_idle_timeout = http.stream_idle_timeout.map(duration);
-        message.tracing = http.tracing.then(pb::hcm::http_connection_manager::Tracing::default);
-        message.upgrade_configs = http.upgrades.iter().map(|name| upgrade(name)).collect();
-    }
-
-    fn http_filters(&self, filters: &[HttpFilter], router: &Router) -> Vec<pb::hcm::HttpFilter> {
-        let mut messages = Vec::new();
-        for filter in filters {
-            // The control plane makes no others.
-            let HttpFilterKind::Rbac(rbac) = &filter.kind else { continue };
-            let rules = rbac.rules.as_ref().map(|rules| self.rbac(rules));
-            let config = pb::HttpRbac { rules, ..pb::HttpRbac::default() };
-            let message = http_filter(filter.name.to_string(), pack(&config));
-            messages.push(pb::hcm::HttpFilter { disabled: filter.disabled, ..message });
-        }
-        let router = pb::Router {
-            suppress_envoy_headers: !self.is_grpc() && router.is_silent,
-            ..pb::Router::default()
-        };
-        messages.push(http_filter(ROUTER.to_owned(), pack(&router)));
-        messages
-    }
 }
 
 fn filter(name: &str, config: pb::Any) -> pb::listener::Filter {
     pb::listener::Filter {
         name: name.to_owned(),
         config_type: Some(pb::listener::filter::ConfigType::TypedConfig(config)),
-    }
-}
-
-fn http_filter(name: String, config: pb::Any) -> pb::hcm::HttpFilter {
-    pb::hcm::HttpFilter {
-        name,
-        config_type: Some(pb::hcm::http_filter::ConfigType::TypedConfig(config)),
-        ..pb::hcm::HttpFilter::default()
     }
 }
 
@@ -216,8 +142,21 @@ fn listener_filter(filter: &ListenerFilter) -> pb::listener::ListenerFilter {
     pb::listener::ListenerFilter {
         name: name.to_owned(),
         config_type: Some(pb::listener::listener_filter::ConfigType::TypedConfig(config)),
-        ..pb::listener::ListenerFilter::default()
+        filter_disabled: filter.disabled.as_ref().map(port_test),
     }
+}
+
+fn port_test(test: &PortTest) -> pb::listener::ListenerFilterChainMatchPredicate {
+    use pb::listener::listener_filter_chain_match_predicate::{MatchSet, Rule};
+    let set = |tests: &[PortTest]| MatchSet { rules: tests.iter().map(port_test).collect() };
+    let rule = match test {
+        PortTest::Any => Rule::AnyMatch(true),
+        PortTest::Range(from, to) => Rule::DestinationPortRange(pb::Int32Range { start: *from, end: *to }),
+        PortTest::All(tests) => Rule::AndMatch(set(tests)),
+        PortTest::OneOf(tests) => Rule::OrMatch(set(tests)),
+        PortTest::Not(test) => Rule::NotMatch(Box::new(port_test(test))),
+    };
+    pb::listener::ListenerFilterChainMatchPredicate { rule: Some(rule) }
 }
 
 fn proxy_protocol(config: ProxyProtocol) -> pb::ProxyProtocol {
@@ -260,7 +199,7 @@ fn chain_match(matches: &ChainMatch) -> Option<pb::listener::FilterChainMatch> {
     })
 }
 
-fn cidrs(ranges: &[Cidr]) -> Vec<pb::core::CidrRange> {
+pub(super) fn cidrs(ranges: &[Cidr]) -> Vec<pb::core::CidrRange> {
     let message = |range: &Cidr| pb::core::CidrRange {
         address_prefix: range.network().to_string(),
         prefix_len: Some(pb::UInt32Value { value: range.length().into() }),
@@ -285,12 +224,13 @@ fn tcp_proxy(tcp: &TcpProxy) -> pb::tcp_proxy::TcpProxy {
     pb::tcp_proxy::TcpProxy {
         stat_prefix: tcp.stat_prefix.to_string(),
         cluster_specifier: Some(cluster),
-        idle_timeout: tcp.idle_timeout.map(duration),
+        idle_timeout: tcp.idle_timeout.map(timeout),
         // What Envoy takes for granted is not said.
         max_connect_attempts: (tcp.connect_attempts != 1)
             .then_some(pb::UInt32Value { value: tcp.connect_attempts }),
         max_downstream_connection_duration: tcp.longest.map(duration),
         hash_policy: tcp.hashes_source.then(source_ip).into_iter().collect(),
+        access_log: access_logs(&tcp.access_logs),
         ..pb::tcp_proxy::TcpProxy::default()
     }
 }
@@ -298,44 +238,6 @@ fn tcp_proxy(tcp: &TcpProxy) -> pb::tcp_proxy::TcpProxy {
 fn source_ip() -> pb::HashPolicy {
     use pb::hash_policy::{PolicySpecifier, SourceIp};
     pb::HashPolicy { policy_specifier: Some(PolicySpecifier::SourceIp(SourceIp {})) }
-}
-
-fn upgrade(name: &str) -> pb::hcm::http_connection_manager::UpgradeConfig {
-    pb::hcm::http_connection_manager::UpgradeConfig {
-        upgrade_type: if name == "connect" { "CONNECT".to_owned() } else { name.to_owned() },
-        ..pb::hcm::http_connection_manager::UpgradeConfig::default()
-    }
-}
-
-fn client_cert(said: ClientCert, message: &mut pb::hcm::HttpConnectionManager) {
-    use pb::hcm::http_connection_manager::{
-        ForwardClientCertDetails as Details, SetCurrentClientCertDetails,
-    };
-    message.forward_client_cert_details = match said.forward {
-        ForwardClientCert::Sanitize => Details::Sanitize,
-        ForwardClientCert::ForwardOnly => Details::ForwardOnly,
-        ForwardClientCert::Append => Details::AppendForward,
-        ForwardClientCert::Set => Details::SanitizeSet,
-        ForwardClientCert::AlwaysForwardOnly => Details::AlwaysForwardOnly,
-    } as i32;
-    let says_nothing = said == ClientCert { forward: said.forward, ..ClientCert::default() };
-    message.set_current_client_cert_details = (!says_nothing).then(|| SetCurrentClientCertDetails {
-        subject: said.subject.then(|| boolean(true)),
-        cert: said.certificate,
-        chain: said.chain,
-        dns: said.dns,
-        uri: said.uri,
-        ..SetCurrentClientCertDetails::default()
-    });
-}
-
-fn http1(options: &Http1) -> pb::core::Http1ProtocolOptions {
-    pb::core::Http1ProtocolOptions {
-        accept_http_10: options.accept_http_10,
-        default_host_for_http_10: options.default_host.as_deref().unwrap_or_default().to_owned(),
-        enable_trailers: options.trailers,
-        ..pb::core::Http1ProtocolOptions::default()
-    }
 }
 
 fn additional(further: SocketAddr) -> pb::listener::AdditionalAddress {
@@ -350,14 +252,5 @@ fn direction(direction: Direction) -> pb::core::TrafficDirection {
         Direction::Inbound => pb::core::TrafficDirection::Inbound,
         Direction::Outbound => pb::core::TrafficDirection::Outbound,
         Direction::Unspecified => pb::core::TrafficDirection::Unspecified,
-    }
-}
-
-fn codec(codec: Codec) -> pb::hcm::http_connection_manager::CodecType {
-    use pb::hcm::http_connection_manager::CodecType;
-    match codec {
-        Codec::Auto => CodecType::Auto,
-        Codec::Http1 => CodecType::Http1,
-        Codec::Http2 => CodecType::Http2,
     }
 }

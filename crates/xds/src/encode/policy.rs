@@ -45,6 +45,38 @@ impl Writer<'_> {
     }
 }
 
+/// The rules as they are for connections, where tests of requests never match: Envoy refuses those there.
+pub(super) fn of_connections(rbac: &Rbac) -> Rbac {
+    let rule = |rule: &Rule| Rule {
+        name: rule.name.clone(),
+        permissions: rule.permissions.iter().map(permission_of_connections).collect(),
+        principals: rule.principals.iter().map(principal_of_connections).collect(),
+    };
+    Rbac { action: rbac.action, rules: rbac.rules.iter().map(rule).collect() }
+}
+
+fn permission_of_connections(tested: &Permission) -> Permission {
+    let each = |tests: &[Permission]| tests.iter().map(permission_of_connections).collect();
+    match tested {
+        Permission::Path(_) | Permission::Header(_) => Permission::Not(Box::new(Permission::Any)),
+        Permission::All(tests) => Permission::All(each(tests)),
+        Permission::OneOf(tests) => Permission::OneOf(each(tests)),
+        Permission::Not(test) => Permission::Not(Box::new(permission_of_connections(test))),
+        other => other.clone(),
+    }
+}
+
+fn principal_of_connections(tested: &Principal) -> Principal {
+    let each = |tests: &[Principal]| tests.iter().map(principal_of_connections).collect();
+    match tested {
+        Principal::Path(_) | Principal::Header(_) => Principal::Not(Box::new(Principal::Any)),
+        Principal::All(tests) => Principal::All(each(tests)),
+        Principal::OneOf(tests) => Principal::OneOf(each(tests)),
+        Principal::Not(test) => Principal::Not(Box::new(principal_of_connections(test))),
+        other => other.clone(),
+    }
+}
+
 /// A rule. Envoy refuses empty lists, so a list that nothing can match is written as "not anything".
 fn policy(rule: &Rule) -> pb::rbac::Policy {
     let mut permissions: Vec<_> = rule.permissions.iter().map(permission).collect();
@@ -118,7 +150,7 @@ fn cidr(range: &Cidr) -> pb::core::CidrRange {
     }
 }
 
-fn metadata(test: &MetadataMatch) -> pb::matcher::MetadataMatcher {
+pub(super) fn metadata(test: &MetadataMatch) -> pb::matcher::MetadataMatcher {
     use pb::matcher::metadata_matcher::{PathSegment, path_segment::Segment};
     let segment = |key: &std::sync::Arc<str>| PathSegment { segment: Some(Segment::Key(key.to_string())) };
     pb::matcher::MetadataMatcher {
@@ -151,4 +183,32 @@ fn value(test: &ValueMatch) -> pb::matcher::ValueMatcher {
         }),
     };
     pb::matcher::ValueMatcher { match_pattern: Some(pattern) }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshwork_model::proxy::{HeaderMatch, HeaderTest};
+
+    use super::*;
+
+    #[test]
+    fn tests_of_requests_never_match_connections_inverted_or_not() {
+        let header = |invert| HeaderMatch { name: "x".into(), test: HeaderTest::Present, invert };
+        let never = Permission::Not(Box::new(Permission::Any));
+        let port = Permission::DestinationPort(80);
+        let rbac = Rbac {
+            action: Action::Deny,
+            rules: vec![Rule {
+                name: "a".into(),
+                permissions: vec![
+                    Permission::All(vec![port.clone(), Permission::Header(header(true))]),
+                    Permission::Path(StringMatch::Prefix("/".into())),
+                ],
+                principals: vec![Principal::Header(header(false)), Principal::Any],
+            }],
+        };
+        let rules = of_connections(&rbac).rules;
+        assert_eq!(rules[0].permissions, [Permission::All(vec![port, never.clone()]), never]);
+        assert_eq!(rules[0].principals, [Principal::Not(Box::new(Principal::Any)), Principal::Any]);
+    }
 }

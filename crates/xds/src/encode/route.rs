@@ -1,100 +1,149 @@
 //! Route tables.
 
 use meshwork_model::proxy::{
-    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, PathRewrite, Redirect, RedirectPath,
-    RetryPolicy, Route, RouteAction, RouteMatch, RouteTable, VirtualHost, WeightedCluster,
+    DirectResponse, Domain, Forward, HeaderMatch, HeaderTest, PathMatch, QueryMatch, Resilience, Route,
+    RouteAction, RouteMatch, RouteTable, RouteTerms, VirtualHost,
 };
 
 use super::policy::string;
-use super::{Writer, duration, number, pack};
+use super::terms::{Lists, redirect, runtime_share};
+use super::{Writer, boolean};
 use crate::pb;
-
-const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
 
 impl Writer<'_> {
     pub(super) fn route_table(&self, table: &RouteTable) -> pb::route::RouteConfiguration {
+        let mut routes = table.hosts().iter().flat_map(|host| &host.routes);
+        let is_proxy = !self.is_grpc();
         pb::route::RouteConfiguration {
             name: table.name.to_string(),
-            virtual_hosts: table.hosts().iter().map(|host| self.virtual_host(host)).collect(),
+            virtual_hosts: table.hosts().iter().map(|host| self.virtual_host(host, table)).collect(),
+            ignore_port_in_host_matching: is_proxy && table.ignores_port,
+            ignore_path_parameters_in_path_matching: is_proxy
+                && routes.any(|route| route.matches.ignores_parameters),
+            // gRPC looks at those of virtual hosts.
+            typed_per_filter_config: if is_proxy {
+                self.route_filters(&table.filters)
+            } else {
+                std::collections::HashMap::new()
+            },
             ..pb::route::RouteConfiguration::default()
         }
     }
 
-    fn virtual_host(&self, host: &VirtualHost) -> pb::route::VirtualHost {
-        pb::route::VirtualHost {
+    fn virtual_host(&self, host: &VirtualHost, table: &RouteTable) -> pb::route::VirtualHost {
+        let mut message = pb::route::VirtualHost {
             name: host.name.to_string(),
             domains: host.domains.iter().map(domain).collect(),
             routes: host.routes.iter().flat_map(|route| self.routes(route)).collect(),
             ..pb::route::VirtualHost::default()
+        };
+        if self.is_grpc() {
+            message.typed_per_filter_config = self.route_filters(&table.filters);
+        } else {
+            of_proxies(host, &mut message);
         }
+        message.typed_per_filter_config.extend(self.route_filters(&host.filters));
+        message
     }
 
     /// A route, or two for gRPC, which knows no prefix by segment.
     fn routes(&self, route: &Route) -> Vec<pb::route::Route> {
         match &route.matches.path {
+            // gRPC calls have no query, and are no CONNECT, for which it would refuse the whole table.
+            _ if self.is_grpc() && !route.matches.query.is_empty() => Vec::new(),
+            PathMatch::Connect if self.is_grpc() => Vec::new(),
             PathMatch::SegmentPrefix(prefix) if self.is_grpc() => vec![
                 self.route(route, &PathMatch::Exact(prefix.clone())),
                 self.route(route, &PathMatch::Prefix(format!("{prefix}/").into())),
             ],
-            // gRPC calls are no CONNECT, and it would refuse the whole table.
-            PathMatch::Connect if self.is_grpc() => Vec::new(),
             path => vec![self.route(route, path)],
         }
     }
 
     fn route(&self, route: &Route, path: &PathMatch) -> pb::route::Route {
         use pb::route::route::Action;
+        let nothing = RouteTerms::default();
+        let terms = route.terms.as_deref().unwrap_or(&nothing);
         let action = match &route.action {
-            RouteAction::Forward(forward) => Action::Route(self.forward(forward)),
+            RouteAction::Forward(forward) => Action::Route(self.forward(forward, terms)),
             RouteAction::Direct(response) => Action::DirectResponse(direct(response)),
-            RouteAction::Redirect(redirect) => Action::Redirect(self::redirect(redirect)),
+            RouteAction::Redirect(to) => Action::Redirect(redirect(to)),
             RouteAction::Local => Action::NonForwardingAction(pb::route::NonForwardingAction::default()),
         };
-        pb::route::Route {
+        let mut message = pb::route::Route {
             name: route.name.to_string(),
-            r#match: Some(route_match(&route.matches, path)),
+            r#match: Some(self.route_match(&route.matches, path)),
             action: Some(action),
+            typed_per_filter_config: self.route_filters(&terms.filters),
             ..pb::route::Route::default()
+        };
+        if !self.is_grpc() {
+            let (request, response) = (Lists::of(&terms.changes.request), Lists::of(&terms.changes.response));
+            message.request_headers_to_add = request.add;
+            message.request_headers_to_remove = request.remove;
+            message.response_headers_to_add = response.add;
+            message.response_headers_to_remove = response.remove;
+            let kept = resilience(route).and_then(|resilience| resilience.replay_bytes);
+            message.request_body_buffer_limit = kept.map(|value| pb::UInt64Value { value });
         }
+        message
     }
 
-    fn forward(&self, forward: &Forward) -> pb::route::RouteAction {
+    fn forward(&self, forward: &Forward, terms: &RouteTerms) -> pb::route::RouteAction {
         let mut message = pb::route::RouteAction {
-            cluster_specifier: Some(clusters(&forward.clusters)),
+            cluster_specifier: Some(self.clusters(&forward.clusters, terms)),
+            hash_policy: terms.hash.iter().filter_map(|policy| self.hash(policy)).collect(),
             ..pb::route::RouteAction::default()
         };
-        if self.is_grpc() {
-            // gRPC looks at the whole stream's time only, and refuses most retry policies.
-            message.max_stream_duration =
-                forward.timeout.map(|timeout| pb::route::route_action::MaxStreamDuration {
-                    max_stream_duration: Some(duration(timeout)),
-                    ..pb::route::route_action::MaxStreamDuration::default()
-                });
-        } else {
-            message.timeout = Some(forward.timeout.map(duration).unwrap_or_default());
-            message.retry_policy = forward.resilience.retry.as_deref().map(|retry| self.retry_policy(retry));
+        self.resilience(forward, &mut message);
+        if !self.is_grpc() {
+            Self::of_action(terms, &mut message);
         }
         message
     }
 
-    /// What the control plane makes of a policy: conditions, how often, and that another endpoint is preferred.
-    fn retry_policy(&self, policy: &RetryPolicy) -> pb::route::RetryPolicy {
-        let mut message = pb::route::RetryPolicy {
-            retry_on: policy.on.names().collect::<Vec<_>>().join(","),
-            num_retries: Some(number(policy.retries)),
-            ..pb::route::RetryPolicy::default()
+    /// Which requests, with this test of the path.
+    pub(super) fn route_match(&self, matches: &RouteMatch, path: &PathMatch) -> pb::route::RouteMatch {
+        use pb::route::route_match::{GrpcRouteMatchOptions, TlsContextMatchOptions};
+        let mut message = pb::route::RouteMatch {
+            path_specifier: Some(path_specifier(path)),
+            case_sensitive: matches.any_case.then(|| boolean(false)),
+            headers: matches.headers.iter().map(header).collect(),
+            runtime_fraction: matches.fraction.map(runtime_share),
+            ..pb::route::RouteMatch::default()
         };
-        if policy.avoid.previous && !self.is_grpc() {
-            use pb::route::retry_policy::{RetryHostPredicate, retry_host_predicate::ConfigType};
-            let config = pack(&pb::PreviousHostsPredicate::default());
-            message.host_selection_retry_max_attempts = i64::from(policy.host_attempts);
-            message.retry_host_predicate = vec![RetryHostPredicate {
-                name: PREVIOUS_HOSTS.to_owned(),
-                config_type: Some(ConfigType::TypedConfig(config)),
-            }];
+        if !self.is_grpc() {
+            message.query_parameters = matches.query.iter().map(query).collect();
+            message.grpc = matches.only_grpc.then(GrpcRouteMatchOptions::default);
+            let says_nothing = matches.shows_certificate.is_none() && matches.is_verified.is_none();
+            message.tls_context = (!says_nothing).then(|| TlsContextMatchOptions {
+                presented: matches.shows_certificate.map(boolean),
+                validated: matches.is_verified.map(boolean),
+            });
         }
         message
     }
+}
+
+fn resilience(route: &Route) -> Option<&Resilience> {
+    match &route.action {
+        RouteAction::Forward(forward) => Some(&forward.resilience),
+        _ => None,
+    }
+}
+
+/// What a virtual host says in Envoy's config, though it is each of its routes that has it here.
+fn of_proxies(host: &VirtualHost, message: &mut pb::route::VirtualHost) {
+    use pb::route::virtual_host::TlsRequirementType;
+    let any = |tells: fn(&Resilience) -> bool| host.routes.iter().filter_map(resilience).any(tells);
+    message.include_request_attempt_count = any(|resilience| resilience.tells_attempts_upstream);
+    message.include_attempt_count_in_response = any(|resilience| resilience.tells_attempts_downstream);
+    message.include_is_timeout_retry_header = any(|resilience| resilience.tells_timeout_retries);
+    message.require_tls = match &host.secure {
+        None => TlsRequirementType::None,
+        Some(secure) if secure.only_external => TlsRequirementType::ExternalOnly,
+        Some(_) => TlsRequirementType::All,
+    } as i32;
 }
 
 fn domain(domain: &Domain) -> String {
@@ -106,9 +155,9 @@ fn domain(domain: &Domain) -> String {
     }
 }
 
-fn route_match(matches: &RouteMatch, path: &PathMatch) -> pb::route::RouteMatch {
+fn path_specifier(path: &PathMatch) -> pb::route::route_match::PathSpecifier {
     use pb::route::route_match::PathSpecifier;
-    let path = match path {
+    match path {
         PathMatch::Exact(path) => PathSpecifier::Path(path.to_string()),
         PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.to_string()),
         PathMatch::SegmentPrefix(prefix) => PathSpecifier::PathSeparatedPrefix(prefix.to_string()),
@@ -117,11 +166,17 @@ fn route_match(matches: &RouteMatch, path: &PathMatch) -> pb::route::RouteMatch 
             ..pb::matcher::RegexMatcher::default()
         }),
         PathMatch::Connect => PathSpecifier::ConnectMatcher(pb::route::route_match::ConnectMatcher {}),
-    };
-    pb::route::RouteMatch {
-        path_specifier: Some(path),
-        headers: matches.headers.iter().map(header).collect(),
-        ..pb::route::RouteMatch::default()
+    }
+}
+
+fn query(test: &QueryMatch) -> pb::route::QueryParameterMatcher {
+    use pb::route::query_parameter_matcher::QueryParameterMatchSpecifier as Specifier;
+    pb::route::QueryParameterMatcher {
+        name: test.name.to_string(),
+        query_parameter_match_specifier: Some(match &test.test {
+            Some(test) => Specifier::StringMatch(string(test)),
+            None => Specifier::PresentMatch(true),
+        }),
     }
 }
 
@@ -146,23 +201,6 @@ pub(super) fn header(matcher: &HeaderMatch) -> pb::route::HeaderMatcher {
     }
 }
 
-fn clusters(clusters: &[WeightedCluster]) -> pb::route::route_action::ClusterSpecifier {
-    use pb::route::route_action::ClusterSpecifier;
-    use pb::route::weighted_cluster::ClusterWeight;
-    if let [WeightedCluster { name, weight: 1 }] = clusters {
-        return ClusterSpecifier::Cluster(name.to_string());
-    }
-    let weighted = clusters.iter().map(|cluster| ClusterWeight {
-        name: cluster.name.to_string(),
-        weight: Some(number(cluster.weight)),
-        ..ClusterWeight::default()
-    });
-    ClusterSpecifier::WeightedClusters(pb::route::WeightedCluster {
-        clusters: weighted.collect(),
-        ..pb::route::WeightedCluster::default()
-    })
-}
-
 fn direct(response: &DirectResponse) -> pb::route::DirectResponseAction {
     use pb::core::data_source::Specifier;
     let body = (!response.body.is_empty()).then(|| pb::core::DataSource {
@@ -173,37 +211,5 @@ fn direct(response: &DirectResponse) -> pb::route::DirectResponseAction {
         status: u32::from(response.status),
         body,
         ..pb::route::DirectResponseAction::default()
-    }
-}
-
-fn redirect(redirect: &Redirect) -> pb::route::RedirectAction {
-    use pb::route::redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier};
-    let path = match &redirect.path {
-        RedirectPath::Same => None,
-        RedirectPath::Path(path) => Some(PathRewriteSpecifier::PathRedirect(path.to_string())),
-        RedirectPath::Rewrite(PathRewrite::Matched(text)) => {
-            Some(PathRewriteSpecifier::PrefixRewrite(text.to_string()))
-        }
-        RedirectPath::Rewrite(PathRewrite::Regex(rewrite)) => {
-            let (pattern, substitution) = rewrite.as_written();
-            let regex = pattern.to_owned();
-            let pattern = pb::matcher::RegexMatcher { regex, ..pb::matcher::RegexMatcher::default() };
-            Some(PathRewriteSpecifier::RegexRewrite(pb::matcher::RegexMatchAndSubstitute {
-                pattern: Some(pattern),
-                substitution: substitution.to_owned(),
-            }))
-        }
-    };
-    let statuses = [301, 302, 303, 307, 308];
-    let code = statuses.iter().position(|status| *status == redirect.status).unwrap_or(0);
-    let scheme =
-        redirect.scheme.as_ref().map(|text| SchemeRewriteSpecifier::SchemeRedirect(text.to_string()));
-    pb::route::RedirectAction {
-        host_redirect: redirect.host.as_deref().unwrap_or_default().to_owned(),
-        port_redirect: redirect.port.unwrap_or(0).into(),
-        response_code: i32::try_from(code).unwrap_or(0),
-        strip_query: redirect.strip_query,
-        scheme_rewrite_specifier: scheme,
-        path_rewrite_specifier: path,
     }
 }

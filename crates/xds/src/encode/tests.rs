@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::features::features;
-use super::random::Random;
+use super::random::{Plain, Random};
 use crate::{Dialect, SdsSource, decode, dump, encode};
 use meshwork_model::proxy::Resource;
 use serde_json::{Map, Value};
@@ -61,7 +61,7 @@ fn equal_resources_have_equal_bytes_and_versions() {
 #[test]
 fn our_own_dialect_loses_nothing_of_anything() {
     for seed in 0..2000 {
-        let resource = Random(fastrand::Rng::with_seed(seed)).resource();
+        let resource = Random(fastrand::Rng::with_seed(seed), Plain::No).resource();
         let encoded = encode(&resource, Dialect::Meshwork, &SdsSource::Named);
         let decoded = decode(encoded.type_url(), &encoded.bytes);
         assert_eq!(decoded.as_ref(), Ok(&resource), "seed {seed}");
@@ -72,7 +72,7 @@ fn our_own_dialect_loses_nothing_of_anything() {
 fn what_is_garbled_is_refused_and_never_panics() {
     for seed in 0..2000 {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let encoded = encode(&Random(rng.fork()).resource(), Dialect::Meshwork, &SdsSource::Named);
+        let encoded = encode(&Random(rng.fork(), Plain::No).resource(), Dialect::Meshwork, &SdsSource::Named);
         let mut bytes = encoded.bytes.to_vec();
         for _ in 0..rng.usize(1..4) {
             let at = rng.usize(0..bytes.len());
@@ -81,5 +81,22 @@ fn what_is_garbled_is_refused_and_never_panics() {
         bytes.truncate(rng.usize(0..=bytes.len()));
         // Either is right; a panic is not.
         drop(decode(encoded.type_url(), &bytes));
+    }
+}
+
+/// For `cargo xtask peers` and whoever has an Envoy at hand: one message a file, in the folder that
+/// `ENVOY_MESSAGES` names, for `envoy --mode validate`.
+#[test]
+#[ignore = "writes files for Envoy to judge"]
+fn messages_for_envoy() {
+    let folder = PathBuf::from(std::env::var_os("ENVOY_MESSAGES").expect("a folder"));
+    for seed in 0..500 {
+        let resource = Random(fastrand::Rng::with_seed(seed), Plain::Yes).resource();
+        if matches!(&resource, Resource::Listener(listener) if listener.address.is_none()) {
+            continue;
+        }
+        let encoded = encode(&resource, Dialect::Envoy, &SdsSource::Directory("/run/meshwork".to_owned()));
+        let path = folder.join(format!("{:?}-{seed}.json", resource.kind()));
+        std::fs::write(path, dump(&encoded).to_string()).unwrap();
     }
 }

@@ -1,5 +1,7 @@
 //! TLS contexts.
 
+mod context;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -27,8 +29,9 @@ impl Writer<'_> {
     pub(super) fn upstream(&self, tls: Option<&UpstreamTls>) -> pb::core::TransportSocket {
         match tls {
             Some(UpstreamTls::Mesh(tls)) => socket(TLS, pack(&self.upstream_context(tls))),
-            // Our control plane makes no other; nothing is sent in plaintext that was to be encrypted.
-            Some(UpstreamTls::Context(_)) => self.refusal(&[]),
+            // gRPC knows no trust but that of its bootstrap file; nothing is sent in plaintext that was to be encrypted.
+            Some(UpstreamTls::Context(_)) if self.is_grpc() => self.refusal(&[]),
+            Some(UpstreamTls::Context(context)) => socket(TLS, pack(&self.client(context))),
             None => socket(RAW_BUFFER, pack(&pb::RawBuffer::default())),
         }
     }
@@ -47,8 +50,11 @@ impl Writer<'_> {
     pub(super) fn downstream(&self, tls: &DownstreamTls) -> pb::core::TransportSocket {
         match tls {
             DownstreamTls::Mesh(tls) => self.mesh_server(tls),
-            // Our control plane makes no other; a chain without a certificate takes nobody.
-            DownstreamTls::Context(_) => socket(TLS, pack(&pb::tls::DownstreamTlsContext::default())),
+            // A chain without a certificate takes nobody.
+            DownstreamTls::Context(_) if self.is_grpc() => {
+                socket(TLS, pack(&pb::tls::DownstreamTlsContext::default()))
+            }
+            DownstreamTls::Context(context) => socket(TLS, pack(&self.server(context))),
         }
     }
 
@@ -67,9 +73,13 @@ impl Writer<'_> {
         socket(TLS, pack(&context))
     }
 
-    /// gRPC has one transport for all endpoints of a cluster: the first TLS one, for the identities of all.
+    /// gRPC has one transport for all endpoints of a cluster: the first TLS one, for the identities of all. None at all
+    /// would be plaintext, so that TLS of which it knows nothing is one that always fails.
     pub(super) fn only_transport(&self, transports: &[TransportMatch]) -> Option<pb::core::TransportSocket> {
         let all = || transports.iter().filter_map(|transport| transport.tls.as_ref()?.mesh());
+        if all().next().is_none() && transports.iter().any(|transport| transport.tls.is_some()) {
+            return Some(self.refusal(transports));
+        }
         let identities: BTreeSet<_> = all().flat_map(|tls| &tls.identities).cloned().collect();
         let tls = MeshClient { identities: identities.into_iter().collect(), ..all().next()?.clone() };
         Some(self.upstream(Some(&tls.into())))

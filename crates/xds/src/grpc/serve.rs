@@ -1,7 +1,8 @@
 //! The service: one [`Session`] per stream, driven by the client's messages and by new snapshots.
 //!
 //! A stream has no task of its own: it runs while its client takes responses, so a client that takes none is not
-//! read from either, and one that goes away takes its stream with it.
+//! read from either, and one that goes away takes its stream with it. Its first message waits its turn
+//! ([`Admission`]); what is read and not yet sent is one response per kind at most.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use futures_util::stream::{BoxStream, StreamExt as _, unfold};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::admission::Admission;
 use super::{Handler, PeerIdentity, Stream, wire};
 use crate::client::Health;
 use crate::node::Node;
@@ -30,12 +32,14 @@ pub type AdsServer = AggregatedDiscoveryServiceServer<Ads>;
 ///
 /// Requests must carry a [`PeerIdentity`] as an extension; those without one are refused.
 pub fn server(handler: Arc<dyn Handler>) -> AdsServer {
-    AggregatedDiscoveryServiceServer::new(Ads { handler, streams: AtomicU64::new(0) })
+    let admission = Arc::new(Admission::new());
+    AggregatedDiscoveryServiceServer::new(Ads { handler, admission, streams: AtomicU64::new(0) })
 }
 
 /// The aggregated discovery service.
 pub struct Ads {
     handler: Arc<dyn Handler>,
+    admission: Arc<Admission>,
     streams: AtomicU64,
 }
 
@@ -107,6 +111,7 @@ impl Ads {
         let open = Open::<M> {
             incoming: request.into_inner(),
             handler: Arc::clone(&self.handler),
+            admission: Arc::clone(&self.admission),
             stream,
             session: Session::new(M::PROTOCOL),
             snapshots: None,
@@ -145,6 +150,7 @@ impl AggregatedDiscoveryService for Ads {
 struct Open<M: Messages> {
     incoming: Streaming<M::Request>,
     handler: Arc<dyn Handler>,
+    admission: Arc<Admission>,
     stream: Stream,
     session: Session,
     /// The client's snapshots; `None` until it has introduced itself.
@@ -166,7 +172,7 @@ impl<M: Messages> Open<M> {
             }
             let went = tokio::select! {
                 message = self.incoming.message() => match message {
-                    Ok(Some(message)) => self.receive(message),
+                    Ok(Some(message)) => self.receive(message).await,
                     // The client is gone.
                     Ok(None) | Err(_) => return None,
                 },
@@ -182,8 +188,9 @@ impl<M: Messages> Open<M> {
         }
     }
 
-    fn receive(&mut self, message: M::Request) -> Result<(), Status> {
+    async fn receive(&mut self, message: M::Request) -> Result<(), Status> {
         if self.snapshots.is_none() {
+            self.admission.admit().await;
             self.stream.node = Node::of(M::node(&message));
             let connected = self.handler.connect(&self.stream);
             self.snapshots = Some(connected.map_err(|denied| Status::permission_denied(denied.0))?);

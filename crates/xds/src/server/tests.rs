@@ -387,3 +387,69 @@ fn a_client_cannot_want_without_end() {
         Request { kind: Kind::Endpoints, nonce: String::new(), refusal: None, names: change(&names, &[]) };
     assert_eq!(session.receive(request), Err(TooManyNames));
 }
+
+#[test]
+fn a_snapshot_made_of_another_says_what_one_made_anew_says() {
+    for seed in 0..300 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let protocol = BOTH[rng.usize(0..2)];
+        let mut anew = Driver::new(protocol, "");
+        let mut made_of = Driver::new(protocol, "");
+        let mut have: BTreeMap<String, u8> = BTreeMap::new();
+        for step in 0..40 {
+            let kind = ["c", "e", "l", "r"][rng.usize(0..4)];
+            let name = ["a", "b", "c"][rng.usize(0..3)];
+            let (one, other) = match rng.u8(0..4) {
+                0 => {
+                    // Some of these are no change.
+                    let version = rng.u8(0..3);
+                    let at = format!("{kind}:{name}");
+                    let (upserts, removed) = if version == 0 {
+                        have.remove(&at);
+                        (Vec::new(), vec![(kind_of(kind), Arc::from(name))])
+                    } else {
+                        have.insert(at.clone(), version);
+                        (vec![resource(&format!("{at}@{version}"))], Vec::new())
+                    };
+                    made_of.snapshot = made_of.snapshot.with(upserts, removed);
+                    let all: Vec<String> =
+                        have.iter().map(|(at, version)| format!("{at}@{version}")).collect();
+                    anew.snapshot = snapshot(&all.join(" "));
+                    // Who is slow sees some of the snapshots only.
+                    if rng.bool() { (anew.pushed(), made_of.pushed()) } else { continue }
+                }
+                1 => (anew.want(kind, name), made_of.want(kind, name)),
+                2 => (anew.want(kind, ""), made_of.want(kind, "")),
+                _ if anew.last.contains_key(&kind_of(kind)) => {
+                    let refused = rng.bool().then(|| refusal(name));
+                    (anew.answer(kind, refused.clone()).1, made_of.answer(kind, refused).1)
+                }
+                _ => continue,
+            };
+            assert_eq!(one, other, "seed {seed}, step {step}");
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_that_changes_nothing_shares_all_of_the_one_before() {
+    let before = snapshot("c:a@1 e:a@1 e:b@1");
+    let same = before.with([resource("e:a@1")], [(Kind::Listener, Arc::from("none"))]);
+    assert!(same.shares_all(&before));
+    let changed = before.with([resource("e:a@2")], []);
+    assert!(!changed.shares_all(&before));
+    assert_eq!(changed.set(Kind::Cluster).generation(), before.set(Kind::Cluster).generation());
+    let seen = before.set(Kind::Endpoints).generation();
+    assert_eq!(changed.set(Kind::Endpoints).changed_since(seen), Some(&["a".into()][..]));
+}
+
+#[test]
+fn what_a_client_brings_it_has_accepted() {
+    let mut session = Session::new(Protocol::Delta);
+    let have = [("a".to_owned(), "1".to_owned())].into();
+    let names = Names::Change { subscribe: Vec::new(), unsubscribe: Vec::new(), have };
+    let request = Request { kind: Kind::Cluster, nonce: String::new(), refusal: None, names };
+    let received = session.receive(request).expect("few names");
+    let versions = vec![("a".into(), "1".into())];
+    assert_eq!(received.events, [Event::Accepted { kind: Kind::Cluster, versions, removed: Vec::new() }]);
+}

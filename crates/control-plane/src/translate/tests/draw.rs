@@ -1,13 +1,17 @@
 //! Resources as stable text for people, all that matters on few lines.
 
+mod routes;
+mod terms;
+
 use std::fmt::Write as _;
 
-use meshwork_model::proxy::EscapedSlashes;
 use meshwork_model::proxy::{
-    Balancing, ChainMatch, Cluster, Discovery, DnsHost, Domain, DownstreamTls, Endpoints, FilterChain, Gate,
-    HeaderTest, HttpFilter, Network, NetworkFilter, PathMatch, PathNormalization, Rbac, Resource, Route,
-    RouteAction, RouteSource, RouteTable, StringMatch, UpstreamTls,
+    Balancing, ChainMatch, Cluster, Discovery, DnsHost, DownstreamTls, Endpoints, EscapedSlashes,
+    FilterChain, Gate, HttpFilter, HttpFilterKind, Locality, Network, NetworkFilter, PathNormalization, Rbac,
+    Resource, RouteSource, TcpCluster, UpstreamTls,
 };
+
+use self::routes::routes;
 
 pub(super) fn resources(resources: &[Resource]) -> String {
     resources.iter().map(resource).collect::<Vec<_>>().join("\n")
@@ -45,14 +49,19 @@ fn resource(resource: &Resource) -> String {
 fn chain(chain: &FilterChain) -> String {
     let mut text = format!("  chain {}\n", chain.name);
     if chain.matches != ChainMatch::default() {
-        assert!(chain.matches.alpn.is_empty());
         let _ = writeln!(text, "    for {:?} {:?}", chain.matches.transport, chain.matches.server_names);
+        if !chain.matches.alpn.is_empty() {
+            let _ = writeln!(text, "    of alpn {:?}", chain.matches.alpn);
+        }
     }
     if let Some(DownstreamTls::Mesh(tls)) = &chain.tls {
         let client = if tls.require_client_certificate { "demands" } else { "asks for" };
         let roots = tls.validation.as_deref().unwrap_or("none");
         let _ =
             writeln!(text, "    tls {} {client} a client of {roots}, alpn {:?}", tls.certificate, tls.alpn);
+    }
+    if let Some(context) = chain.tls.as_ref().and_then(DownstreamTls::context) {
+        let _ = writeln!(text, "    tls {:?}, alpn {:?}", context.certificates, context.alpn);
     }
     match &chain.filter {
         NetworkFilter::Http(http) => {
@@ -66,14 +75,31 @@ fn chain(chain: &FilterChain) -> String {
                 RouteSource::Inline(table) => format!("routes inline\n{}", indent(&routes(table))),
             };
             let _ = writeln!(text, "    http {:?} {}", http.codec, source.trim_end());
-            for rbac in http.filters.iter().filter_map(HttpFilter::policy) {
-                text.push_str(&policy(rbac));
-            }
+            // Those that are off are on every listener.
+            text.extend(http.filters.iter().filter(|filter| !filter.disabled).map(filter));
         }
         NetworkFilter::Tcp(tcp) => {
-            let names: Vec<_> = tcp.clusters.iter().map(|cluster| &*cluster.name).collect();
-            let _ = writeln!(text, "    tcp {}", names.join(" "));
+            let each = |cluster: &TcpCluster| match tcp.clusters.len() {
+                1 => cluster.name.to_string(),
+                _ => format!("{} {}", cluster.weight, cluster.name),
+            };
+            let names: Vec<_> = tcp.clusters.iter().map(each).collect();
+            let _ = writeln!(text, "    tcp {}", names.join(", "));
+            if tcp.idle_timeout.is_some() || tcp.longest.is_some() || tcp.hashes_source {
+                let _ = writeln!(
+                    text,
+                    "      silent for {:?}, lives {:?}, by source: {}",
+                    tcp.idle_timeout, tcp.longest, tcp.hashes_source
+                );
+            }
         }
+    }
+    let logs = match &chain.filter {
+        NetworkFilter::Http(http) => &http.access_logs,
+        NetworkFilter::Tcp(tcp) => &tcp.access_logs,
+    };
+    for log in logs {
+        let _ = writeln!(text, "    logs to {:?}: {:?}", log.sink, log.filter);
     }
     for gate in &chain.gates {
         let Gate::Rbac(rbac) = gate else { panic!("{gate:?}") };
@@ -86,64 +112,31 @@ fn indent(text: &str) -> String {
     text.lines().fold(String::new(), |text, line| text + "  " + line + "\n")
 }
 
+fn filter(filter: &HttpFilter) -> String {
+    match &filter.kind {
+        HttpFilterKind::Rbac(rbac) => {
+            let rules = rbac.rules.as_deref().map(policy).unwrap_or_default();
+            let tried =
+                rbac.shadow.as_deref().map(|rbac| format!("    tried: {}", policy(rbac).trim_start()));
+            rules + &tried.unwrap_or_default()
+        }
+        HttpFilterKind::Jwt(jwt) => {
+            let mut text = format!("    tokens {:?}\n", jwt.rules[0].requires);
+            for provider in &jwt.providers {
+                let _ = writeln!(text, "      {provider:?}");
+            }
+            text
+        }
+        other => format!("    {other:?}\n"),
+    }
+}
+
 fn policy(rbac: &Rbac) -> String {
     let mut text = format!("    {:?}\n", rbac.action);
     for rule in &rbac.rules {
         let _ = writeln!(text, "      {}", rule.name);
         let _ = writeln!(text, "        who  {:?}", rule.principals);
         let _ = writeln!(text, "        what {:?}", rule.permissions);
-    }
-    text
-}
-
-fn routes(table: &RouteTable) -> String {
-    let mut text = String::new();
-    for host in table.hosts() {
-        if host.domains != [Domain::Any] {
-            let _ = writeln!(text, "  for {:?}", host.domains);
-        }
-        for one in &host.routes {
-            let _ = writeln!(text, "  {}", route(one));
-        }
-    }
-    text
-}
-
-fn route(route: &Route) -> String {
-    let mut text = match &route.matches.path {
-        PathMatch::Exact(path) => format!("exactly {path}"),
-        PathMatch::Prefix(path) => format!("{path}*"),
-        PathMatch::SegmentPrefix(path) => format!("{path} or below"),
-        PathMatch::Regex(regex) => format!("{regex:?}"),
-        PathMatch::Connect => "CONNECT".to_owned(),
-    };
-    for header in &route.matches.headers {
-        assert!(!header.invert);
-        match &header.test {
-            HeaderTest::Value(StringMatch::Exact(value)) => {
-                let _ = write!(text, ", {} = {value}", header.name);
-            }
-            other => {
-                let _ = write!(text, ", {} {other:?}", header.name);
-            }
-        }
-    }
-    match &route.action {
-        RouteAction::Forward(forward) => {
-            let timeout = forward.timeout.map_or("no timeout".to_owned(), |t| format!("{t:?}"));
-            let retries = forward.resilience.retry.as_ref().map_or(0, |retry| retry.retries);
-            let _ = write!(text, " [{}] > {timeout}, {retries} retries", route.name);
-            for cluster in &forward.clusters {
-                let _ = write!(text, "\n    {} {}", cluster.weight, cluster.name);
-            }
-        }
-        RouteAction::Direct(direct) => {
-            let _ = write!(text, " [{}] > {} {:?}", route.name, direct.status, direct.body);
-        }
-        RouteAction::Redirect(redirect) => {
-            let _ = write!(text, " [{}] > {redirect:?}", route.name);
-        }
-        RouteAction::Local => text.push_str(" > local"),
     }
     text
 }
@@ -179,12 +172,13 @@ fn cluster(cluster: &Cluster) -> String {
         }
         Discovery::OriginalDestination => text.push_str("  where it was meant to go\n"),
     }
+    text.push_str(&terms::cluster(cluster));
     for transport in &cluster.transports {
         let mark = transport.transport.as_deref().unwrap_or("any");
         let _ = write!(text, "  transport {} for {mark}: ", transport.name);
         match &transport.tls {
             None => text.push_str("plaintext\n"),
-            Some(UpstreamTls::Context(_)) => panic!("the mesh makes no such TLS"),
+            Some(UpstreamTls::Context(tls)) => text.push_str(&terms::context(tls)),
             Some(UpstreamTls::Mesh(tls)) => {
                 let certificate = tls.certificate.as_deref().unwrap_or("no certificate");
                 let identities: Vec<&str> =
@@ -207,6 +201,13 @@ fn endpoints(what: &str, endpoints: &Endpoints) -> String {
         let _ = write!(text, "  {} {transport}", endpoint.address);
         if let Some(w) = &endpoint.workload {
             let _ = write!(text, " {};{};{};{}", w.name, w.namespace, w.app, w.version);
+        }
+        if endpoint.weight != 1 {
+            let _ = write!(text, ", weight {}", endpoint.weight);
+        }
+        let locality = &endpoint.place.locality;
+        if *locality != Locality::default() {
+            let _ = write!(text, ", at {}/{}/{}", locality.region, locality.zone, locality.sub_zone);
         }
         text.push('\n');
     }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use meshwork_identity::certificates_pem;
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
+use meshwork_model::metadata::matches_metadata;
 use meshwork_model::proxy::{AuthHttp, AuthService, CheckSettings, ExtAuthz, StringMatch};
 use meshwork_model::reason::Reason;
 use meshwork_model::route::matches_text;
@@ -55,7 +56,9 @@ impl Authorization {
         head: &mut RequestHead,
     ) -> Result<(), ProxyError> {
         let config = &*self.config;
-        if !config.enabled.hits(scene.place.worker.random()) {
+        let metadata = scene.record.metadata.as_deref();
+        let is_meant = config.enabled_metadata.as_ref().is_none_or(|test| matches_metadata(test, metadata));
+        if !is_meant || !config.enabled.hits(scene.place.worker.random()) {
             return if config.deny_at_disable { Err(self.failure().into()) } else { Ok(()) };
         }
         let declared = scene.length;

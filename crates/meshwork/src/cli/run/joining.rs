@@ -14,6 +14,7 @@ use meshwork_control_plane::store::{Store, TokenRequest};
 use meshwork_identity::files::{create_private_dir, write_private};
 use serde_json::json;
 
+use crate::cli::folders::state_home;
 use crate::cli::output;
 
 /// How long a token that is made here may be used: the proxy uses it as soon as it reaches the control plane.
@@ -99,14 +100,6 @@ impl Joining {
 /// later is covered, too.
 fn state_folders() -> impl Iterator<Item = PathBuf> {
     state_home().into_iter().filter(|folder| create_private_dir(folder).is_ok())
-}
-
-fn state_home() -> anyhow::Result<PathBuf> {
-    let given = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = given("XDG_STATE_HOME").or_else(|| given("HOME").map(|home| home.join(".local/state")));
-    let home =
-        home.context("neither XDG_STATE_HOME nor HOME is set: name the folders by --state and --mesh")?;
-    Ok(home.join("meshwork"))
 }
 
 /// The mesh's trust bundle, once its control plane has written it.

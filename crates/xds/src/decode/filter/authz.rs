@@ -51,6 +51,10 @@ pub(super) fn authorization(
         Some(settings) => Some(body(*settings, &at.field("with_request_body"), problems)?),
         None => None,
     };
+    let enabled_metadata = match &message.filter_enabled_metadata {
+        Some(test) => Some(policy::metadata(test, &at.field("filter_enabled_metadata"), problems)?),
+        None => None,
+    };
     let disallowed = list(message.disallowed_headers.as_ref(), &at.field("disallowed_headers"), problems)?;
     let namespaces = message.metadata_context_namespaces.iter();
     Some(ExtAuthz {
@@ -61,6 +65,7 @@ pub(super) fn authorization(
         status_on_error: failure_status(message.status_on_error.as_ref(), 403),
         body,
         enabled: message.filter_enabled.as_ref().map_or(Fraction::ALL, |share| runtime_share(Some(share))),
+        enabled_metadata,
         deny_at_disable: message
             .deny_at_disable
             .as_ref()

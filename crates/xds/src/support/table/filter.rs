@@ -169,6 +169,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             harmless("validate_mutations", "what is no field is always refused"),
             yes("metadata_context_namespaces"),
             yes("filter_enabled"),
+            yes("filter_enabled_metadata"),
             yes("deny_at_disable"),
             yes("include_peer_certificate"),
             harmless("stat_prefix", STATISTICS),

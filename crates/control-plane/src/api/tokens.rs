@@ -1,0 +1,96 @@
+//! Tokens for others: made and ended by who may everything.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Extension, Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::access::{Caller, Grant};
+use super::changes::{blocking, read};
+use super::failure::Failure;
+use super::{Api, audit};
+use crate::config::Refusal;
+use crate::store::KvError;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenBody {
+    /// Who it is for, as the history and the audit log name them.
+    name: String,
+    grants: Vec<Grant>,
+}
+
+/// A token, told once.
+#[derive(Serialize)]
+pub(super) struct TokenAnswer {
+    name: String,
+    token: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct EndedAnswer {
+    ended: usize,
+}
+
+/// The longest name of a token.
+const MAX_NAME_BYTES: usize = 253;
+/// The most grants of a token, and namespaces of a grant.
+const MAX_GRANTS: usize = 100;
+
+pub(super) async fn make(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<TokenAnswer>, Failure> {
+    demand_admin(&caller)?;
+    let TokenBody { name, grants } = read(body)?;
+    let few = grants.len() <= MAX_GRANTS && grants.iter().all(|grant| grant.namespaces.len() <= MAX_GRANTS);
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || grants.is_empty() || !few {
+        return Err(Failure::bad(format!(
+            "a token needs a name, and from 1 to {MAX_GRANTS} grants and namespaces"
+        )));
+    }
+    blocking(move || {
+        let made = api.access.make_token(&name, grants).map_err(failed);
+        write_down(&api, &caller, "make a token", &name, made.as_ref().err());
+        Ok(Json(TokenAnswer { name, token: made? }))
+    })
+    .await
+}
+
+pub(super) async fn end(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Json<EndedAnswer>, Failure> {
+    demand_admin(&caller)?;
+    blocking(move || {
+        let ended = api.access.end_tokens(&name).map_err(failed);
+        write_down(&api, &caller, "end tokens", &name, ended.as_ref().err());
+        match ended? {
+            0 => Err(Failure::new(StatusCode::NOT_FOUND, format!("there is no token {name}"))),
+            ended => Ok(Json(EndedAnswer { ended })),
+        }
+    })
+    .await
+}
+
+fn write_down(api: &Api, caller: &Caller, action: &str, name: &str, failure: Option<&Failure>) {
+    let result = failure.map_or_else(|| "done".to_owned(), |failure| format!("refused: {failure}"));
+    let resources = vec![name.to_owned()];
+    api.audit.write(&audit::Line { at: audit::now(), by: &caller.name, action, note: "", resources, result });
+}
+
+fn demand_admin(caller: &Caller) -> Result<(), Failure> {
+    caller.demand_name()?;
+    if caller.is_admin() {
+        return Ok(());
+    }
+    Err(Failure::new(StatusCode::FORBIDDEN, format!("{} may not make or end tokens", caller.name)))
+}
+
+fn failed(error: KvError) -> Failure {
+    Refusal::Failed(error).into()
+}

@@ -6,6 +6,7 @@ use anyhow::ensure;
 use clap::{Parser, ValueEnum};
 
 use crate::contender::{Binary, Program};
+use crate::scale::Size;
 use crate::scenario::{self, Scenario};
 
 /// What proxies pay for equal work, in one run
@@ -52,6 +53,14 @@ pub(crate) struct Arguments {
     /// Names the scenarios with the time that each takes
     #[arg(long)]
     pub(crate) list: bool,
+
+    /// The control plane at scale: a real one, and a thousand simulated proxies
+    #[arg(long, conflicts_with_all = ["quick", "only", "contenders", "instructions"])]
+    pub(crate) scale: bool,
+
+    /// With `--scale`: proxies, services, and endpoints of each service, in place of the sizes that are published
+    #[arg(long, value_name = "PROXIES/SERVICES/ENDPOINTS", requires = "scale")]
+    pub(crate) size: Option<Size>,
 
     /// Takes orders for loads on this socket: how a scenario runs its load in a workload
     #[arg(long, hide = true, value_name = "SOCKET")]

@@ -19,6 +19,7 @@ mod origin;
 mod process;
 mod report;
 mod results;
+mod scale;
 mod scenario;
 mod statistics;
 mod template;
@@ -26,6 +27,7 @@ mod template;
 use anyhow::Context;
 use arguments::{Arguments, Output};
 use clap::Parser;
+use contender::Binary;
 use results::Results;
 
 fn main() -> anyhow::Result<()> {
@@ -40,6 +42,16 @@ fn main() -> anyhow::Result<()> {
         process::prepare()?;
         return print(&instructions::run(&arguments.binaries()?)?);
     }
+    if arguments.scale {
+        let outcomes = scale::run(&Binary::built()?, arguments.size, &tell)?;
+        if arguments.write_docs {
+            scale::write(&outcomes)?;
+        }
+        return match arguments.output {
+            Output::Json => print(&serde_json::to_string_pretty(&outcomes)?),
+            Output::Table | Output::Markdown => print(&scale::table(&outcomes)),
+        };
+    }
     let results = match &arguments.from {
         Some(file) => Results::read(file)?,
         None => measure::run(&arguments.plan()?).context("the run ended early")?,
@@ -53,6 +65,11 @@ fn main() -> anyhow::Result<()> {
         Output::Table => print(&report::table::render(&results)),
         Output::Markdown => print(&report::docs::results_text(&results)),
     }
+}
+
+#[expect(clippy::print_stderr, reason = "what it is at, for who waits")]
+fn tell(text: &str) {
+    eprintln!("{text}");
 }
 
 #[expect(clippy::print_stdout, reason = "the result")]

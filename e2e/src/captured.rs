@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::drill::Api;
 use crate::leftovers::{Trace, VARIABLE};
 use crate::program::Program;
 use crate::{eventually, free_address, http, user};
@@ -21,11 +22,18 @@ pub struct Mesh {
     api: SocketAddr,
     trace: Trace,
     dir: TempDir,
+    /// What the control plane is told beside the usual.
+    arguments: Vec<String>,
 }
 
 impl Mesh {
     /// Starts a control plane with this config.
     pub fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// Starts a control plane with this config and further arguments.
+    pub fn start_with(config: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("meshwork-e2e-").tempdir().expect("a folder");
         for folder in ["config", "home", "tmp", "state", "peers"] {
             std::fs::create_dir(dir.path().join(folder)).expect("a folder");
@@ -39,8 +47,9 @@ impl Mesh {
         user::give(dir.path());
         let (listen, api) = (free_address(), free_address());
         let trace = Trace::new(&dir.path().to_string_lossy());
-        let control_plane = control_plane(dir.path(), listen, api);
-        Self { control_plane, listen, api, trace, dir }
+        let arguments: Vec<_> = arguments.iter().map(|&a| a.to_owned()).collect();
+        let control_plane = control_plane(dir.path(), "control-plane", listen, api, &arguments);
+        Self { control_plane, listen, api, trace, dir, arguments }
     }
 
     /// The folder of everything here.
@@ -48,11 +57,37 @@ impl Mesh {
         self.dir.path()
     }
 
-    /// Writes a config file, which takes effect by itself.
+    /// Writes a config file in one step; it takes effect by itself.
     pub fn configure(&self, name: &str, yaml: &str) {
-        let path = self.scratch().join("config").join(name);
-        std::fs::write(&path, yaml).expect("config");
-        user::give(&path);
+        let new = self.scratch().join(format!("{name}.new"));
+        std::fs::write(&new, yaml).expect("config");
+        user::give(&new);
+        std::fs::rename(&new, self.scratch().join("config").join(name)).expect("config");
+    }
+
+    /// Takes a config file away, which takes effect by itself.
+    pub fn unconfigure(&self, name: &str) {
+        std::fs::remove_file(self.scratch().join("config").join(name)).expect("config");
+    }
+
+    /// The errors that the control plane finds in its config; none while it does not answer.
+    pub fn errors(&self) -> Vec<Value> {
+        let problems = self.api("/api/v1/problems").unwrap_or_default();
+        problems.as_array().into_iter().flatten().filter(|p| p["severity"] == "error").cloned().collect()
+    }
+
+    /// How often the control plane has read its config anew, and applied or refused it.
+    pub fn configs(&self) -> u64 {
+        let text = http::get(self.api, "/metrics").map(|answer| answer.text()).unwrap_or_default();
+        let count = |line: &str| {
+            line.strip_prefix("meshwork_control_plane_configs_")?.split(' ').nth(1)?.parse::<u64>().ok()
+        };
+        text.lines().filter_map(count).sum()
+    }
+
+    /// Where the control plane's API listens.
+    pub fn api_address(&self) -> SocketAddr {
+        self.api
     }
 
     /// Writes a file for a program to read.
@@ -78,7 +113,28 @@ impl Mesh {
 
     /// A workload to be run.
     pub fn workload<'a>(&'a self, name: &'a str) -> Run<'a> {
-        Run { mesh: self, name, options: Vec::new() }
+        Run { mesh: self, name, namespace: NAMESPACE, options: Vec::new() }
+    }
+
+    /// The arguments with which a workload enrols that `run` does not start: a new token, the control plane, a folder.
+    pub fn enrolment(&self, workload: &str, labels: &[&str]) -> Vec<String> {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let state = self.path("state/control-plane");
+        let mut command = self.meshwork();
+        command.args(["token", "create", "--namespace", NAMESPACE, "--service-account", workload]);
+        command.args(["--workload", workload, "--state"]).arg(&state);
+        for label in labels {
+            command.args(["--label", label]);
+        }
+        let token = self.file(&format!("{workload}.token"), &crate::program::output(&mut command));
+        let own = self.path(&format!("home/{workload}"));
+        std::fs::create_dir_all(&own).expect("a folder");
+        user::give(&own);
+        let mut arguments = vec!["--control-plane".to_owned(), self.listen.to_string()];
+        arguments.extend(["--trust-bundle".to_owned(), text(&state.join("bundle.pem"))]);
+        arguments.extend(["--state".to_owned(), text(&own.join("state"))]);
+        arguments.extend(["--workload".to_owned(), workload.to_owned(), "--token-file".to_owned(), token]);
+        arguments
     }
 
     /// GETs JSON from the control plane's API; `None` while it does not answer.
@@ -140,7 +196,16 @@ impl Mesh {
     /// Kills the control plane as `kill -9` does, and starts it anew on the same state.
     pub fn restart_control_plane(&mut self) {
         self.control_plane.kill();
-        self.control_plane = control_plane(self.dir.path(), self.listen, self.api);
+        self.control_plane =
+            control_plane(self.dir.path(), "control-plane", self.listen, self.api, &self.arguments);
+    }
+
+    /// Starts a further control plane of the same CA, with the same further arguments and a state folder of its own.
+    pub fn beside(&self, name: &str, listen: SocketAddr, api: SocketAddr) -> (Program, Api) {
+        let ca = self.path("state/control-plane/ca").to_string_lossy().into_owned();
+        let arguments = [&self.arguments[..], &["--ca".to_owned(), ca]].concat();
+        let program = control_plane(self.dir.path(), name, listen, api, &arguments);
+        (program, Api { address: api, state: self.path(&format!("state/{name}")) })
     }
 
     /// Ends the control plane, and panics where anything of any program is left.
@@ -161,6 +226,26 @@ impl Mesh {
         self.scratch().join(name)
     }
 
+    /// Runs a command of the binary that asks this control plane by its socket, to its end.
+    pub fn cli(&self, words: &[&str]) -> Finished {
+        let mut command = self.meshwork();
+        command.args(words).arg("--api");
+        command.arg(format!("unix:{}", self.path("state/control-plane/api.sock").display()));
+        Finished::of(&mut command)
+    }
+
+    /// Runs such a command, which must succeed, and reads what it prints as JSON.
+    pub fn cli_json(&self, words: &[&str]) -> Value {
+        let finished = self.cli(&[words, &["-o", "json"]].concat());
+        assert!(finished.status.success(), "{words:?}: {finished:#?}");
+        crate::json(&finished.stdout)
+    }
+
+    /// The control plane's API, as who has its token.
+    pub fn drilled(&self) -> Api {
+        Api { address: self.api, state: self.path("state/control-plane") }
+    }
+
     /// A command of the binary, as the ordinary user types it.
     pub fn meshwork(&self) -> Command {
         let mut command = Command::new(self.path("meshwork"));
@@ -174,13 +259,13 @@ fn ordinary(command: &mut Command, scratch: &Path) {
     command.env("TMPDIR", scratch.join("tmp")).env(VARIABLE, scratch);
 }
 
-fn control_plane(dir: &Path, listen: SocketAddr, api: SocketAddr) -> Program {
+fn control_plane(dir: &Path, name: &str, listen: SocketAddr, api: SocketAddr, more: &[String]) -> Program {
     let mut command = Command::new(dir.join("meshwork"));
     command.arg("control-plane").arg("--config").arg(dir.join("config"));
-    command.arg("--state").arg(dir.join("state/control-plane"));
-    command.args(["--listen", &listen.to_string(), "--api", &api.to_string()]);
+    command.arg("--state").arg(dir.join("state").join(name));
+    command.args(["--listen", &listen.to_string(), "--api", &api.to_string()]).args(more);
     ordinary(&mut command, dir);
-    let mut program = Program::start("control-plane", dir, &mut command);
+    let mut program = Program::start(name, dir, &mut command);
     program.listens(listen);
     program.listens(api);
     program
@@ -190,10 +275,17 @@ fn control_plane(dir: &Path, listen: SocketAddr, api: SocketAddr) -> Program {
 pub struct Run<'a> {
     mesh: &'a Mesh,
     name: &'a str,
+    namespace: &'a str,
     options: Vec<String>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// The namespace that it is of, in place of [`NAMESPACE`].
+    #[must_use]
+    pub fn namespace(self, namespace: &'a str) -> Self {
+        Self { namespace, ..self }
+    }
+
     /// The service that it is one of.
     #[must_use]
     pub fn service(self, name: &str) -> Self {
@@ -222,9 +314,11 @@ impl Run<'_> {
     /// The command that runs this program in the mesh.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, program: &[S]) -> Command {
         let mesh = self.mesh;
-        let state = mesh.path(&format!("state/{}", self.name));
+        let folder = if self.namespace == NAMESPACE { String::new() } else { format!("{}-", self.namespace) };
+        let state = mesh.path(&format!("state/{folder}{}", self.name));
         let mut command = mesh.meshwork();
-        command.args(["run", "--name", self.name, "--namespace", NAMESPACE, "--service-account", self.name]);
+        command.args(["run", "--name", self.name, "--namespace", self.namespace]);
+        command.args(["--service-account", self.name]);
         command.args(["--control-plane", &mesh.listen.to_string(), "--push-metrics", "1s", "--workers", "1"]);
         command.arg("--mesh").arg(mesh.path("state/control-plane"));
         command.arg("--state").arg(state).args(&self.options).arg("--").args(program);
@@ -238,10 +332,7 @@ impl Run<'_> {
 
     /// Runs the program to its end.
     pub fn finish<S: AsRef<std::ffi::OsStr>>(self, program: &[S]) -> Finished {
-        let mut command = self.command(program);
-        let output = command.stdin(Stdio::null()).output().expect("meshwork");
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Finished { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+        Finished::of(&mut self.command(program))
     }
 }
 
@@ -254,4 +345,13 @@ pub struct Finished {
     pub stdout: String,
     /// What was written to standard error.
     pub stderr: String,
+}
+
+impl Finished {
+    /// Runs a command to its end.
+    fn of(command: &mut Command) -> Self {
+        let output = command.stdin(Stdio::null()).output().expect("meshwork");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
 }

@@ -13,6 +13,8 @@
 
 pub mod captured;
 pub mod differential;
+pub mod drill;
+pub mod echo;
 pub mod http;
 pub mod inside;
 pub mod leftovers;

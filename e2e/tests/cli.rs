@@ -17,6 +17,17 @@ fn every_command_has_a_help_text() {
     for command in [
         "demo",
         "control-plane",
+        "apply",
+        "diff",
+        "get",
+        "delete",
+        "history",
+        "rollback",
+        "watch",
+        "status",
+        "schema",
+        "man",
+        "api-token",
         "token",
         "run",
         "check",
@@ -44,6 +55,15 @@ fn the_shop_is_valid() {
     let shop = e2e::root().join("examples/shop");
     let output = run(&["validate", &shop.to_string_lossy()]);
     assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_examples_of_traffic_are_valid() {
+    let traffic = e2e::root().join("examples/traffic");
+    let output = run(&["validate", "-o", "json", &traffic.to_string_lossy()]);
+    assert!(output.status.success(), "{} {}", text(&output.stdout), text(&output.stderr));
+    let problems = e2e::json(&text(&output.stdout));
+    assert_eq!(problems.as_array().map(Vec::len), Some(0), "{problems:#}");
 }
 
 #[test]

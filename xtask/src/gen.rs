@@ -1,5 +1,5 @@
 //! Generates `crates/xds/src/descriptors.bin`, the descriptors of Envoy's messages that we read and write, from them
-//! and the support table `docs/envoy-support.md`, and `docs/limits.md`.
+//! and the support table `docs/envoy-support.md`; and `docs/limits.md`, `docs/cli.md`, `docs/reasons.md`, `docs/schemas/`.
 //!
 //! Source: the `.proto` files that the `envoy-types` crate carries, so that descriptors and compiled types are of
 //! one version. What the roots do not reach is trimmed, and so are comments and options.
@@ -176,12 +176,16 @@ fn compile(includes: &[PathBuf]) -> Result<FileDescriptorSet> {
     Ok(FileDescriptorSet { file: all.into_values().collect() })
 }
 
-/// Has the crate's own golden test write the documentation: the table is linked there, not here.
+/// Has the crates' own golden tests write the documentation: what it is made of is linked there, not here.
 fn documentation() -> Result<()> {
-    let tests = ["test", "--quiet", "--package", "meshwork-xds", "--lib", "support::"];
-    let status = Command::new("cargo").args(tests).env("UPDATE", "1").status()?;
-    if !status.success() {
-        bail!("the support table does not fit the descriptors");
+    for (package, target, tests) in
+        [("meshwork-xds", "--lib", "support::"), ("meshwork", "--bins", "cli::pages::")]
+    {
+        let arguments = ["test", "--quiet", "--package", package, target, tests];
+        let status = Command::new("cargo").args(arguments).env("UPDATE", "1").status()?;
+        if !status.success() {
+            bail!("the tests {tests} of {package}, which write documentation, fail");
+        }
     }
     Ok(())
 }

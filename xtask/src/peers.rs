@@ -15,8 +15,11 @@ const DEBIAN: &[(&str, &str)] = &[
     ("/usr/bin/ab", "apache2-utils"),
     ("/usr/bin/chromium", "chromium"),
     ("/usr/bin/curl", "curl"),
+    ("/usr/bin/etcd", "etcd-server"),
     ("/usr/bin/ping", "iputils-ping"),
     ("/usr/bin/promtool", "prometheus"),
+    // The client of etcd is made with it.
+    ("/usr/bin/protoc", "protobuf-compiler"),
     ("/usr/bin/python3", "python3"),
     ("/usr/bin/redis-cli", "redis-tools"),
     ("/usr/bin/redis-server", "redis-server"),

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::captured::{Mesh, NAMESPACE, Run};
 use crate::eventually;
+use crate::program::tell_end;
 
 /// A running echo.
 pub struct Echo {
@@ -118,14 +119,7 @@ impl Drop for Echo {
         // One that has ended already is as dead as asked.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
-            let log = self.log();
-            let from = log.lines().count().saturating_sub(20);
-            eprintln!("--- the end of {}", self.log.display());
-            for line in log.lines().skip(from) {
-                eprintln!("{line}");
-            }
-        }
+        tell_end(&self.log.display().to_string(), || self.log());
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::captured::Run;
 use crate::eventually;
+use crate::program::tell_end;
 
 /// A running workload, whose program starts other programs.
 pub struct Inside {
@@ -123,13 +124,6 @@ impl Drop for Inside {
         // One that has ended already is as dead as asked.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
-            let log = self.log();
-            let from = log.lines().count().saturating_sub(40);
-            eprintln!("--- the end of {}", self.log.display());
-            for line in log.lines().skip(from) {
-                eprintln!("{line}");
-            }
-        }
+        tell_end(&self.log.display().to_string(), || self.log());
     }
 }

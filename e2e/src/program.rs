@@ -92,13 +92,18 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         self.kill();
-        if std::thread::panicking() {
-            let output = self.output();
-            let tail: Vec<_> = output.lines().rev().take(40).collect();
-            eprintln!("--- the end of {}'s output", self.name);
-            for line in tail.iter().rev() {
-                eprintln!("{line}");
-            }
+        tell_end(&self.name, || self.output());
+    }
+}
+
+/// Where the test panics, shows the end of what a program has logged.
+pub(crate) fn tell_end(name: &str, log: impl FnOnce() -> String) {
+    if std::thread::panicking() {
+        let log = log();
+        eprintln!("--- the end of {name}'s output");
+        let from = log.lines().count().saturating_sub(40);
+        for line in log.lines().skip(from) {
+            eprintln!("{line}");
         }
     }
 }

@@ -52,11 +52,13 @@ use std::sync::Arc;
 use meshwork_model::mesh::{Config, ConnectionRouteKind, RouteKind};
 use meshwork_model::problem::{Code, Problem, Severity};
 
+pub use document::is_global;
 pub(crate) use document::{ResourceId, documents};
 pub use library::Library;
 pub(crate) use metadata::is_label;
 pub use schema::{schema_of, schemas};
 pub use texts::{Named, read_named, resources, texts};
+pub use words::plural;
 
 use library::Piece;
 use metadata::Metadata;
@@ -260,13 +262,9 @@ impl Piece {
                 let route = grpc_route::read(root, metadata, age, report, references);
                 config.routes.extend(route.map(|r| ((RouteKind::Grpc, key), r)));
             }
-            Kind::TlsRoute => {
-                let kind = ConnectionRouteKind::Tls;
-                let route = tcp_route::read(root, kind, metadata, age, report, references);
-                config.connection_routes.extend(route.map(|r| ((kind, key), r)));
-            }
-            Kind::TcpRoute => {
-                let kind = ConnectionRouteKind::Tcp;
+            Kind::TlsRoute | Kind::TcpRoute => {
+                let is_tls = kind == Kind::TlsRoute;
+                let kind = if is_tls { ConnectionRouteKind::Tls } else { ConnectionRouteKind::Tcp };
                 let route = tcp_route::read(root, kind, metadata, age, report, references);
                 config.connection_routes.extend(route.map(|r| ((kind, key), r)));
             }
@@ -477,7 +475,7 @@ pub fn kinds() -> impl Iterator<Item = (&'static str, &'static [&'static str])> 
 
 impl Kind {
     fn is_global(self) -> bool {
-        matches!(self, Self::Namespace | Self::GatewayClass)
+        is_global(self.name())
     }
 
     fn name(self) -> &'static str {

@@ -542,16 +542,10 @@ fn check_request(request: &TokenRequest) -> Result<(), StoreError> {
 
 /// A prefix with 256 bits from the kernel, in hexadecimal.
 pub(crate) fn random_token(prefix: &str) -> std::io::Result<String> {
-    use std::fmt::Write as _;
     use std::io::Read as _;
     let mut bytes = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let mut token = prefix.to_owned();
-    for byte in bytes {
-        // Writing to a String cannot fail.
-        let _ = write!(token, "{byte:02x}");
-    }
-    Ok(token)
+    Ok(format!("{prefix}{}", hex(&bytes)))
 }
 
 /// SHA-256, by which tokens are kept.

@@ -10,8 +10,8 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::objects::{Plural, plural, plurals};
-use crate::ingest::ResourceId;
+use super::objects::{Plural, plurals};
+use crate::ingest::{is_global, plural};
 
 /// What can be done with each kind.
 const VERBS: [&str; 5] = ["delete", "get", "list", "update", "watch"];
@@ -54,7 +54,7 @@ pub(super) async fn group_resources(
 
 fn resources(api_version: &str) -> Result<Json<Value>, Failure> {
     let resource = |Plural { kind, .. }: Plural| {
-        let namespaced = !ResourceId::new(kind, "", "").is_global();
+        let namespaced = !is_global(kind);
         json!({
             "name": plural(kind), "singularName": kind.to_lowercase(), "kind": kind,
             "namespaced": namespaced, "verbs": VERBS,

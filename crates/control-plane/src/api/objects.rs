@@ -21,7 +21,7 @@ use super::access::Caller;
 use super::changes::{DryRun, blocking, bytes, is_dry, propose, without_secrets};
 use super::failure::Failure;
 use crate::config::{Action, Change, Edits, Object, Record, Source};
-use crate::ingest::{ResourceId, documents, kinds};
+use crate::ingest::{ResourceId, documents, kinds, plural};
 
 /// Lines of a watch that wait to be read; a reader that is slower is waited for.
 const WAITING_LINES: usize = 16;
@@ -49,20 +49,6 @@ pub(super) struct ListQuery {
 }
 
 type Parts = Path<BTreeMap<String, String>>;
-
-/// `HTTPRoute`: `httproutes`.
-pub(super) fn plural(kind: &str) -> String {
-    let mut plural = kind.to_lowercase();
-    let ends_in_vowel = |text: &str| text.ends_with(['a', 'e', 'i', 'o', 'u']);
-    if let Some(stem) = plural.strip_suffix('y').filter(|stem| !ends_in_vowel(stem)) {
-        plural = format!("{stem}ies");
-    } else if plural.ends_with('s') {
-        plural.push_str("es");
-    } else {
-        plural.push('s');
-    }
-    plural
-}
 
 /// All kinds, by each of their API versions.
 pub(super) fn plurals() -> impl Iterator<Item = Plural> {
@@ -349,24 +335,4 @@ fn demand_read(caller: &Caller, namespace: &str) -> Result<(), Failure> {
 
 fn absent(id: &ResourceId) -> Failure {
     Failure::new(StatusCode::NOT_FOUND, format!("there is no {id}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_have_the_plurals_that_kubernetes_gives_them() {
-        for (kind, expected) in [
-            ("HTTPRoute", "httproutes"),
-            ("AuthorizationPolicy", "authorizationpolicies"),
-            ("ServiceEntry", "serviceentries"),
-            ("Gateway", "gateways"),
-            ("Telemetry", "telemetries"),
-            ("PeerAuthentication", "peerauthentications"),
-            ("GatewayClass", "gatewayclasses"),
-        ] {
-            assert_eq!(plural(kind), expected);
-        }
-    }
 }

@@ -3,7 +3,8 @@
 use axum::Json;
 use serde_json::{Map, Value, json};
 
-use super::objects::{Plural, plural, plurals};
+use super::objects::{Plural, plurals};
+use crate::ingest::plural;
 
 pub(super) async fn document() -> Json<Value> {
     Json(description())

@@ -41,11 +41,16 @@ pub(crate) fn documents(text: &str) -> Vec<Document> {
     nodes.iter().filter_map(Document::of).collect()
 }
 
+/// Whether resources of a kind have no namespace.
+pub fn is_global(kind: &str) -> bool {
+    GLOBAL.contains(&kind)
+}
+
 impl ResourceId {
     /// A resource's id; the namespace counts only where the kind has one, and may be empty for the default.
     pub(crate) fn new(kind: &str, namespace: &str, name: &str) -> Self {
         let namespace = match namespace {
-            _ if GLOBAL.contains(&kind) => "",
+            _ if is_global(kind) => "",
             "" => DEFAULT_NAMESPACE,
             namespace => namespace,
         };
@@ -54,7 +59,7 @@ impl ResourceId {
 
     /// Whether resources of its kind have a namespace.
     pub(crate) fn is_global(&self) -> bool {
-        GLOBAL.contains(&&*self.kind)
+        is_global(&self.kind)
     }
 }
 

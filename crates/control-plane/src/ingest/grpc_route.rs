@@ -1,13 +1,12 @@
 //! GRPCRoute. Source: Gateway API v1.5; in a mesh, GAMMA.
 
-use meshwork_model::mesh::{Export, Parent, PathMatch, Route, RouteKind, RouteMatch, RouteRule};
+use meshwork_model::mesh::{Parent, PathMatch, Route, RouteKind, RouteMatch, RouteRule};
 use meshwork_model::problem::Code;
 use meshwork_model::regex::Regex;
 
-use super::http_route::{MAX_MATCHES, MAX_RULES, refuse_sessions};
 use super::metadata::Metadata;
 use super::reader::{Fields, Item, Report, Text};
-use super::references::{Carried, Reference};
+use super::references::Reference;
 use super::route::{self, Filters, Reading};
 
 /// What stands for a service or a method that is not named.
@@ -21,34 +20,18 @@ pub(crate) fn read(
     report: &mut Report<'_>,
     references: &mut Vec<Reference>,
 ) -> Option<Route> {
-    let mut spec = root.required(report, "spec")?.fields(report)?;
-    let reading = &mut Reading { metadata, kind: RouteKind::Grpc.name(), report, references };
-    let parents = route::parents(&mut spec, Carried::Requests(RouteKind::Grpc), reading);
-    let hostnames = route::hostnames(&mut spec, reading.report);
-    let mut rules: Vec<RouteRule> = Vec::new();
-    for item in route::limited(&mut spec, reading.report, "rules", MAX_RULES) {
-        let Some(rule) = rule(&item, &parents, reading) else { continue };
-        route::check_name(&item, &rule.name, rules.iter().map(|rule| &*rule.name), reading.report);
-        rules.push(rule);
-    }
-    route::check_matches(&spec, &rules, reading.report);
-    spec.not_yet(report, route::NOT_YET, "");
-    spec.close(report);
-    Some(Route { parents, export: Export::Everywhere, hostnames, rules, age })
+    let kind = RouteKind::Grpc;
+    let reading = &mut Reading { metadata, kind: kind.name(), report, references };
+    route::requests(root, kind, age, reading, rule)
 }
 
 fn rule(item: &Item<'_>, parents: &[Parent], reading: &mut Reading<'_, '_>) -> Option<RouteRule> {
     let mut fields = item.fields(reading.report)?;
     let name = fields.text(reading.report, "name").map_or("", |t| t.value);
-    let items = route::limited(&mut fields, reading.report, "matches", MAX_MATCHES.0);
-    let mut matches: Vec<RouteMatch> =
-        items.iter().filter_map(|item| one_match(item, reading.report)).collect();
-    if items.is_empty() {
-        matches.push(RouteMatch::everything());
-    }
+    let matches = route::rule_matches(&mut fields, reading.report, one_match);
     let filters = Filters::of_grpc(&mut fields, parents, reading);
     let backends = route::backends(&mut fields, parents, true, reading);
-    refuse_sessions(&mut fields, reading.report);
+    route::refuse_sessions(&mut fields, reading.report);
     fields.close(reading.report);
     let forward = RouteRule::forward(name, matches, backends);
     Some(RouteRule { changes: filters.changes, mirrors: filters.mirrors, ..forward })

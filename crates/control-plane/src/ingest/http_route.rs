@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_model::mesh::{
-    Export, Parent, PathMatch, PathModifier, Route, RouteKind, RouteMatch, RouteRule, RuleAction,
+    Parent, PathMatch, PathModifier, Route, RouteKind, RouteMatch, RouteRule, RuleAction,
 };
 use meshwork_model::problem::Code;
 use meshwork_model::proxy::{BackOff, RetryOn, RetryPolicy, StringMatch};
 
 use super::metadata::Metadata;
 use super::reader::{Fields, Item, Report, Text};
-use super::references::{Carried, Reference};
+use super::references::Reference;
 use super::route::{self, Filters, Reading};
 
 /// Methods that a match may name. Source: Gateway API, `HTTPMethod`.
@@ -27,10 +27,6 @@ const METHODS: &[(&str, &str)] = &[
     ("PATCH", "PATCH"),
 ];
 
-/// The most rules. Source: Gateway API, `HTTPRouteSpec.rules`.
-pub(crate) const MAX_RULES: usize = 16;
-/// The most matches of a rule, and of all rules.
-pub(crate) const MAX_MATCHES: (usize, usize) = (64, 128);
 /// How often a request is tried again where `retry` does not say it: as the mesh does by itself.
 const RETRIES: u32 = 2;
 
@@ -42,37 +38,21 @@ pub(crate) fn read(
     report: &mut Report<'_>,
     references: &mut Vec<Reference>,
 ) -> Option<Route> {
-    let mut spec = root.required(report, "spec")?.fields(report)?;
-    let reading = &mut Reading { metadata, kind: RouteKind::Http.name(), report, references };
-    let parents = route::parents(&mut spec, Carried::Requests(RouteKind::Http), reading);
-    let hostnames = route::hostnames(&mut spec, reading.report);
-    let mut rules: Vec<RouteRule> = Vec::new();
-    for item in route::limited(&mut spec, reading.report, "rules", MAX_RULES) {
-        let Some(rule) = rule(&item, &parents, reading) else { continue };
-        route::check_name(&item, &rule.name, rules.iter().map(|rule| &*rule.name), reading.report);
-        rules.push(rule);
-    }
-    route::check_matches(&spec, &rules, reading.report);
-    spec.not_yet(report, route::NOT_YET, "");
-    spec.close(report);
-    Some(Route { parents, export: Export::Everywhere, hostnames, rules, age })
+    let kind = RouteKind::Http;
+    let reading = &mut Reading { metadata, kind: kind.name(), report, references };
+    route::requests(root, kind, age, reading, rule)
 }
 
 fn rule(item: &Item<'_>, parents: &[Parent], reading: &mut Reading<'_, '_>) -> Option<RouteRule> {
     let mut fields = item.fields(reading.report)?;
     let name = fields.text(reading.report, "name").map_or("", |t| t.value);
-    let items = route::limited(&mut fields, reading.report, "matches", MAX_MATCHES.0);
-    let mut matches: Vec<RouteMatch> =
-        items.iter().filter_map(|item| one_match(item, reading.report)).collect();
-    if items.is_empty() {
-        matches.push(RouteMatch::everything());
-    }
+    let matches = route::rule_matches(&mut fields, reading.report, one_match);
     let filters = Filters::of_http(&mut fields, parents, reading);
     let backends = route::backends(&mut fields, parents, true, reading);
     let report = &mut *reading.report;
     let (timeout, try_timeout) = timeouts(&mut fields, report);
     let retry = retry(&mut fields, report);
-    refuse_sessions(&mut fields, report);
+    route::refuse_sessions(&mut fields, report);
     check_filters(&fields, &filters, !backends.is_empty(), &matches, report);
     fields.close(report);
     let forward = RouteRule::forward(name, matches, backends);
@@ -113,16 +93,6 @@ fn check_filters(
     if matches!(filters.path, Some(PathModifier::Prefix(_))) && !is_prefix {
         let message = "ReplacePrefixMatch needs a rule with exactly one match, whose path is a PathPrefix";
         report.error_of(Code::Conflict, &path, rule.place(), message, "Split the rule");
-    }
-}
-
-/// Sessions that stick to an endpoint need endpoints that say who they are; what the mesh can do is a hash, which
-/// moves some sessions whenever an endpoint comes or goes.
-pub(crate) fn refuse_sessions(rule: &mut Fields<'_>, report: &mut Report<'_>) {
-    if let Some(item) = rule.optional("sessionPersistence") {
-        let message = "the mesh keeps no sessions at an endpoint";
-        let fix = "Use a DestinationRule with `consistentHash`, which holds while no endpoint comes or goes";
-        report.error_of(Code::Unsupported, &item.path, item.node.place, message, fix);
     }
 }
 

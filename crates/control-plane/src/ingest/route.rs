@@ -6,13 +6,14 @@ mod matches;
 
 use std::sync::Arc;
 
-use meshwork_model::mesh::{Backend, HeaderChanges, Key, Parent, RouteRule, Target};
+use meshwork_model::mesh::{
+    Backend, Export, HeaderChanges, Key, Parent, Route, RouteKind, RouteMatch, RouteRule, Target,
+};
 use meshwork_model::problem::Code;
 
 pub(crate) use filters::Filters;
 pub(crate) use matches::{headers, query, regex};
 
-use super::http_route::MAX_MATCHES;
 use super::metadata::{Metadata, is_label};
 use super::reader::{Fields, Item, Report};
 use super::references::{Carried, GATEWAY_GROUP, Reference, Referred, needs_grant};
@@ -25,6 +26,10 @@ const MAX_PARENTS: usize = 32;
 const MAX_HOSTNAMES: usize = 16;
 /// The most backends of a rule.
 const MAX_BACKENDS: usize = 16;
+/// The most rules. Source: Gateway API, `HTTPRouteSpec.rules`.
+pub(crate) const MAX_RULES: usize = 16;
+/// The most matches of a rule, and of all rules.
+const MAX_MATCHES: (usize, usize) = (64, 128);
 /// Fields of a route that are no part of a rule and are not honoured yet.
 pub(crate) const NOT_YET: &[&str] = &["useDefaultGateways"];
 
@@ -56,6 +61,42 @@ pub(crate) fn limited<'n>(
 /// A kind with its group, as people write it.
 fn words_of(group: &str, kind: &str) -> String {
     if group.is_empty() { kind.to_owned() } else { format!("{group}/{kind}") }
+}
+
+/// Reads `spec` of a route of requests; `rule` reads one of its rules.
+pub(crate) fn requests(
+    root: &mut Fields<'_>,
+    kind: RouteKind,
+    age: u64,
+    reading: &mut Reading<'_, '_>,
+    rule: fn(&Item<'_>, &[Parent], &mut Reading<'_, '_>) -> Option<RouteRule>,
+) -> Option<Route> {
+    let mut spec = root.required(reading.report, "spec")?.fields(reading.report)?;
+    let parents = parents(&mut spec, Carried::Requests(kind), reading);
+    let hostnames = hostnames(&mut spec, reading.report);
+    let mut rules: Vec<RouteRule> = Vec::new();
+    for item in limited(&mut spec, reading.report, "rules", MAX_RULES) {
+        let Some(rule) = rule(&item, &parents, reading) else { continue };
+        check_name(&item, &rule.name, rules.iter().map(|rule| &*rule.name), reading.report);
+        rules.push(rule);
+    }
+    check_matches(&spec, &rules, reading.report);
+    spec.not_yet(reading.report, NOT_YET, "");
+    spec.close(reading.report);
+    Some(Route { parents, export: Export::Everywhere, hostnames, rules, age })
+}
+
+/// Reads `matches` of a rule; one without any takes everything.
+pub(crate) fn rule_matches(
+    rule: &mut Fields<'_>,
+    report: &mut Report<'_>,
+    one: fn(&Item<'_>, &mut Report<'_>) -> Option<RouteMatch>,
+) -> Vec<RouteMatch> {
+    let items = limited(rule, report, "matches", MAX_MATCHES.0);
+    if items.is_empty() {
+        return vec![RouteMatch::everything()];
+    }
+    items.iter().filter_map(|item| one(item, report)).collect()
 }
 
 /// Reads a route's `parentRefs`.
@@ -223,8 +264,18 @@ fn object(
     Some((target, port))
 }
 
+/// Sessions that stick to an endpoint need endpoints that say who they are; what the mesh can do is a hash, which
+/// moves some sessions whenever an endpoint comes or goes.
+pub(crate) fn refuse_sessions(rule: &mut Fields<'_>, report: &mut Report<'_>) {
+    if let Some(item) = rule.optional("sessionPersistence") {
+        let message = "the mesh keeps no sessions at an endpoint";
+        let fix = "Use a DestinationRule with `consistentHash`, which holds while no endpoint comes or goes";
+        report.error_of(Code::Unsupported, &item.path, item.node.place, message, fix);
+    }
+}
+
 /// Refuses a name of a rule that an earlier rule has. Source: Gateway API, `HTTPRouteRule.name`.
-pub(crate) fn check_name<'r>(
+fn check_name<'r>(
     rule: &Item<'_>,
     name: &str,
     mut earlier: impl Iterator<Item = &'r str>,
@@ -237,7 +288,7 @@ pub(crate) fn check_name<'r>(
 }
 
 /// Refuses a route with more matches than there may be.
-pub(crate) fn check_matches(spec: &Fields<'_>, rules: &[RouteRule], report: &mut Report<'_>) {
+fn check_matches(spec: &Fields<'_>, rules: &[RouteRule], report: &mut Report<'_>) {
     let most = MAX_MATCHES.1;
     if rules.iter().map(|rule| rule.matches.len()).sum::<usize>() > most {
         let message = format!("the rules of a route have at most {most} matches together");

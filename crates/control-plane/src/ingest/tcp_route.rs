@@ -2,7 +2,6 @@
 
 use meshwork_model::mesh::{ConnectionRoute, ConnectionRouteKind, ConnectionRule, Export, Labels, Parent};
 
-use super::http_route::MAX_RULES;
 use super::metadata::Metadata;
 use super::reader::{Fields, Item, Report};
 use super::references::{Carried, Reference};
@@ -29,7 +28,7 @@ pub(crate) fn read(
         ConnectionRouteKind::Tcp | ConnectionRouteKind::Virtual => Vec::new(),
     };
     if spec.required(reading.report, "rules").is_some() {
-        for item in route::limited(&mut spec, reading.report, "rules", MAX_RULES) {
+        for item in route::limited(&mut spec, reading.report, "rules", route::MAX_RULES) {
             let Some(rule) = rule(&item, &parents, reading) else { continue };
             rules.push(ConnectionRule { server_names: server_names.clone(), ..rule });
         }

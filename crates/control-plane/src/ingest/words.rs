@@ -22,6 +22,20 @@ pub(crate) fn list(names: &[&str]) -> String {
     }
 }
 
+/// The name that paths have for resources of a kind: of `HTTPRoute` it is `httproutes`. Source: Kubernetes.
+pub fn plural(kind: &str) -> String {
+    let mut plural = kind.to_lowercase();
+    let ends_in_vowel = |text: &str| text.ends_with(['a', 'e', 'i', 'o', 'u']);
+    if let Some(stem) = plural.strip_suffix('y').filter(|stem| !ends_in_vowel(stem)) {
+        plural = format!("{stem}ies");
+    } else if plural.ends_with('s') {
+        plural.push_str("es");
+    } else {
+        plural.push('s');
+    }
+    plural
+}
+
 /// How many letters must be put in, taken out, changed or swapped with their neighbour; case counts nothing.
 fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.to_lowercase().chars().collect();
@@ -66,5 +80,20 @@ mod tests {
     fn names_are_listed_as_people_do() {
         assert_eq!(list(&["a"]), "\"a\"");
         assert_eq!(list(&["a", "b", "c"]), "\"a\", \"b\" or \"c\"");
+    }
+
+    #[test]
+    fn kinds_have_the_plurals_that_kubernetes_gives_them() {
+        for (kind, expected) in [
+            ("HTTPRoute", "httproutes"),
+            ("AuthorizationPolicy", "authorizationpolicies"),
+            ("ServiceEntry", "serviceentries"),
+            ("Gateway", "gateways"),
+            ("Telemetry", "telemetries"),
+            ("PeerAuthentication", "peerauthentications"),
+            ("GatewayClass", "gatewayclasses"),
+        ] {
+            assert_eq!(plural(kind), expected);
+        }
     }
 }

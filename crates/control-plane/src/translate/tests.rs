@@ -150,13 +150,17 @@ fn translate(feature: &str) -> Vec<Resource> {
 }
 
 fn check(feature: &str) {
-    let drawn = draw::resources(&translate(feature));
-    let golden = testdata(&format!("{feature}.out.txt"));
+    check_golden(&format!("{feature}.out.txt"), &draw::resources(&translate(feature)));
+}
+
+/// Compares a text with a golden, which `UPDATE=1` renews.
+fn check_golden(name: &str, text: &str) {
+    let golden = testdata(name);
     if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(&golden, &drawn).expect("golden is writable");
+        std::fs::write(&golden, text).expect("golden is writable");
     }
     let expected = std::fs::read_to_string(&golden).unwrap_or_default();
-    assert!(drawn == expected, "{} differs; UPDATE=1 renews it. Drawn:\n{drawn}", golden.display());
+    assert!(text == expected, "{} differs; UPDATE=1 renews it. It is now:\n{text}", golden.display());
 }
 
 macro_rules! goldens {

@@ -155,7 +155,6 @@ impl Proxy {
     /// One version for all that it was given, 16 hexadecimal digits.
     pub(crate) fn version(&self) -> String {
         use sha2::{Digest, Sha256};
-        use std::fmt::Write as _;
         let mut hash = Sha256::new();
         for kind in Kind::ALL {
             for encoded in self.published.snapshot.of_kind(kind) {
@@ -163,12 +162,7 @@ impl Proxy {
                 hash.update(encoded.version.as_bytes());
             }
         }
-        let mut text = String::new();
-        for byte in hash.finalize().iter().take(8) {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
-        text
+        crate::store::hex(&hash.finalize()[..8])
     }
 }
 

@@ -2,11 +2,8 @@
 
 use std::process::ExitCode;
 
-use super::api::{Api, OWN};
-use super::output::Format;
 use super::sources::{self, Files};
-use super::wait::Wait;
-use super::{runtime, writes};
+use super::writes::Write;
 
 /// Change the mesh's config: all of what is handed over, or nothing of it
 ///
@@ -26,36 +23,15 @@ pub(crate) struct Apply {
     #[command(flatten)]
     files: Files,
 
-    /// Say what would change, and change nothing
-    #[arg(long, conflicts_with = "wait")]
-    dry_run: bool,
-
-    /// Why, for the history
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    note: String,
-
     #[command(flatten)]
-    wait: Wait,
-
-    #[command(flatten)]
-    api: Api,
-
-    /// How to print
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Format,
+    write: Write,
 }
 
 impl Apply {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        runtime::on_this_thread(async {
-            let client = self.api.client()?;
+        self.write.send("apply", |note| {
             let texts = self.files.read()?;
-            let query = if self.dry_run { "?dryRun=All" } else { "" };
-            let body = sources::body(&texts, &self.note);
-            let sent =
-                writes::send(&client, &format!("{OWN}/apply{query}"), &body, &texts, self.output).await?;
-            let wait = (!self.dry_run).then_some(&self.wait);
-            writes::finish(&client, sent, &texts, wait, self.output).await
+            Ok((sources::body(&texts, note), texts))
         })
     }
 }

@@ -7,12 +7,10 @@ use anyhow::{Context as _, bail};
 use meshwork_control_plane::ingest;
 use serde_json::{Value, json};
 
-use super::api::{Api, OWN};
 use super::kinds;
-use super::output::Format;
 use super::problems::Texts;
-use super::wait::Wait;
-use super::{runtime, sources, writes};
+use super::sources;
+use super::writes::Write;
 
 /// Take resources out of the mesh's config: those of files, or one by its kind and name
 ///
@@ -41,37 +39,14 @@ pub(crate) struct Delete {
     #[arg(short, long, default_value = "default")]
     namespace: String,
 
-    /// Say what would change, and change nothing
-    #[arg(long, conflicts_with = "wait")]
-    dry_run: bool,
-
-    /// Why, for the history
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    note: String,
-
     #[command(flatten)]
-    wait: Wait,
-
-    #[command(flatten)]
-    api: Api,
-
-    /// How to print
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Format,
+    write: Write,
 }
 
 impl Delete {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        runtime::on_this_thread(async {
-            let client = self.api.client()?;
-            let resources = self.resources()?;
-            let query = if self.dry_run { "?dryRun=All" } else { "" };
-            let body = json!({ "resources": resources, "note": self.note });
-            let path = format!("{OWN}/delete{query}");
-            let texts = Texts::new();
-            let sent = writes::send(&client, &path, &body, &texts, self.output).await?;
-            let wait = (!self.dry_run).then_some(&self.wait);
-            writes::finish(&client, sent, &texts, wait, self.output).await
+        self.write.send("delete", |note| {
+            Ok((json!({ "resources": self.resources()?, "note": note }), Texts::new()))
         })
     }
 

@@ -21,9 +21,6 @@ const SHORT: &[(&str, &str)] = &[
     ("we", "WorkloadEntry"),
 ];
 
-/// Kinds without a namespace.
-const GLOBAL: &[&str] = &["GatewayClass", "Namespace"];
-
 /// A kind of resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
@@ -59,17 +56,13 @@ impl Kind {
 
     /// `httproutes`
     pub(crate) fn plural(&self) -> String {
-        let name = self.name.to_lowercase();
-        match name.strip_suffix('y') {
-            Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
-            _ => format!("{name}s"),
-        }
+        ingest::plural(self.name)
     }
 
     /// The path of its resources, in a namespace, or in all of them.
     pub(crate) fn path(&self, namespace: Option<&str>) -> String {
         let root = if self.version.contains('/') { "/apis" } else { "/api" };
-        match namespace.filter(|_| !GLOBAL.contains(&self.name)) {
+        match namespace.filter(|_| !ingest::is_global(self.name)) {
             Some(namespace) => format!("{root}/{}/namespaces/{namespace}/{}", self.version, self.plural()),
             None => format!("{root}/{}/{}", self.version, self.plural()),
         }
@@ -113,6 +106,7 @@ mod tests {
         check("svc", Some("shop"), "/api/v1/namespaces/shop/services");
         check("httproute", None, "/apis/gateway.networking.k8s.io/v1/httproutes");
         check("ns", Some("shop"), "/api/v1/namespaces");
+        check("gatewayclass", None, "/apis/gateway.networking.k8s.io/v1/gatewayclasses");
         check("se", Some("shop"), "/apis/networking.istio.io/v1/namespaces/shop/serviceentries");
     }
 }

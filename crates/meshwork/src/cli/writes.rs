@@ -4,15 +4,59 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::api::{Client, Refused};
+use super::api::{Api, Client, OWN, Refused};
 use super::changes::{Action, Outcome};
 use super::output::{self, Format};
 use super::problems::Texts;
-use super::sources;
 use super::wait::Wait;
+use super::{runtime, sources};
 
 /// The change is made, and some proxies do not run it in time.
 pub(crate) const NOT_EVERYWHERE: u8 = 3;
+
+/// What every change may be asked with.
+#[derive(clap::Args)]
+pub(crate) struct Write {
+    /// Say what would change, and change nothing
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
+
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    note: String,
+
+    #[command(flatten)]
+    wait: Wait,
+
+    #[command(flatten)]
+    api: Api,
+
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Format,
+}
+
+impl Write {
+    /// Sends a change of this name, shows what came of it, and waits where that is wanted. `ask` makes the body, given the
+    /// note, and the texts in which problems are shown.
+    ///
+    /// # Errors
+    /// It cannot be asked for, or was not made; or nobody answers while waiting.
+    pub(crate) fn send(
+        &self,
+        name: &str,
+        ask: impl FnOnce(&str) -> anyhow::Result<(Value, Texts)>,
+    ) -> anyhow::Result<ExitCode> {
+        runtime::on_this_thread(async {
+            let client = self.api.client()?;
+            let (body, texts) = ask(&self.note)?;
+            let query = if self.dry_run { "?dryRun=All" } else { "" };
+            let sent = send(&client, &format!("{OWN}/{name}{query}"), &body, &texts, self.output).await?;
+            let wait = (!self.dry_run).then_some(&self.wait);
+            finish(&client, sent, &texts, wait, self.output).await
+        })
+    }
+}
 
 /// Sends a change. Where the config is refused, its problems are shown in the texts that were sent.
 ///

@@ -42,12 +42,7 @@ fn check(feature: &str) {
             }
             let _ = write!(text, "--- # {:?} {}\n{}", encoded.kind, encoded.name, to_yaml(&encoded));
         }
-        let golden = testdata(&format!("messages/{feature}.{name}.yaml"));
-        if std::env::var_os("UPDATE").is_some() {
-            std::fs::write(&golden, &text).expect("golden is writable");
-        }
-        let expected = std::fs::read_to_string(&golden).unwrap_or_default();
-        assert!(text == expected, "{} differs; UPDATE=1 renews it. It is now:\n{text}", golden.display());
+        check_golden(&format!("messages/{feature}.{name}.yaml"), &text);
     }
 }
 

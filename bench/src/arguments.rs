@@ -62,6 +62,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PROXIES/SERVICES/ENDPOINTS", requires = "scale")]
     pub(crate) size: Option<Size>,
 
+    /// What authorization costs a request, by the number of policies: nanoseconds of the decision alone
+    #[arg(long, conflicts_with_all = ["quick", "only", "contenders", "instructions", "scale", "write_docs"])]
+    pub(crate) policies: bool,
+
     /// Takes orders for loads on this socket: how a scenario runs its load in a workload
     #[arg(long, hide = true, value_name = "SOCKET")]
     pub(crate) load_on: Option<PathBuf>,

@@ -172,9 +172,25 @@ pub(crate) fn config(
     let mut values = values.to_vec();
     values.push(("DIR", dir.display().to_string()));
     values.push(("ID", certificates::ID.to_owned()));
+    values.push(("RULES", rules(flags)));
     let path = dir.join(name);
     std::fs::write(&path, template::render(&text, flags, &values))?;
     Ok(path)
+}
+
+/// As many policies as a flag `rules-N` says, one for each path that nobody asks for and a last one that allows the load's.
+fn rules(flags: &[&str]) -> String {
+    let count = flags.iter().find_map(|flag| flag.strip_prefix("rules-")?.parse::<usize>().ok()).unwrap_or(1);
+    let policy = |name: &str, path: &str| {
+        let method = r#"{ header: { name: ":method", string_match: { exact: GET } } }"#;
+        let path = format!("{{ url_path: {{ path: {{ prefix: {path} }} }} }}");
+        format!(
+            "{name}: {{ permissions: [{{ and_rules: {{ rules: [{method}, {path}] }} }}], principals: [{{ any: true }}] }}"
+        )
+    };
+    let others = (1..count).map(|at| policy(&format!("p{at:05}"), &format!("/tenants/{at}/")));
+    let all: Vec<String> = others.chain([policy("q", "/1k")]).collect();
+    format!("{{ {} }}", all.join(", "))
 }
 
 /// A port that is free now.

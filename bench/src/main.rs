@@ -16,6 +16,7 @@ mod measure;
 mod mesh;
 mod metric;
 mod origin;
+mod policies;
 mod process;
 mod report;
 mod results;
@@ -50,6 +51,13 @@ fn main() -> anyhow::Result<()> {
         return match arguments.output {
             Output::Json => print(&serde_json::to_string_pretty(&outcomes)?),
             Output::Table | Output::Markdown => print(&scale::table(&outcomes)),
+        };
+    }
+    if arguments.policies {
+        let outcomes = policies::run(&tell)?;
+        return match arguments.output {
+            Output::Json => print(&serde_json::to_string_pretty(&outcomes)?),
+            Output::Table | Output::Markdown => print(&policies::table(&outcomes)),
         };
     }
     let results = match &arguments.from {

@@ -43,6 +43,8 @@ const PLAIN: Hops = &[&[]];
 const MANY: Hops = &[&["many"]];
 const TCP: Hops = &[&["tcp"]];
 const SIDECAR: Hops = &[&["sidecar"]];
+const ONE_POLICY: Hops = &[&["sidecar", "rules", "rules-1"]];
+const THOUSAND_POLICIES: Hops = &[&["sidecar", "rules", "rules-1000"]];
 const SIDECAR_LOG: Hops = &[&["sidecar", "log"]];
 const MTLS_IN: Hops = &[&["tls-in"]];
 const MTLS_HYBRID: Hops = &[&["tls-in", "hybrid"]];
@@ -87,7 +89,19 @@ fn sidecar() -> Vec<Scenario> {
     };
     let off = "A sidecar's config: 30 routes, RBAC, faults and a local rate limit, 1 KiB, 64 connections";
     let on = "The same with an access log";
-    vec![scenario("sidecar", off, SIDECAR), scenario("sidecar-log", on, SIDECAR_LOG)]
+    vec![scenario("sidecar", off, SIDECAR), scenario("sidecar-log", on, SIDECAR_LOG), policies()]
+}
+
+/// The same config with more policies: what a policy costs those that it does not mean.
+fn policies() -> Scenario {
+    let entries = vec![
+        Entry::new("meshwork (1 policy)", Meshwork, ONE_POLICY),
+        Entry::new("meshwork (1,000 policies)", Meshwork, THOUSAND_POLICIES),
+        Entry::new("envoy (1 policy)", Envoy, ONE_POLICY),
+        Entry::new("envoy (1,000 policies)", Envoy, THOUSAND_POLICIES),
+    ];
+    let title = "The same with one and with a thousand policies that differ by path, 1 KiB, 64 connections";
+    Scenario::new("policies", title, Load::Wrk { connections: 64 }, entries)
 }
 
 fn tcp() -> Vec<Scenario> {

@@ -1,27 +1,41 @@
 //! Proving who we are, once by token and then by certificate.
 //!
 //! [`enrol`] reads and writes the state directory (`state`), asks the control plane (`ask`) where it must, and
-//! [`Enrolled::keep_fresh`] renews at about half of the certificate's life (`schedule`). While a valid SVID is on
-//! disk the control plane need not be there.
+//! [`Enrolled::keep_fresh`] renews at about half of the certificate's life (`schedule`) and follows whom to believe
+//! (`fresh`). While a valid SVID is on disk the control plane need not be there.
+//!
+//! Whom to believe is first said by the bootstrap's trust bundle, from then on by the control plane, and kept in the
+//! state directory: what was kept counts before the bundle, which may be older than a rotation.
 
-mod ask;
-mod schedule;
+pub(crate) mod ask;
+pub(crate) mod clock;
+mod fresh;
+pub(crate) mod schedule;
 mod state;
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use meshwork_identity::{
-    Bundle, IdentityError, IdentitySource, Key, SpiffeId, Svid, bootstrap_client_config,
+    Bundle, IdentityError, IdentitySource, Key, SpiffeId, Svid, Trust, bootstrap_client_config,
+    certificates_pem,
 };
-use tracing::{info, warn};
+use tonic::transport::Channel;
+use tracing::info;
 
 use crate::channel::{channel, channel_over, control_plane_id};
-use ask::Asker;
+use ask::{Asker, Wish};
+use clock::Clock;
+use fresh::Link;
 use state::{Found, State};
+
+pub(crate) use fresh::{Said, due, is_out_of_place};
+
+/// How long a control plane that does not sign now is left alone.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// What a workload needs to enrol.
 pub struct Enrolment {
@@ -48,7 +62,10 @@ pub struct Enrolled {
     state: State,
     lifetime: Option<Duration>,
     /// When the SVID came, where that was in this process.
-    obtained: Option<SystemTime>,
+    obtained: Mutex<Option<SystemTime>>,
+    link: Link,
+    clock: Clock,
+    shared: Mutex<Option<(String, Channel)>>,
 }
 
 /// Why enrolling failed.
@@ -78,7 +95,15 @@ pub enum EnrolError {
     /// The control plane looked at the request and said no.
     #[error("the control plane refuses the certificate: {0}")]
     Refused(String),
-    /// The control plane could not be reached, or failed, for as long as we wait.
+    /// The control plane answered, but does not sign now.
+    #[error("the control plane at {address} answers, but does not sign now: {words}")]
+    Unready {
+        /// Its address.
+        address: SocketAddr,
+        /// What it said.
+        words: String,
+    },
+    /// The control plane could not be reached, for as long as we wait.
     #[error("the control plane at {address} does not answer: {cause}")]
     Unreachable {
         /// Its address.
@@ -104,24 +129,40 @@ pub enum EnrolError {
 /// key, so that a token spent on it still gives its certificate.
 pub async fn enrol(enrolment: &Enrolment) -> Result<Enrolled, EnrolError> {
     let state = State::open(&enrolment.state)?;
-    let bundle = read_bundle(&enrolment.trust_bundle)?;
-    let server = control_plane_id(bundle.trust_domain()).ok_or_else(|| EnrolError::TrustBundle {
+    let bootstrap = read_bundle(&enrolment.trust_bundle)?;
+    let server = control_plane_id(bootstrap.trust_domain()).ok_or_else(|| EnrolError::TrustBundle {
         path: enrolment.trust_bundle.clone(),
         problem: "its trust domain makes no SPIFFE ID".to_owned(),
     })?;
-    let (svid, obtained) = match state.load(&bundle) {
-        Found::Valid(svid) => (svid, None),
+    let kept = state.trust(bootstrap.trust_domain());
+    let trusts = Trusts::new(kept, bootstrap)?;
+    let (svid, obtained) = match state.load(&trusts.own()) {
+        Found::Valid(svid) => match &enrolment.token {
+            Some(token) if trusts.is_doubtful(&svid) || state.is_new_token(token) => {
+                (ask_whether_good(enrolment, token, &state, &trusts, &server, svid).await?, None)
+            }
+            _ => (svid, None),
+        },
         Found::Nothing(why) => {
             let Some(token) = enrolment.token.as_deref() else { return Err(EnrolError::TokenNeeded { why }) };
             info!(why, "asks for an identity by token");
-            let svid = by_token(enrolment, token, &state, &bundle, &server).await?;
+            let svid = by_token(enrolment, token, &state, &trusts, &server).await?;
             (svid, Some(SystemTime::now()))
         }
     };
-    let identity = IdentitySource::new(*svid, bundle)?;
+    let (identity, link) = trusts.begin(&svid)?;
     info!(id = %identity.id(), "has an identity");
-    let (control_plane, lifetime) = (enrolment.control_plane, enrolment.lifetime);
-    Ok(Enrolled { identity, control_plane, server, state, lifetime, obtained })
+    Ok(Enrolled {
+        identity,
+        control_plane: enrolment.control_plane,
+        server,
+        state,
+        lifetime: enrolment.lifetime,
+        obtained: Mutex::new(obtained),
+        link: Link::new(link),
+        clock: Clock::system(),
+        shared: Mutex::default(),
+    })
 }
 
 fn read_bundle(path: &Path) -> Result<Bundle, EnrolError> {
@@ -130,90 +171,140 @@ fn read_bundle(path: &Path) -> Result<Bundle, EnrolError> {
     Bundle::from_pem(&text).map_err(|error| refused(error.to_string()))
 }
 
+/// Whom to believe at the start.
+struct Trusts {
+    /// What the control plane said last, where that was kept.
+    kept: Option<Trust>,
+    /// What whoever set us up said.
+    bootstrap: Bundle,
+    /// The roots of both, for the control plane alone.
+    either: Bundle,
+}
+
+impl Trusts {
+    fn new(kept: Option<Trust>, bootstrap: Bundle) -> Result<Self, IdentityError> {
+        let either = match &kept {
+            None => bootstrap.clone(),
+            Some(kept) => {
+                let known = kept.own().certificates();
+                let new = bootstrap.certificates().iter().filter(|root| !known.contains(root));
+                let all: Vec<_> = known.iter().chain(new).cloned().collect();
+                Bundle::of_trust_domain(bootstrap.trust_domain(), &certificates_pem(&all))?
+            }
+        };
+        Ok(Self { kept, bootstrap, either })
+    }
+
+    /// The bundles that our own certificate may be under, the better one first.
+    fn own(&self) -> Vec<&Bundle> {
+        self.kept.iter().map(Trust::own).chain([&self.bootstrap]).collect()
+    }
+
+    /// Whether only what was kept vouches for a certificate: the trust bundle may be older than a rotation, or the
+    /// certificate that of a mesh that is no more.
+    fn is_doubtful(&self, svid: &Svid) -> bool {
+        svid.check_under(&self.bootstrap).is_err()
+    }
+
+    /// An identity with the better bundle that has its root, and one for the connection to the control plane.
+    fn begin(&self, svid: &Svid) -> Result<(Arc<IdentitySource>, Arc<IdentitySource>), IdentityError> {
+        let own = self.own().into_iter().find(|bundle| svid.check_under(bundle).is_ok());
+        let own = own.unwrap_or(&self.either).clone();
+        let trust = match &self.kept {
+            Some(kept) if kept.own().fingerprints() == own.fingerprints() => kept.clone(),
+            // Whoever is revoked stays so.
+            Some(kept) => Trust::new(own.clone())
+                .with_federated(kept.federated().cloned().collect::<Vec<_>>())
+                .with_revoked(kept.revoked().clone()),
+            None => Trust::new(own.clone()),
+        };
+        let identity = IdentitySource::new(copy(svid)?, own.clone())?;
+        identity.replace_trust(trust)?;
+        let is_known = |root: &String| own.fingerprints().contains(root);
+        if self.either.fingerprints().iter().all(is_known) {
+            return Ok((Arc::clone(&identity), identity));
+        }
+        Ok((identity, IdentitySource::new(copy(svid)?, self.either.clone())?))
+    }
+}
+
+/// Finds out whether the control plane takes a certificate, and uses the token where it does not: the mesh is another one,
+/// or the certificate is revoked. A control plane that is not there has not said no.
+async fn ask_whether_good(
+    enrolment: &Enrolment,
+    token: &str,
+    state: &State,
+    trusts: &Trusts,
+    server: &SpiffeId,
+    svid: Box<Svid>,
+) -> Result<Box<Svid>, EnrolError> {
+    let (_, link) = trusts.begin(&svid)?;
+    let (address, lifetime) = (enrolment.control_plane, enrolment.lifetime);
+    let asker = Asker { channel: channel(&link, address, server), address, lifetime };
+    let key = Key::generate()?;
+    match asker.ask_for_a_word(&key.csr_pem(svid.id())?, Wish::Own).await {
+        Ok(chain) => {
+            let renewed = usable(&chain, &trusts.either, key)?;
+            state.store(&renewed)?;
+            state.tried(token)?;
+            Ok(Box::new(renewed))
+        }
+        Err(error) if error.is_no() => {
+            info!(%error, "the control plane does not take the certificate that is here: asks for one by token");
+            by_token(enrolment, token, state, trusts, server).await
+        }
+        Err(_) => Ok(svid),
+    }
+}
+
+impl EnrolError {
+    /// How long who asks again waits at least: a control plane that has too much to do says a second, and not all come
+    /// back after the same one.
+    pub(crate) fn pause(&self) -> Duration {
+        match self {
+            Self::Unready { .. } => BUSY.mul_f64(1.0 + fastrand::f64()),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Whether the control plane, or a handshake with it, has said no. Where rustls tells of a peer's refusal, it names
+    /// its alert.
+    pub(super) fn is_no(&self) -> bool {
+        match self {
+            Self::Refused(_) => true,
+            Self::Unreachable { cause, .. } => cause.contains("alert") || cause.contains("certificate"),
+            _ => false,
+        }
+    }
+}
+
+/// The same certificate and key once more.
+fn copy(svid: &Svid) -> Result<Svid, IdentityError> {
+    Svid::from_pem(&svid.chain_pem(), Key::from_pem(&svid.key_pem())?)
+}
+
 async fn by_token(
     enrolment: &Enrolment,
     token: &str,
     state: &State,
-    bundle: &Bundle,
+    trusts: &Trusts,
     server: &SpiffeId,
 ) -> Result<Box<Svid>, EnrolError> {
     let key = state.pending_key()?;
-    let channel = channel_over(bootstrap_client_config(bundle, server), enrolment.control_plane);
+    let channel = channel_over(bootstrap_client_config(&trusts.either, server), enrolment.control_plane);
     let asker = Asker { channel, address: enrolment.control_plane, lifetime: enrolment.lifetime };
-    let chain = asker.ask_patiently(&key.unnamed_csr_pem()?, Some(token)).await?;
-    let svid = usable(&chain, bundle, key)?;
+    let chain = asker.ask_patiently(&key.unnamed_csr_pem()?, Wish::Token(token)).await?;
+    let svid = usable(&chain, &trusts.either, key)?;
     state.store(&svid)?;
+    state.tried(token)?;
     Ok(Box::new(svid))
 }
 
-fn usable(chain: &str, bundle: &Bundle, key: Key) -> Result<Svid, EnrolError> {
+/// A chain that leads to a root of the bundle, with its key.
+pub(crate) fn usable(chain: &str, bundle: &Bundle, key: Key) -> Result<Svid, EnrolError> {
     let svid = Svid::from_pem_without_roots(chain, bundle, key).map_err(EnrolError::Answer)?;
     svid.check_under(bundle).map_err(EnrolError::Answer)?;
     Ok(svid)
-}
-
-impl Enrolled {
-    /// Renews the certificate at half of its life, give or take a tenth, for ever; after failures again and again
-    /// with growing pauses. What it gets is on disk before it is used.
-    ///
-    /// # Cancel safety
-    /// May be dropped at any time; the state directory is free for another process then.
-    pub async fn keep_fresh(mut self) {
-        let mut failures = 0;
-        loop {
-            self.wait(failures).await;
-            match self.renew().await {
-                Ok(()) => failures = 0,
-                Err(error) => {
-                    failures = failures.saturating_add(1);
-                    self.complain(&error);
-                }
-            }
-        }
-    }
-
-    async fn wait(&self, failures: u32) {
-        let svid = self.identity.svid();
-        let begin = self.obtained.unwrap_or_else(|| svid.not_before());
-        match failures {
-            0 => schedule::until(schedule::due(begin, svid.not_after(), fastrand::f64())).await,
-            _ => tokio::time::sleep(schedule::backoff(failures, fastrand::f64())).await,
-        }
-    }
-
-    /// Asks for a new certificate with a new key, showing the current one.
-    async fn renew(&mut self) -> Result<(), EnrolError> {
-        let key = Key::generate()?;
-        let channel = channel(&self.identity, self.control_plane, &self.server);
-        let asker = Asker { channel, address: self.control_plane, lifetime: self.lifetime };
-        let chain = asker.ask(&key.csr_pem(self.identity.id())?, None).await?;
-        self.take(&chain, key)
-    }
-
-    /// Checks a renewed certificate, keeps it on disk, and puts it in place.
-    fn take(&mut self, chain: &str, key: Key) -> Result<(), EnrolError> {
-        let svid = usable(chain, &self.identity.bundle(), key)?;
-        if svid.id() != self.identity.id() {
-            let (found, expected) = (svid.id().to_string(), self.identity.id().to_string());
-            return Err(EnrolError::Answer(IdentityError::Unexpected { found, expected }));
-        }
-        self.state.store(&svid)?;
-        self.identity.replace_svid(svid)?;
-        self.obtained = Some(SystemTime::now());
-        info!(id = %self.identity.id(), serial = self.identity.svid().serial(), "renewed its certificate");
-        Ok(())
-    }
-
-    fn complain(&self, error: &EnrolError) {
-        let expired = self.identity.expires_at() <= SystemTime::now();
-        if expired {
-            let why = state::expired(&self.identity.svid());
-            let advice = EnrolError::TokenNeeded { why };
-            tracing::error!(%error, %advice, "cannot renew the certificate");
-        } else {
-            warn!(%error, "cannot renew the certificate yet");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,13 @@
 mod access;
 mod answers;
 mod audit;
+mod ca;
 mod changes;
 mod connections;
 mod discovery;
+mod explain;
 mod failure;
+mod mtls;
 mod objects;
 mod openapi;
 mod status;
@@ -18,21 +21,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Extension, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use meshwork_hub::{Edge, Hub};
+use meshwork_model::mesh::Key;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
+use crate::authority::Authority;
 use crate::config::Register;
 use crate::topology;
-use crate::world::World;
+use crate::world::{Proxy, World};
 pub(crate) use access::Access;
-use access::Peer;
+use access::{Caller, Peer};
 use answers::{ConfigAnswer, ProblemAnswer, ProxyAnswer, TopologyAnswer};
 pub(crate) use audit::Audit;
 pub(crate) use connections::listen as listen_on_socket;
@@ -42,6 +47,7 @@ use failure::Failure;
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) world: Arc<World>,
+    pub(crate) authority: Arc<Authority>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) register: Arc<Register>,
     pub(crate) access: Access,
@@ -77,9 +83,13 @@ const ROUTES: &str = "\
 /api/v1/topology   who is there, which services lead to whom, who calls whom
 /api/v1/diagram    the same as Mermaid text
 /api/v1/edges      who calls whom, how much, how well
+/api/v1/mtls       which ports demand mTLS, who calls without, and who would be cut off
 /api/v1/proxies    what each proxy has accepted and refused, and whether its workload is ready
 /api/v1/problems   what is wrong with the config and with workloads
 /api/v1/config     the config that is applied
+/api/v1/ca         the certificate authority: its roots, who signs, how far a rotation is
+/api/v1/ca/revocations  who is revoked, and why
+/api/v1/ca/bundle  the mesh's own bundle, for other trust domains
 /apis/meshwork.dev/v1alpha1/revisions  what changed config, the newest first
 /apis/meshwork.dev/v1alpha1/status     how far config has come, by proxy
 /openapi/v3        all there is, changes of config among it
@@ -93,12 +103,15 @@ fn router(api: Api) -> Router {
         .route("/api/v1/topology", get(topology))
         .route("/api/v1/diagram", get(diagram))
         .route("/api/v1/edges", get(edges))
+        .route("/api/v1/mtls", get(mtls::mtls))
         .route("/api/v1/proxies", get(proxies))
         .route("/api/v1/problems", get(problems))
         .route("/api/v1/config", get(config))
+        .route("/api/v1/explain", get(explain::get).post(explain::post))
         .route("/ready", get(|| async { "ready\n" }))
         .route("/metrics", get(metrics))
         .route("/openapi/v3", get(openapi::document))
+        .merge(of_authority())
         .merge(of_config())
         .merge(of_objects())
         .fallback(|| async {
@@ -108,6 +121,16 @@ fn router(api: Api) -> Router {
         .layer(middleware::from_fn_with_state(api.clone(), identify))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(api)
+}
+
+/// The certificate authority.
+fn of_authority() -> Router<Api> {
+    let revocations = get(ca::revocations).post(ca::revoke).delete(ca::unrevoke);
+    Router::new()
+        .route("/api/v1/ca", get(ca::status))
+        .route("/api/v1/ca/bundle", get(ca::bundle))
+        .route("/api/v1/ca/rotation", post(ca::rotation))
+        .route("/api/v1/ca/revocations", revocations)
 }
 
 /// Config as a whole.
@@ -176,35 +199,51 @@ async fn demand_loopback_host(request: Request, next: Next) -> Response {
 }
 
 impl Api {
-    fn topology(&self) -> meshwork_diagram::Topology {
-        let edges = self.hub.edges(Instant::now());
-        topology::live(&self.world, &edges, &self.discovery.to_string(), &self.own.to_string())
+    /// What somebody may see of who is there, and who calls whom.
+    fn topology(&self, caller: &Caller) -> meshwork_diagram::Topology {
+        let edges = self.edges(caller);
+        let mut all = topology::live(&self.world, &edges, &self.discovery.to_string(), &self.own.to_string());
+        all.pods.retain(|pod| caller.may_read(&pod.namespace));
+        all.services.retain(|service| caller.may_read(&service.namespace));
+        all
+    }
+
+    /// The calls from and to what somebody may read.
+    fn edges(&self, caller: &Caller) -> Vec<Edge> {
+        let mut edges = self.hub.edges(Instant::now());
+        edges.retain(|edge| caller.may_read(&edge.from_namespace) || caller.may_read(&edge.to_namespace));
+        edges
     }
 }
 
-async fn topology(State(api): State<Api>) -> Json<TopologyAnswer> {
-    Json(TopologyAnswer::of(&api.topology()))
+async fn topology(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Json<TopologyAnswer> {
+    Json(TopologyAnswer::of(&api.topology(&caller)))
 }
 
-async fn diagram(State(api): State<Api>) -> String {
-    meshwork_diagram::mermaid(&api.topology())
+async fn diagram(State(api): State<Api>, Extension(caller): Extension<Caller>) -> String {
+    meshwork_diagram::mermaid(&api.topology(&caller))
 }
 
-async fn edges(State(api): State<Api>) -> Json<Vec<Edge>> {
-    Json(api.hub.edges(Instant::now()))
+async fn edges(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Json<Vec<Edge>> {
+    Json(api.edges(&caller))
 }
 
-async fn proxies(State(api): State<Api>) -> Json<Vec<ProxyAnswer>> {
+async fn proxies(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Json<Vec<ProxyAnswer>> {
     let mesh = api.world.mesh();
-    Json(api.world.proxies(|key, proxy| ProxyAnswer::of(key, proxy, &mesh)))
+    let answer = |key: &Key, proxy: &Proxy| {
+        caller.may_read(&key.namespace).then(|| ProxyAnswer::of(key, proxy, &mesh))
+    };
+    Json(api.world.proxies(answer).into_iter().flatten().collect())
 }
 
-async fn problems(State(api): State<Api>) -> Json<Vec<ProblemAnswer>> {
-    Json(api.world.problems().iter().map(ProblemAnswer::of).collect())
+async fn problems(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Json<Vec<ProblemAnswer>> {
+    let problems = api.authority.problems().into_iter().chain(api.world.problems());
+    let visible = problems.filter(|problem| caller.may_see(problem));
+    Json(visible.map(|problem| ProblemAnswer::of(&problem)).collect())
 }
 
-async fn config(State(api): State<Api>) -> Json<ConfigAnswer> {
-    Json(ConfigAnswer::of(&api.world.mesh()))
+async fn config(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Json<ConfigAnswer> {
+    Json(ConfigAnswer::of(&api.world.mesh(), |namespace| caller.may_read(namespace)))
 }
 
 async fn metrics(State(api): State<Api>) -> Response {
@@ -229,7 +268,9 @@ async fn metrics(State(api): State<Api>) -> Response {
         let name = format!("meshwork_control_plane_{name}");
         format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
     };
-    let text: String = rows.into_iter().map(row).collect();
+    let gauges = api.authority.gauges();
+    let gauges = gauges.into_iter().map(|(name, value, help)| (name, "gauge", value, help));
+    let text: String = rows.into_iter().chain(gauges).map(row).collect();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

@@ -1,7 +1,8 @@
 //! Which routes act on the callers of a service's port. Pure.
 //!
 //! Routes of Gateway API beside the service (a producer's) act on callers of every namespace, those of another namespace
-//! (a consumer's) on callers of their own, in place of the producer's. Where there is neither, VirtualServices act.
+//! (a consumer's) on callers of their own, in place of the producer's. Where there is neither, VirtualServices act: those
+//! of the caller's own namespace, else those of others that are exported to it.
 //!
 //! Source: GAMMA, "Gateway API for Mesh"; Gateway API v1, `HTTPRouteRule.matches`, `GRPCRoute` (kinds do not mix).
 
@@ -11,8 +12,8 @@ pub(crate) mod gateways;
 use std::sync::Arc;
 
 use meshwork_model::mesh::{
-    Config, ConnectionRoute, ConnectionRouteKind, Key, Parent, Protocol, Route, RouteKind, ServicePort,
-    Target,
+    Config, ConnectionRoute, ConnectionRouteKind, Export, Key, Parent, Protocol, Route, RouteKind,
+    ServicePort, Target,
 };
 
 /// Routes with their kinds and keys, the oldest first.
@@ -86,8 +87,8 @@ pub(crate) fn of_host<'c>(
     of_istio_in(routes.filter(|(id, _)| id.0 == RouteKind::Virtual).collect(), caller)
 }
 
-fn of_istio_in<'c>(mut acting: Acting<'c>, caller: &str) -> Acting<'c> {
-    acting.retain(|(_, route)| route.export.reaches(caller));
+fn of_istio_in<'c>(acting: Acting<'c>, caller: &str) -> Acting<'c> {
+    let mut acting = seen_by(acting, |id| &id.1.namespace, |route| &route.export, caller);
     acting.sort_by_key(|(id, route)| (route.age, &id.1));
     acting
 }
@@ -108,11 +109,25 @@ pub(crate) fn of_connections<'c>(
         all.into_iter().partition(|(id, _)| id.0 == ConnectionRouteKind::Virtual);
     let mut acting = of_namespace(&all, |id| &id.1.namespace, caller, &service.namespace);
     if acting.is_empty() {
-        acting = of_istio;
-        acting.retain(|(_, route)| route.export.reaches(caller));
+        acting = seen_by(of_istio, |id| &id.1.namespace, |route| &route.export, caller);
     }
     acting.sort_by_key(|(id, route)| (route.age, &id.1, id.0));
     acting
+}
+
+/// Those of VirtualServices that callers of a namespace see: nobody else says what becomes of their requests where
+/// somebody of their own namespace does. Source: Istio `virtualServiceIndex`, whose private ones come first.
+fn seen_by<'c, I, R>(
+    mut all: Vec<(&'c I, &'c R)>,
+    namespace: impl Fn(&I) -> &Arc<str>,
+    export: impl Fn(&R) -> &Export,
+    caller: &str,
+) -> Vec<(&'c I, &'c R)> {
+    all.retain(|(_, route)| export(route).reaches(caller));
+    if all.iter().any(|(id, _)| **namespace(id) == *caller) {
+        all.retain(|(id, _)| **namespace(id) == *caller);
+    }
+    all
 }
 
 fn is_attached(parents: &[Parent], target: &Target, port: &ServicePort) -> bool {

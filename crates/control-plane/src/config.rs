@@ -7,6 +7,7 @@
 //!
 //! Where several control planes share a store, each follows what the others write. All calls may block.
 
+mod claims;
 mod compact;
 mod record;
 mod state;
@@ -72,6 +73,9 @@ pub(crate) enum Edits {
 pub(crate) trait Rights: Send + Sync {
     /// Whether they may write this one.
     fn may_write(&self, id: &ResourceId) -> bool;
+
+    /// Whether they may write all that is in a namespace, and so have the word for it; `None` is every one.
+    fn may_speak_for(&self, namespace: Option<&str>) -> bool;
 }
 
 /// A change that somebody asks for.
@@ -207,6 +211,8 @@ impl Register {
             }
             let (revision, at) = (state.head.revision + 1, now());
             let checked = state.check(&plan, revision, &at)?;
+            claims::check(&plan.changes, &checked.loaded.config, &*proposal.rights)
+                .map_err(|why| Refusal::Forbidden(format!("{} {why}", proposal.by)))?;
             if matches!(proposal.edits, Edits::Delete(_)) {
                 state.check_left(&checked)?;
             }

@@ -13,6 +13,7 @@ mod destination_rule;
 mod document;
 mod endpoint_slice;
 mod extension_provider;
+pub(crate) mod federation;
 mod gateway;
 mod grpc_route;
 mod http_route;
@@ -43,6 +44,7 @@ mod virtual_service;
 pub(crate) mod watch;
 mod words;
 mod workload_entry;
+mod workload_registration;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -56,6 +58,7 @@ pub use document::is_global;
 pub(crate) use document::{ResourceId, documents};
 pub use library::Library;
 pub(crate) use metadata::is_label;
+pub(crate) use route::is_token;
 pub use schema::{schema_of, schemas};
 pub use texts::{Named, read_named, resources, texts};
 pub use words::plural;
@@ -289,6 +292,7 @@ impl Piece {
             | Kind::MeshConfig
             | Kind::ServiceEntry
             | Kind::WorkloadEntry
+            | Kind::WorkloadRegistration
             | Kind::Telemetry
             | Kind::Sidecar => self.read_traffic(kind, root, metadata, report),
         }
@@ -335,6 +339,10 @@ impl Piece {
             Kind::WorkloadEntry => {
                 config.workload_entries.extend(workload_entry::read(root, report).map(|e| (key, e)));
             }
+            Kind::WorkloadRegistration => {
+                let read = workload_registration::read(root, metadata, report).map(Arc::new);
+                config.registrations.extend(read.map(|registration| (key, registration)));
+            }
             Kind::Sidecar => {
                 let read = sidecar::read(root, metadata, report, references);
                 config.sidecars.extend(read.map(|sidecar| (key, sidecar)));
@@ -380,6 +388,7 @@ enum Kind {
     Sidecar,
     Telemetry,
     TrafficPolicy,
+    WorkloadRegistration,
     MeshConfig,
 }
 
@@ -431,6 +440,7 @@ const KINDS: &[(Kind, &str, &[&str])] = &[
     (Kind::Sidecar, "Sidecar", NETWORKING),
     (Kind::Telemetry, "Telemetry", TELEMETRY),
     (Kind::TrafficPolicy, "TrafficPolicy", MESHWORK),
+    (Kind::WorkloadRegistration, "WorkloadRegistration", MESHWORK),
     (Kind::MeshConfig, "MeshConfig", MESHWORK),
 ];
 

@@ -9,6 +9,7 @@
 //! - `snapshot` encodes it, once for all nodes that share a resource, and hands it to each node's stream.
 //! - `serve` is the mTLS port: certificates, discovery, telemetry.
 //! - [`store`] keeps config, tokens, enrolments, leases and virtual addresses across restarts.
+//! - [`explain`] says what becomes of one request, and why.
 //! - `api` answers people and the command line, and takes their changes; [`topology_of`] draws config that runs nowhere.
 //!
 //! [`run()`] ties them together.
@@ -18,8 +19,10 @@
 mod addresses;
 mod api;
 mod attachment;
+mod authority;
 mod claims;
 mod config;
+pub mod explain;
 mod implied;
 pub mod ingest;
 mod keep;
@@ -39,9 +42,12 @@ pub use addresses::{Addressee, Addresses};
 pub use run::{Error, run};
 pub use topology::topology_of;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use meshwork_identity::PluggedIntermediate;
+use meshwork_identity::{AuthorityOptions, DEFAULT_LIFETIME, INTERMEDIATE_LIFETIME, ROOT_LIFETIME};
 
 /// The namespace of the control plane itself, and of policies that act on the whole mesh.
 pub(crate) const SYSTEM_NAMESPACE: &str = "meshwork-system";
@@ -61,15 +67,56 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where the JSON API is served, without TLS: a loopback address.
     pub api: SocketAddr,
+    /// Whether who reads by that needs a token, too.
+    pub closed_api: bool,
+    /// Where our own bundle is served to other trust domains; nowhere, where it is left out.
+    pub federation_listen: Option<SocketAddr>,
+    /// How often others are to look for it again; a rotation waits for twice that before it signs under a new root.
+    pub federation_refresh: Duration,
     /// The trust domain of every identity.
     pub trust_domain: String,
-    /// How long a workload's certificate lives.
+    /// The longest life of a workload's certificate, and that of one for which nothing is asked.
     pub svid_lifetime: Duration,
+    /// An intermediate of the user's that signs, in place of one under the CA's own root.
+    pub plugged: Option<PluggedIntermediate>,
+    /// How long this control plane's own intermediate lives.
+    pub intermediate_lifetime: Duration,
+    /// How long a root lives that the CA makes.
+    pub root_lifetime: Duration,
 }
 
 impl Options {
-    pub(crate) fn ca_dir(&self) -> PathBuf {
-        self.ca.clone().unwrap_or_else(|| self.state.join("ca"))
+    /// What serves on ports of loopback that the kernel chooses, without config files, and with its state in a folder.
+    pub fn on_loopback(state: PathBuf) -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            config: None,
+            state,
+            etcd: Vec::new(),
+            ca: None,
+            listen: any,
+            api: any,
+            closed_api: false,
+            federation_listen: None,
+            federation_refresh: Duration::from_mins(1),
+            trust_domain: "mesh.local".to_owned(),
+            svid_lifetime: DEFAULT_LIFETIME,
+            plugged: None,
+            intermediate_lifetime: INTERMEDIATE_LIFETIME,
+            root_lifetime: ROOT_LIFETIME,
+        }
+    }
+
+    /// What the CA is opened with.
+    pub(crate) fn authority(&self) -> AuthorityOptions {
+        AuthorityOptions {
+            dir: self.ca.clone().unwrap_or_else(|| self.state.join("ca")),
+            issuer_dir: self.state.join("issuer"),
+            trust_domain: self.trust_domain.clone(),
+            plugged: self.plugged.clone(),
+            intermediate_lifetime: self.intermediate_lifetime,
+            root_lifetime: self.root_lifetime,
+        }
     }
 }
 
@@ -80,6 +127,8 @@ pub struct Ready {
     pub listen: SocketAddr,
     /// Where the JSON API is served.
     pub api: SocketAddr,
+    /// Where our own bundle is served to other trust domains, where it is.
+    pub federation: Option<SocketAddr>,
     /// The file with the roots that workloads trust, PEM.
     pub trust_bundle: PathBuf,
 }

@@ -4,7 +4,7 @@
 //! notices takes its workloads over for some minutes, in which their proxies may come back. Who cannot read its own words in the
 //! store judges nobody: it is the one that is cut off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ async fn leases_and_enrolments(kv: &Arc<dyn Kv>, store: &Arc<Store>, world: &Arc
 /// Reads all, and tells the world what is there no more; gives the revision of which it is.
 fn take_all(store: &Store, world: &World) -> Result<Revision, KvError> {
     let (shared, revision) = store.shared()?;
-    let leased: std::collections::BTreeSet<Key> = shared.iter().filter_map(Shared::leased).collect();
+    let leased: BTreeSet<Key> = shared.iter().filter_map(Shared::leased).collect();
     for key in world.mesh().workloads.keys().filter(|key| !leased.contains(*key)) {
         world.unleased(key);
     }
@@ -98,6 +98,15 @@ fn take(one: Shared, store: &Store, world: &World) {
         }
         Shared::Unleased(key) => world.unleased(&key),
     }
+}
+
+/// The names of the control planes that are there, or were a moment ago.
+///
+/// # Errors
+/// The store fails.
+pub(crate) fn names(kv: &dyn Kv) -> Result<BTreeSet<String>, KvError> {
+    let found = kv.read(Keys::Under(REPLICAS), None)?;
+    Ok(found.entries.iter().filter_map(|entry| entry.key.strip_prefix(REPLICAS).map(str::to_owned)).collect())
 }
 
 /// Tells that this one is there.

@@ -5,18 +5,17 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use meshwork_hub::Hub;
-use meshwork_identity::{
-    AlternativeName, CertificateAuthority, IdentityError, IdentitySource, SpiffeId, Svid, files,
-};
+use meshwork_identity::{IdentityError, files};
 use meshwork_model::mesh::{Config, Workload};
 use meshwork_model::problem::{Problem, Severity};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
+use crate::authority::{self, Authority};
 use crate::config::{self, OpenError, Register};
 use crate::ingest::watch::Watch;
 use crate::last_good::LastGood;
@@ -24,7 +23,7 @@ use crate::serve::{self, Certificates};
 use crate::store::kv::Kv;
 use crate::store::{self, KvError, Store, StoreError};
 use crate::world::World;
-use crate::{Addressee, Options, Ready, SYSTEM_NAMESPACE, addresses, api, keep, replicas};
+use crate::{Addressee, Options, Ready, addresses, api, keep, replicas};
 
 /// Why a control plane does not run.
 #[derive(Debug, thiserror::Error)]
@@ -70,14 +69,8 @@ pub enum Error {
 
 /// How far the hub looks back.
 const WINDOW: Duration = Duration::from_mins(1);
-/// The file with the roots that workloads trust, in the state directory.
-const BUNDLE: &str = "bundle.pem";
 /// The API's socket, in the state directory.
 const SOCKET: &str = "api.sock";
-/// How long the control plane's own certificate lives.
-const OWN_LIFETIME: Duration = Duration::from_hours(24);
-/// After a failure to renew it, the pause before the next try.
-const RENEW_AGAIN: Duration = Duration::from_mins(1);
 /// Connections that wait to be accepted; a whole mesh that reconnects at once is some thousands.
 const BACKLOG: u32 = 4096;
 
@@ -103,17 +96,24 @@ pub async fn run(
     let mut opened = Opened::open(&options)?;
     let (listener, api_listener) = (listen(options.listen).await?, listen(options.api).await?);
     let (listen, api) = (address(&listener, options.listen), address(&api_listener, options.api));
+    let federation = match options.federation_listen {
+        Some(asked) => Some(self::listen(asked).await?),
+        None => None,
+    };
+    let federation_address =
+        federation.as_ref().zip(options.federation_listen).map(|(listener, asked)| address(listener, asked));
     let hub = Hub::new(WINDOW, Instant::now);
     let socket_path = options.state.join(SOCKET);
     let socket = api::listen_on_socket(&socket_path).await;
     let socket = socket.map_err(|why| Error::State { path: socket_path.clone(), why })?;
     let api_state = opened.api(&options, &hub, listen, api)?;
     info!(%listen, %api, "serves");
-    ready(Ready { listen, api, trust_bundle: opened.trust_bundle.clone() });
+    let (authority, world) = (Arc::clone(&opened.authority), Arc::clone(&opened.world));
+    let trust_bundle = authority.trust_bundle().clone();
+    ready(Ready { listen, api, federation: federation_address, trust_bundle });
     let failed = |why: &dyn std::fmt::Display| Error::Server(why.to_string());
-    let world = Arc::clone(&opened.world);
     let ended = tokio::select! {
-        served = serve::serve(listener, &opened.identity, opened.certificates(&options), Arc::clone(&world), &hub) => {
+        served = serve::serve(listener, opened.certificates(&options), Arc::clone(&world), &hub) => {
             served.map_err(|e| failed(&e))
         }
         () = api::serve(api_listener, socket, api_state) => Ok(()),
@@ -124,7 +124,8 @@ pub async fn run(
         () = replicas::follow(Arc::clone(&opened.kv), Arc::clone(&opened.store), Arc::clone(&world)) => Ok(()),
         () = follow(&mut opened.watch, &opened.register) => Ok(()),
         () = Arc::clone(&opened.register).follow() => Ok(()),
-        () = renew(&opened.identity, &opened.authority, &options) => Ok(()),
+        () = Arc::clone(&authority).run() => Ok(()),
+        () = serve_bundle(federation, &authority) => Ok(()),
         () = shutdown => Ok(()),
     };
     world.end_streams();
@@ -137,13 +138,12 @@ pub async fn run(
 struct Opened {
     kv: Arc<dyn Kv>,
     store: Arc<Store>,
-    authority: Arc<CertificateAuthority>,
-    identity: Arc<IdentitySource>,
+    authority: Arc<Authority>,
     world: Arc<World>,
     register: Arc<Register>,
     watch: Option<(Watch, PathBuf)>,
     leases: Vec<Workload>,
-    trust_bundle: PathBuf,
+    audit: Arc<api::Audit>,
     /// Held for as long as this is kept: the state has one user.
     _lock: File,
 }
@@ -159,19 +159,24 @@ impl Opened {
         let kv = store::open_kv(&options.state, &options.etcd).map_err(Error::Kv)?;
         store::remember_etcd(&options.state, &options.etcd)?;
         let store = Arc::new(Store::on(Arc::clone(&kv), &options.state)?);
-        let authority = CertificateAuthority::open_or_create(&options.ca_dir(), &options.trust_domain)?;
-        let trust_bundle = options.state.join(BUNDLE);
-        files::write_public(&trust_bundle, authority.bundle().pem().as_bytes())?;
-        let identity = IdentitySource::new(own_svid(&authority, options)?, authority.bundle())?;
         let enrolments = store.enrolments()?;
         let named: Vec<_> = enrolments.iter().flat_map(addresses::of_enrolment).collect();
         let world = Arc::new(World::new(&options.trust_domain, Config::default(), enrolments));
         give_addresses(&world, &store, &named);
+        let parts = authority::Parts {
+            options,
+            kv: Arc::clone(&kv),
+            world: Arc::clone(&world),
+            replica: store.replica().to_owned(),
+        };
+        let authority = Authority::open(parts)?;
         let register = open_register(options, &kv, &world, &store)?;
+        // Before anybody asks: who is trusted must not be forgotten for a moment.
+        authority.federate(world.mesh().config.defaults.federated.clone());
         let leases = store.own_leases()?;
         world.restore(leases.clone(), tokio::time::Instant::now());
-        let authority = Arc::new(authority);
-        Ok(Self { kv, store, authority, identity, world, register, watch, leases, trust_bundle, _lock: lock })
+        let audit = Arc::new(api::Audit::new(&options.state));
+        Ok(Self { kv, store, authority, world, register, watch, leases, audit, _lock: lock })
     }
 
     fn api(
@@ -183,12 +188,14 @@ impl Opened {
     ) -> Result<api::Api, Error> {
         let access = api::Access::open(&options.state, Arc::clone(&self.kv));
         let access = access.map_err(|why| Error::State { path: options.state.clone(), why })?;
+        let access = if options.closed_api { access.closed() } else { access };
         Ok(api::Api {
             world: Arc::clone(&self.world),
+            authority: Arc::clone(&self.authority),
             hub: Arc::clone(hub),
             register: Arc::clone(&self.register),
             access,
-            audit: Arc::new(api::Audit::new(&options.state)),
+            audit: Arc::clone(&self.audit),
             writes: Arc::new(Semaphore::new(api::MAX_WRITES)),
             watches: Arc::new(Semaphore::new(api::MAX_WATCHES)),
             discovery,
@@ -197,13 +204,16 @@ impl Opened {
     }
 
     fn certificates(&self, options: &Options) -> Certificates {
-        Certificates {
-            authority: Arc::clone(&self.authority),
-            store: Arc::clone(&self.store),
-            world: Arc::clone(&self.world),
-            trust_domain: options.trust_domain.as_str().into(),
-            lifetime: options.svid_lifetime,
-        }
+        let (authority, store) = (Arc::clone(&self.authority), Arc::clone(&self.store));
+        Certificates::new(authority, store, Arc::clone(&self.world), Arc::clone(&self.audit), options)
+    }
+}
+
+/// Serves our own bundle to other trust domains, where that is asked for.
+async fn serve_bundle(listener: Option<TcpListener>, authority: &Arc<Authority>) {
+    match listener {
+        Some(listener) => authority::federation::serve::serve(listener, Arc::clone(authority)).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -277,34 +287,6 @@ pub(crate) fn tell(problems: &[Problem]) {
         match problem.severity {
             Severity::Error => error!("{problem}"),
             Severity::Warning => warn!("{problem}"),
-        }
-    }
-}
-
-/// The control plane's own certificate; gRPC clients compare host names, so it has those of this host, too.
-fn own_svid(authority: &CertificateAuthority, options: &Options) -> Result<Svid, IdentityError> {
-    let id = SpiffeId::workload(&options.trust_domain, SYSTEM_NAMESPACE, "control-plane")
-        .map_err(|_| IdentityError::Bundle("its trust domain makes no SPIFFE ID"))?;
-    let mut names = vec![
-        AlternativeName::Dns("localhost".to_owned()),
-        AlternativeName::Ip(std::net::Ipv4Addr::LOCALHOST.into()),
-        AlternativeName::Ip(std::net::Ipv6Addr::LOCALHOST.into()),
-    ];
-    let listen = options.listen.ip();
-    if !listen.is_unspecified() && !listen.is_loopback() {
-        names.push(AlternativeName::Ip(listen));
-    }
-    authority.issue(&id, OWN_LIFETIME, &names)
-}
-
-/// Renews the own certificate at half of its life.
-async fn renew(identity: &IdentitySource, authority: &CertificateAuthority, options: &Options) {
-    loop {
-        let left = identity.expires_at().duration_since(SystemTime::now()).unwrap_or_default();
-        tokio::time::sleep((left / 2).max(RENEW_AGAIN)).await;
-        match own_svid(authority, options).and_then(|svid| identity.replace_svid(svid)) {
-            Ok(()) => info!("has a new certificate of its own"),
-            Err(error) => error!(%error, "cannot renew its own certificate"),
         }
     }
 }

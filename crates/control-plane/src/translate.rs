@@ -36,10 +36,12 @@ use meshwork_model::mesh::{Inbound, Key, KeyUrl, Protocol, Service, ServicePort,
 use meshwork_model::proxy::{FilterChain, Resource, ServiceName};
 use meshwork_xds::Dialect;
 
+pub(crate) use backend_tls::under_system_roots;
 pub(crate) use caller::Caller;
 pub(crate) use endpoints::serves;
 pub(crate) use memo::{ClusterId, Memo};
 pub use mesh::Mesh;
+pub(crate) use policy::{Said, mtls_said};
 
 use routes::{Calls, Lead};
 
@@ -80,7 +82,7 @@ pub(crate) fn translate(
         resources: BTreeMap::new(),
         clusters: BTreeSet::new(),
         services: BTreeSet::new(),
-        is_wide: node.capture.is_some(),
+        is_wide: node.capture.is_some() || policy::asks_for_clients(mesh, node),
     };
     if dialect == Dialect::Grpc {
         for target in wanted {
@@ -159,7 +161,7 @@ impl<'m> Outbound<'m> {
         } else {
             // A service may come that it names.
             self.is_wide = true;
-            self.add(Resource::Cluster(jwt::cluster(url)));
+            self.add(Resource::Cluster(jwt::cluster(self.mesh, url)));
         }
     }
 

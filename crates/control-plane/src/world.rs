@@ -11,6 +11,7 @@ mod enrolments;
 mod proxy;
 mod publish;
 mod status;
+mod trust;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +39,7 @@ use crate::translate::{self, Memo, Mesh};
 use dirty::Dirty;
 use enrolments::Enrolments;
 pub(crate) use proxy::Proxy;
+pub(crate) use trust::Enrolled;
 use users::Users;
 
 /// How much of a workload's words about its health is kept: enough to act on.
@@ -372,6 +374,9 @@ impl State {
 
     /// Judges a node: its claims, and the enrolment of the workload that it says it is.
     fn admit(&self, peer: &SpiffeId, stream: &Stream) -> Result<(Claims, Workload), String> {
+        if self.mesh.revoked.contains(peer) {
+            return Err(format!("the identity {peer} is revoked; `meshwork ca revocations` says why"));
+        }
         let claims = Claims::read(peer, &stream.node)?;
         let enrolment = self.enrolments.get(&claims.workload);
         let enrolment = enrolment.ok_or_else(|| {

@@ -1,5 +1,7 @@
 //! A whole control plane in this process: a client enrols, is given config, and sees it change.
 
+#[path = "control_plane/rotation.rs"]
+mod rotation;
 #[cfg(feature = "etcd")]
 #[path = "control_plane/two.rs"]
 mod two;
@@ -118,16 +120,10 @@ async fn start(dir: &Path) -> (Ready, JoinHandle<()>) {
 }
 
 fn options(dir: &Path) -> Options {
-    let any: SocketAddr = "127.0.0.1:0".parse().expect("valid");
     Options {
         config: Some(dir.join("config")),
-        state: dir.join("state"),
-        etcd: Vec::new(),
-        ca: None,
-        listen: any,
-        api: any,
-        trust_domain: "mesh.local".to_owned(),
         svid_lifetime: Duration::from_hours(1),
+        ..Options::on_loopback(dir.join("state"))
     }
 }
 
@@ -402,17 +398,7 @@ async fn broken_config_at_the_start_gives_way_to_the_last_good() {
     assert!(mesh.ask("/api/v1/problems").await.contains("not valid YAML"));
 
     let fresh = tempfile::tempdir().expect("a directory");
-    let any: SocketAddr = "127.0.0.1:0".parse().expect("valid");
-    let options = Options {
-        config: Some(mesh.dir.path().join("config")),
-        state: fresh.path().join("state"),
-        etcd: Vec::new(),
-        ca: None,
-        listen: any,
-        api: any,
-        trust_domain: "mesh.local".to_owned(),
-        svid_lifetime: Duration::from_hours(1),
-    };
+    let options = Options { state: fresh.path().join("state"), ..options(mesh.dir.path()) };
     let error = run(options.clone(), |_| (), std::future::pending()).await.expect_err("refused").to_string();
     assert!(error.contains("catalog.yaml:1:"), "{error}");
     let public = Options { api: "0.0.0.0:0".parse().expect("valid"), ..options.clone() };

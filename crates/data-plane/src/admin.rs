@@ -2,7 +2,8 @@
 //! a slow scrape never stalls traffic.
 //!
 //! It has no authentication: it listens on loopback addresses. What changes something is asked for by POST, and not by
-//! a page in a browser, which would say so by `Origin`. It shows no keys.
+//! a page in a browser, which would say so by `Origin`. A page whose own name leads here (DNS rebinding) does not say so,
+//! but names that as its host: on loopback no host is answered whose name has a dot. It shows no keys.
 //!
 //! Source: Envoy, "Administration interface"; what each page shows stands in [`pages`].
 
@@ -101,8 +102,17 @@ async fn answer(mut stream: TcpStream, state: &State) -> io::Result<()> {
         ..http1::Limits::default()
     };
     let (mut bytes, mut fields) = (Vec::new(), Vec::new());
+    let is_loopback = stream.local_addr()?.ip().is_loopback();
     let page = loop {
         match http1::parse_request(&bytes, &mut fields, &limits) {
+            Ok(Some(_))
+                if is_loopback
+                    && fields
+                        .iter()
+                        .any(|field| names_another(field.name.of(&bytes), field.value.of(&bytes))) =>
+            {
+                break Page::text(403, "ask for this by an address or localhost\n".into());
+            }
             Ok(Some(request)) => {
                 let asked = Asked {
                     method: request.method.of(&bytes),
@@ -129,6 +139,18 @@ async fn answer(mut stream: TcpStream, state: &State) -> io::Result<()> {
     stream.shutdown().await
 }
 
+/// Whether a field says that another host than this one is meant, by a name that strangers could have.
+fn names_another(name: &[u8], value: &[u8]) -> bool {
+    if !name.eq_ignore_ascii_case(b"host") {
+        return false;
+    }
+    let Ok(host) = std::str::from_utf8(value) else { return true };
+    let is_address = host.parse::<SocketAddr>().is_ok()
+        || host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok();
+    let name = host.split_once(':').map_or(host, |(name, _)| name).trim_end_matches('.').to_ascii_lowercase();
+    !is_address && name.contains('.') && !name.ends_with(".localhost")
+}
+
 impl Page {
     fn text(status: u16, text: String) -> Self {
         Self { status, media_type: b"text/plain; charset=utf-8", text }
@@ -136,5 +158,31 @@ impl Page {
 
     fn json(text: String) -> Self {
         Self { status: 200, media_type: b"application/json", text }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_strangers_could_have_are_told_from_ours() {
+        for (host, is_another) in [
+            ("127.0.0.1:15000", false),
+            ("[::1]:15000", false),
+            ("::1", false),
+            ("localhost:15000", false),
+            ("a.localhost", false),
+            ("admin", false),
+            ("", false),
+            ("evil.example", true),
+            ("evil.example.:15000", true),
+            ("127.0.0.1.evil.example", true),
+            ("localhost.evil.example", true),
+        ] {
+            assert_eq!(names_another(b"Host", host.as_bytes()), is_another, "{host}");
+        }
+        assert!(names_another(b"host", b"\xff"));
+        assert!(!names_another(b"accept", b"evil.example"));
     }
 }

@@ -19,9 +19,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use meshwork_model::chain::{Arrival, ChainIndex};
+use meshwork_model::policy::Rules;
 use meshwork_model::proxy::{
     self, ChainMatch, Cluster, ConnectionLimit, Direction, Discovery, DownstreamTls, HttpConnection,
-    ListenerFilter, Rbac, RouteTable, ServiceName, TcpProxy,
+    ListenerFilter, RouteTable, ServiceName, TcpProxy,
 };
 use meshwork_telemetry::AccessLog;
 use tokio_rustls::rustls;
@@ -30,6 +31,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use crate::destination::anywhere;
 use crate::http::filters::Filters;
 use crate::listener::Sockets;
+use crate::policy::Judged;
 use crate::upstream::{Breakers, Hosts, Reach, Workload, workload};
 
 /// All that a worker runs.
@@ -70,6 +72,8 @@ pub(crate) struct ListenerConfig {
     pub(crate) name: Arc<str>,
     /// Which side of a workload it serves.
     pub(crate) direction: Direction,
+    /// The workload's port that it stands for, where its name says so (`inbound|8080`), whatever it is bound to.
+    pub(crate) port: Option<u16>,
     /// Whether connections are handed over by the address that they were meant for.
     pub(crate) use_original_dst: bool,
     /// What looks at a connection before its chain is chosen, in order.
@@ -110,7 +114,9 @@ pub(crate) struct Chain {
     /// How long the handshake may take.
     pub(crate) handshake_timeout: Duration,
     /// Whom it lets in.
-    pub(crate) rules: Vec<Arc<Rbac>>,
+    pub(crate) rules: Vec<Rules>,
+    /// Rules that decide nothing of a connection of bytes, and are noted.
+    pub(crate) tried: Vec<Judged>,
     /// How many at the same time.
     pub(crate) limits: Vec<Arc<Limit>>,
     /// What consumes the connection.
@@ -189,6 +195,8 @@ pub(crate) struct ClientTls {
     pub(crate) server_name: Option<ServerName<'static>>,
     /// Whether the host's own name is sent instead, where it has one.
     pub(crate) by_host: bool,
+    /// Whether the server is judged by the mesh's trust.
+    pub(crate) is_of_mesh: bool,
 }
 
 /// A cluster.

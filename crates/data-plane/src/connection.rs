@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
 use bytes::BytesMut;
-use meshwork_identity::peer_id;
+use meshwork_identity::{IdentityError, peer_id};
 use meshwork_model::proxy::{Direction, DownstreamTls, Transport as Detected};
 use meshwork_model::spiffe::SpiffeId;
-use meshwork_telemetry::{Protocol, Refusal};
+use meshwork_telemetry::{Caller, Protocol, Refusal, Unproven};
 use tokio::io::ReadBuf;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::ServerConfig;
@@ -29,8 +29,10 @@ pub(crate) use crate::peer::Peer;
 use crate::peer::PeerTls;
 use crate::policy::{self, Admitted};
 use crate::record::OpenConnection;
+use crate::standing::Standing;
 use crate::tcp;
-use crate::transport::{Socket, Transport};
+use crate::transport::{Secured, Socket, Transport};
+use crate::unproven;
 use crate::upstream::Edges;
 use crate::worker::Worker;
 
@@ -43,8 +45,8 @@ pub(crate) struct Seat {
     pub(crate) worker: Rc<Worker>,
     /// The chain that the connection took, in its present version.
     pub(crate) chain: Arc<Chain>,
-    /// The config's version that it is of.
-    pub(crate) version: u64,
+    /// The worker's epoch that it is of.
+    epoch: u64,
     /// Who sits there.
     peer: Rc<Peer>,
     found: Found,
@@ -70,6 +72,8 @@ struct Accepted {
     ahead: BytesMut,
     /// What the handshake agreed on.
     tls: Option<Box<PeerTls>>,
+    /// How the client stands, where the mesh's trust judges it.
+    standing: Option<Rc<Standing>>,
     /// Its places in what the chain's limits count.
     places: Vec<Within>,
     facts: Facts,
@@ -98,7 +102,7 @@ pub(crate) async fn serve(
     stream: impl Into<Socket>,
     remote: SocketAddr,
 ) -> Result<(), ProxyError> {
-    let version = worker.version();
+    let epoch = worker.epoch();
     let mut arrived = Arrived::new(stream.into(), address, remote);
     let _counted = Counted::enter(&listener.counters);
     let (mut found, mut taken_over) = (Found::Bound(address), None);
@@ -118,6 +122,11 @@ pub(crate) async fn serve(
     };
     let accepted = accepted.inspect_err(|error| refused(worker, listener, gate, remote, error))?;
     let facts = accepted.facts;
+    let taken = (listener.direction == Direction::Inbound).then(|| {
+        let of_plaintext = || Caller::Plaintext(facts.remote.ip().to_canonical());
+        let caller = if accepted.id.is_some() { Caller::Mtls } else { of_plaintext() };
+        worker.shard.taken(listener.port.unwrap_or(facts.local.port()), caller).open()
+    });
     let peer = Rc::new(Peer {
         direction: listener.direction,
         address: facts.remote,
@@ -129,6 +138,8 @@ pub(crate) async fn serve(
         is_tls: accepted.transport.is_tls(),
         server_name: facts.server_name,
         tls: accepted.tls,
+        standing: accepted.standing,
+        taken,
         number: worker.next_number(),
         edges: Edges::default(),
         tokens: OnceCell::new(),
@@ -141,7 +152,7 @@ pub(crate) async fn serve(
     let _open = OpenConnection::accepted(worker, &peer, accepted.chain.service.as_ref(), protocol);
     let _places = accepted.places;
     let (worker, seated) = (Rc::clone(worker), Rc::clone(&peer));
-    let seat = Seat { worker, chain: accepted.chain, peer: seated, found, version };
+    let seat = Seat { worker, chain: accepted.chain, peer: seated, found, epoch };
     match &seat.chain.filter {
         Filter::Http(_) => {
             // What a connection may not do, its requests may not either: it is closed without an answer.
@@ -174,10 +185,20 @@ fn refused(worker: &Worker, listener: &ListenerConfig, gate: &Gate, remote: Sock
                 warn!(listener = %name, untold, "{limit}: a connection was closed (MW0501)");
             }
         }
+        Kind::Unproven(unproven) => {
+            worker.registry.count_refusal(Refusal::Handshake);
+            worker.registry.count_unproven(unproven.0);
+            let occasion = if unproven.0 == Unproven::Broken { &gate.failed } else { &gate.unproven };
+            if let Some(untold) = occasion.arises() {
+                info!(listener = %name, %remote, untold, why = unproven.0.label(), "refused: {}", error.kind);
+            }
+        }
         // Nobody has asked for anything yet: a health check, or somebody who was told that we drain.
         Kind::DownstreamGone => {}
         kind => {
+            let is_slow = matches!(kind, Kind::RequestTimeout);
             worker.registry.count_refusal(Refusal::Handshake);
+            worker.registry.count_unproven(if is_slow { Unproven::TooSlow } else { Unproven::Broken });
             if let Some(untold) = gate.failed.arises() {
                 info!(listener = %name, %remote, untold, error = %kind, "a connection ended before its handshake did");
             }
@@ -257,7 +278,7 @@ async fn detect(
     };
     let ended = timeout(chain.handshake_timeout, Box::pin(handshake)).await;
     let (stream, facts) = ended.unwrap_or_else(|_| Err(ProxyError::fatal(Kind::RequestTimeout)))?;
-    Ok(Accepted { places, ..proven(chain, stream, facts)? })
+    Ok(Accepted { places, ..proven(worker, chain, stream, facts)? })
 }
 
 /// The chain that takes a connection.
@@ -315,11 +336,13 @@ async fn end_tls(
         let accepted = hello::resume(&mut stream, ahead).await?;
         StartHandshake::from_parts(accepted, stream).into_stream(config).await
     };
-    Ok((ended.map_err(ProxyError::handshake)?, facts))
+    let ended = ended.map_err(|error| ProxyError::handshake(unproven::of_io(&error)));
+    Ok((ended?, facts))
 }
 
 /// Who the client is, and whether the chain lets them in.
 fn proven(
+    worker: &Worker,
     chain: Arc<Chain>,
     stream: server::TlsStream<Socket>,
     facts: Facts,
@@ -327,10 +350,14 @@ fn proven(
     let session = stream.get_ref().1;
     let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
     let certificates = session.peer_certificates();
+    let mut standing = None;
     let id = match chain.tls.as_ref().map(|tls| &tls.source) {
         Some(DownstreamTls::Mesh(mesh)) => {
-            let id = certificates.map(peer_id).transpose();
-            let id = id.map_err(|_| ProxyError::fatal(Kind::Refused("no identity")))?;
+            let refused = |error: IdentityError| {
+                ProxyError::handshake((unproven::of_identity(&error), error.to_string()))
+            };
+            let (id, admitted) = worker.jury.admit(session).map_err(refused)?.unzip();
+            standing = admitted;
             if !mesh.allowed.is_empty() && !id.as_ref().is_some_and(|id| mesh.allowed.contains(id)) {
                 return Err(ProxyError::fatal(Kind::Denied(None)));
             }
@@ -342,11 +369,12 @@ fn proven(
         }
         _ => None,
     };
-    let tls = Some(Box::new(PeerTls::of(session)));
+    let tls = Some(Box::new(PeerTls::of(session, standing.as_deref())));
     let asked = session.server_name().map(|name| name.to_ascii_lowercase().into());
     let facts = Facts { server_name: asked.or(facts.server_name), ..facts };
-    let transport = Transport::Server(Box::new(stream));
-    Ok(Accepted { chain, transport, id, alpn, ahead: BytesMut::new(), tls, places: Vec::new(), facts })
+    let transport = Transport::Server(Box::new(Secured::new(stream, standing.clone())));
+    let (ahead, places) = (BytesMut::new(), Vec::new());
+    Ok(Accepted { chain, transport, id, alpn, ahead, tls, standing, places, facts })
 }
 
 // === impl Counted ===
@@ -391,6 +419,7 @@ impl Accepted {
             alpn: None,
             ahead: arrived.ahead,
             tls: None,
+            standing: None,
             places: Vec::new(),
             facts,
         }
@@ -400,8 +429,8 @@ impl Accepted {
 // === impl Seat ===
 
 impl Seat {
-    /// Whether the connection has to end as soon as it can: the proxy drains, or the present config has no place for
-    /// it any more (its listener is gone, asks for another proof, or does not let it in).
+    /// Whether the connection has to end as soon as it can: the proxy drains, the present config has no place for it any
+    /// more (its listener is gone, asks for another proof, or does not let it in), or its peer is not trusted any more.
     pub(crate) fn must_end(&mut self) -> bool {
         self.worker.is_draining() || self.move_along().is_err()
     }
@@ -411,21 +440,22 @@ impl Seat {
         policy::admit(&self.chain.rules, &self.peer)
     }
 
-    /// Follows the config.
+    /// Follows config and trust.
     ///
     /// # Errors
-    /// There is no place for the connection any more.
+    /// There is no place for the connection any more, or its peer is not trusted any more.
     pub(crate) fn move_along(&mut self) -> Result<(), ProxyError> {
-        if self.version == self.worker.version() {
+        if self.epoch == self.worker.epoch() {
             return Ok(());
         }
+        self.peer.admit()?;
         let gone = || ProxyError::fatal(Kind::Refused("the listener is gone, or asks for another proof"));
         let listener = self.worker.found(self.found).ok_or_else(gone)?;
         let follower = listener.all_chains().find(|next| self.chain.is_followed_by(next));
         let next = Arc::clone(follower.ok_or_else(gone)?);
         policy::admit(&next.rules, &self.peer)?;
         self.chain = next;
-        self.version = self.worker.version();
+        self.epoch = self.worker.epoch();
         Ok(())
     }
 }

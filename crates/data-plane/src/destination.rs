@@ -9,28 +9,14 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
+use meshwork_model::address::nearness;
 use tokio::time::Instant;
 
 use crate::limits::{OWN_ADDRESSES_KEPT, OWN_ADDRESSES_KNOWN};
 
 /// Why nobody is taken to an address, on any host; `None` where that depends.
 pub(crate) fn refusal(address: IpAddr) -> Option<&'static str> {
-    let address = address.to_canonical();
-    let (is_link_local, is_nowhere) = match address {
-        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[0] == 0 || v4.is_broadcast()),
-        IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.is_unspecified()),
-    };
-    if address.is_loopback() {
-        Some("loopback of the host")
-    } else if is_link_local {
-        Some("a link-local address")
-    } else if address.is_multicast() {
-        Some("a multicast address")
-    } else if is_nowhere {
-        Some("no host's address")
-    } else {
-        None
-    }
+    nearness(address)
 }
 
 /// Which addresses are this host's own, as far as a worker knows.

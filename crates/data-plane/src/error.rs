@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use meshwork_http1::ParseError;
 use meshwork_model::reason::Reason;
+use meshwork_telemetry::Unproven;
 
 use crate::http::filters::LocalReply;
+use crate::unproven;
 
 /// A failure of an exchange or a connection.
 #[derive(Debug)]
@@ -75,6 +77,12 @@ pub(crate) enum Kind {
     /// The downstream's connection broke.
     #[error("the client's connection broke: {0}")]
     DownstreamBroken(Cow<'static, str>),
+    /// The TLS handshake with the downstream failed.
+    #[error("the TLS handshake failed: {}", .0.1)]
+    Unproven(Box<(Unproven, String)>),
+    /// The peer of an open connection is revoked, or not trusted any more.
+    #[error("the peer is revoked, or not trusted any more")]
+    Untrusted,
     /// The downstream spoke plaintext where TLS is asked for.
     #[error("the client speaks plaintext, and this port asks for mTLS")]
     Plaintext,
@@ -163,8 +171,13 @@ pub(crate) enum Kind {
 
 impl ProxyError {
     /// The client and we did not come to an agreement.
-    pub(crate) fn handshake(why: impl std::fmt::Display) -> Self {
-        Self::fatal(Kind::DownstreamBroken(format!("the TLS handshake failed: {why}").into()))
+    pub(crate) fn handshake((why, words): (Unproven, String)) -> Self {
+        Self::fatal(Kind::Unproven(Box::new((why, words))))
+    }
+
+    /// What came on a connection is no handshake.
+    pub(crate) fn no_handshake(words: &str) -> Self {
+        Self::handshake((Unproven::Broken, words.to_owned()))
     }
 
     /// A failure after which the request is not sent again.
@@ -187,9 +200,13 @@ impl ProxyError {
         })
     }
 
-    /// The upstream's connection failed.
+    /// The upstream's connection failed. With TLS 1.3 a server's refusal of our certificate comes when the handshake is
+    /// over for us.
     pub(crate) fn upstream(error: &io::Error) -> Self {
-        Self::fatal(Kind::UpstreamBroken(error.to_string().into()))
+        Self::fatal(match unproven::of_tls(error).map(unproven::of_error) {
+            Some((Unproven::RefusedUs, words)) => Kind::Identity(words),
+            _ => Kind::UpstreamBroken(error.to_string().into()),
+        })
     }
 
     /// Whose fault it is.
@@ -204,6 +221,8 @@ impl ProxyError {
             | Kind::RequestTimeout
             | Kind::SlowReader
             | Kind::Plaintext
+            | Kind::Unproven(_)
+            | Kind::Untrusted
             | Kind::InvalidField(_)
             | Kind::DownstreamGone
             | Kind::DownstreamBroken(_) => Side::Downstream,
@@ -244,7 +263,9 @@ impl ProxyError {
             Kind::MovedPath(_) => Reason::DirectResponse,
             Kind::RequestTimeout => Reason::RequestTimeout,
             Kind::SlowReader => Reason::SlowReader,
-            Kind::DownstreamGone | Kind::DownstreamBroken(_) => Reason::DownstreamGone,
+            Kind::Untrusted => Reason::Untrusted,
+            Kind::Unproven(unproven) if unproven.0 == Unproven::Revoked => Reason::Untrusted,
+            Kind::DownstreamGone | Kind::DownstreamBroken(_) | Kind::Unproven(_) => Reason::DownstreamGone,
             Kind::NoRoute => Reason::NoRoute,
             Kind::NoCluster(_) | Kind::UnknownCluster(_) => Reason::NoCluster,
             Kind::NoEndpoint(_) => Reason::NoEndpoint,

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use meshwork_identity::{CertificateFacts, certificates_pem};
 use meshwork_model::flag::Flags;
-use meshwork_model::format::{Address, Facts, Number, Point, Side, Text, Time, Tls};
+use meshwork_model::format::{Address, Facts, Number, Point, Side, Text, Time, Tls, Wrote};
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
+use meshwork_model::metadata::Value;
 
 use crate::config::{Chain, Filter};
 use crate::http::exchange::Place;
@@ -148,6 +149,15 @@ impl Facts for Seen<'_> {
     fn flags(&self) -> Flags {
         self.record.flags()
     }
+
+    fn metadata(&self, namespace: &str, path: &[Box<str>], out: &mut Vec<u8>) -> Wrote {
+        let Some(metadata) = self.record.metadata.as_deref() else { return Wrote::Nothing };
+        if path.is_empty() {
+            let of_filter = metadata.of(namespace).map(|values| Value::Map(values.clone()));
+            return of_filter.map_or(Wrote::Nothing, |values| show_value(&values, out));
+        }
+        metadata.find(namespace, path).map_or(Wrote::Nothing, |value| show_value(value, out))
+    }
 }
 
 impl Seen<'_> {
@@ -210,6 +220,24 @@ impl Seen<'_> {
                 _ => false,
             },
             Tls::SessionId | Tls::PeerFingerprint1 | Tls::LocalDnsSans | Tls::LocalSubject => false,
+        }
+    }
+}
+
+/// A text as it is, everything else as JSON.
+fn show_value(value: &Value, out: &mut Vec<u8>) -> Wrote {
+    match value {
+        Value::Text(text) => {
+            put(out, text);
+            Wrote::Text
+        }
+        Value::Number(_) => {
+            show(out, value);
+            Wrote::Number
+        }
+        _ => {
+            show(out, value);
+            Wrote::Json
         }
     }
 }

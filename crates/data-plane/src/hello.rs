@@ -9,6 +9,7 @@ use tokio_rustls::rustls::server::{Accepted, Acceptor};
 use crate::error::ProxyError;
 use crate::limits::CLIENT_HELLO_BYTES;
 use crate::transport::Socket;
+use crate::unproven;
 
 /// Reads until the client's first message is complete; `bytes` is what was read of it.
 ///
@@ -18,7 +19,8 @@ pub(crate) async fn resume(stream: &mut Socket, mut bytes: BytesMut) -> Result<A
     let mut acceptor = Acceptor::default();
     let mut begun = 0;
     loop {
-        feed(&mut acceptor, &bytes[begun..]).map_err(ProxyError::handshake)?;
+        let fed = feed(&mut acceptor, &bytes[begun..]);
+        fed.map_err(|error| ProxyError::handshake(unproven::of_io(&error)))?;
         match acceptor.accept() {
             Ok(None) => {}
             Ok(Some(accepted)) => return Ok(accepted),
@@ -28,7 +30,7 @@ pub(crate) async fn resume(stream: &mut Socket, mut bytes: BytesMut) -> Result<A
                     // Whether the client hears why changes nothing.
                     let _ = stream.write_all(&words).await;
                 }
-                return Err(ProxyError::handshake(error));
+                return Err(ProxyError::handshake(unproven::of_error(&error)));
             }
         }
         begun = bytes.len();
@@ -37,7 +39,7 @@ pub(crate) async fn resume(stream: &mut Socket, mut bytes: BytesMut) -> Result<A
         if read == 0 {
             let is_full = begun >= CLIENT_HELLO_BYTES;
             let why = if is_full { "the ClientHello is too large" } else { "it broke off" };
-            return Err(ProxyError::handshake(why));
+            return Err(ProxyError::no_handshake(why));
         }
     }
 }

@@ -94,7 +94,9 @@ fn step(
                 arrived.transport = Transport::Tls;
                 arrived.hello = hello;
             }
-            Hello::Absent if config.only_tls => return Err(ProxyError::handshake("it does not speak TLS")),
+            Hello::Absent if config.only_tls => {
+                return Err(ProxyError::no_handshake("it does not speak TLS"));
+            }
             Hello::Absent => {}
         },
         ListenerFilterKind::Http if arrived.transport == Transport::Tls => {}
@@ -180,7 +182,7 @@ impl Arrived {
         });
         match read.await.map_err(|e| ProxyError::downstream(&e))? {
             0 if ahead.is_empty() => Err(ProxyError::fatal(Kind::DownstreamGone)),
-            0 => Err(ProxyError::handshake("it broke off")),
+            0 => Err(ProxyError::no_handshake("it broke off")),
             read => {
                 ahead.put_slice(&piece[..read]);
                 Ok(())

@@ -10,8 +10,11 @@
 //! - `crew`: what workers know of each other, and how a connection moves; `overload`: what is shed before the kernel
 //!   kills; `handshakes`: how much TLS may delay everything else.
 //! - `destination`: where redirected connections were meant to go, and what nobody is taken to.
+//! - `standing`: whether those at the other ends of open mTLS connections are still trusted; `unproven`: why handshakes
+//!   fail.
 //! - `resolver`: keeps the addresses of hosts that clusters name; `hello`: what a TLS client asks for.
 //! - `upstream`: picks, connects and pools; `policy` makes the proof without which nothing is forwarded.
+//! - `dry_run`: what policies that are only tried would say.
 //! - `error`: the one place that turns a failure into a `Reason`, a status and an answer; `limits`: every bound.
 //! - `dial`: connections of the proxy's own, to its control plane.
 //! - `admin`: readiness, config names and metrics; `drain`: how it all ends.
@@ -26,6 +29,7 @@ mod crew;
 mod destination;
 mod dial;
 mod drain;
+mod dry_run;
 mod error;
 mod facts;
 mod handshakes;
@@ -43,6 +47,7 @@ mod policy;
 mod proxy;
 mod record;
 mod resolver;
+mod standing;
 mod tcp;
 #[cfg(test)]
 mod testing;
@@ -50,6 +55,7 @@ mod testing;
 mod tests;
 mod timer;
 mod transport;
+mod unproven;
 mod upstream;
 mod worker;
 

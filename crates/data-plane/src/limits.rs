@@ -42,6 +42,13 @@ pub(crate) const HANDSHAKE_STEPS: usize = 4;
 /// TLS handshakes that wait for their peers at the same time, per worker; past it the oldest is closed. One costs
 /// some 10 KiB.
 pub(crate) const PENDING_HANDSHAKES: usize = 1024;
+/// Policies that are only tried, and told of, for one request; more are left out.
+pub(crate) const TRIED_POLICIES: usize = 32;
+/// Open connections that are judged after a change of trust before everything else has its turn; each takes a tenth of a
+/// millisecond of CPU.
+pub(crate) const JUDGED_AT_ONCE: usize = 4;
+/// How long whoever is not trusted any more, and not revoked, may end what is under way.
+pub(crate) const UNTRUSTED_END: Duration = Duration::from_secs(10);
 /// Connections per listener and worker. An idle one costs some KiB; past it new ones are closed at once.
 pub(crate) const CONNECTIONS_PER_LISTENER: usize = 32_768;
 /// Connections per worker on all listeners together, where descriptors do not allow fewer.
@@ -183,6 +190,23 @@ pub(crate) const TCP_CONNECT_TRIES: u32 = 32;
 
 /// Bytes of an answer to a request of the proxy's own: a set of keys, a verdict.
 pub(crate) const CALL_BYTES: usize = 1024 * 1024;
+/// How long keys for tokens stand after the time for which they are believed, where no newer ones can be had: so many
+/// times that time. Then no token is good.
+pub(crate) const KEYS_GRACE_TIMES: u32 = 12;
+/// The longest of it. Long enough to mend an issuer, and short enough for a key that was taken back.
+pub(crate) const KEYS_GRACE: Duration = Duration::from_hours(1);
+/// How often keys in a file are read again.
+pub(crate) const KEYS_FILE_LOOK: Duration = Duration::from_secs(10);
+/// The least time between two attempts to have keys, whatever config says.
+pub(crate) const KEYS_APART_LEAST: Duration = Duration::from_secs(1);
+/// The least time between two attempts because of a key that a token names and nobody knows: anybody can name one.
+pub(crate) const KEYS_EARLY_APART: Duration = Duration::from_secs(30);
+/// How long after an attempt that failed keys are asked for again; twice as long after each.
+pub(crate) const KEYS_FAILED_APART: Duration = Duration::from_secs(10);
+/// The longest of these times.
+pub(crate) const KEYS_FAILED_APART_MOST: Duration = Duration::from_mins(1);
+/// The longest pause between the tries of one attempt, which config asks for.
+pub(crate) const KEYS_RETRY_PAUSE_MOST: Duration = Duration::from_secs(10);
 
 /// Streams at the same time per HTTP/2 connection, either side. Source: RFC 9113 §6.5.2 recommends at least 100.
 pub(crate) const H2_STREAMS: u32 = 100;

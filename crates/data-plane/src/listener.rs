@@ -129,6 +129,8 @@ pub(crate) struct Gate {
     open: Cell<usize>,
     /// Connections that broke before they were anything.
     pub(crate) failed: Occasion,
+    /// Those whose peers did not prove who they are.
+    pub(crate) unproven: Occasion,
     /// Those that were refused for what they spoke.
     pub(crate) plaintext: Occasion,
     /// Those that were refused for where they were meant to go.

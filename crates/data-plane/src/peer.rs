@@ -5,16 +5,20 @@
 
 use std::cell::OnceCell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use meshwork_identity::CertificateFacts;
 use meshwork_model::policy::{Facts, Names};
 use meshwork_model::proxy::Direction;
 use meshwork_model::spiffe::SpiffeId;
+use meshwork_telemetry::OpenFrom;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{CipherSuite, ProtocolVersion, ServerConnection};
 
+use crate::error::ProxyError;
 use crate::http::filters::Tokens;
+use crate::standing::{Certificates, Standing};
 use crate::upstream::Edges;
 
 /// Who is at the other end, and how they came in.
@@ -39,6 +43,10 @@ pub(crate) struct Peer {
     pub(crate) server_name: Option<Box<str>>,
     /// What TLS agreed on, where it ends here.
     pub(crate) tls: Option<Box<PeerTls>>,
+    /// How they stand, where the mesh's trust judges them.
+    pub(crate) standing: Option<Rc<Standing>>,
+    /// The counter of what comes from them, at a workload's inbound side.
+    pub(crate) taken: Option<OpenFrom>,
     /// The connection's number, among those of its worker.
     pub(crate) number: u64,
     /// Edges from them, by protocol.
@@ -54,7 +62,7 @@ pub(crate) struct PeerTls {
     /// The cipher suite, by OpenSSL's name.
     pub(crate) cipher: &'static str,
     /// The certificates that the peer showed, its own first; none where none was asked for.
-    pub(crate) certificates: Arc<[CertificateDer<'static>]>,
+    pub(crate) certificates: Certificates,
     facts: OnceCell<Option<Box<CertificateFacts>>>,
 }
 
@@ -73,6 +81,19 @@ impl Peer {
             metadata: None,
             head: None,
         }
+    }
+
+    /// Whether they may ask for something: trust has not changed since they proved who they are, or not for them.
+    ///
+    /// # Errors
+    /// They are revoked, or not trusted any more.
+    pub(crate) fn admit(&self) -> Result<(), ProxyError> {
+        self.standing.as_ref().map_or(Ok(()), |standing| standing.admit())
+    }
+
+    /// Whether they were cut off, since they are not trusted any more.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.standing.as_ref().is_some_and(|standing| standing.is_cut())
     }
 
     /// What the certificate that the peer showed says.
@@ -100,6 +121,8 @@ impl Peer {
             is_tls: false,
             server_name: None,
             tls: None,
+            standing: None,
+            taken: None,
             number: 1,
             edges: Edges::default(),
             tokens: OnceCell::new(),
@@ -113,11 +136,13 @@ fn names(facts: &CertificateFacts) -> Names<'_> {
 
 impl PeerTls {
     /// What a finished handshake agreed on.
-    pub(crate) fn of(session: &ServerConnection) -> Self {
+    pub(crate) fn of(session: &ServerConnection, standing: Option<&Standing>) -> Self {
+        let shown = || session.peer_certificates().unwrap_or_default().into();
         Self {
             version: session.protocol_version().map_or("", version),
             cipher: session.negotiated_cipher_suite().map_or("", |suite| cipher(suite.suite())),
-            certificates: session.peer_certificates().unwrap_or_default().into(),
+            certificates: standing
+                .map_or_else(shown, |standing| Certificates::clone(standing.certificates())),
             facts: OnceCell::new(),
         }
     }

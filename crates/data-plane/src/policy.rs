@@ -11,10 +11,12 @@ use std::sync::Arc;
 use meshwork_model::format;
 use meshwork_model::head::RequestHead;
 use meshwork_model::metadata::Value;
-use meshwork_model::policy::{self, Facts, Verdict};
+use meshwork_model::policy::{self, Facts, Index, Rules, Verdict};
 use meshwork_model::proxy::{Action, HttpFilter, HttpRbac, Rbac};
 
+use crate::dry_run;
 use crate::error::{Kind, ProxyError};
+use crate::http::filters::Kept;
 use crate::http::taken::Taken;
 use crate::peer::Peer;
 use crate::record::Record;
@@ -25,9 +27,19 @@ pub(crate) struct Authorized<'h> {
     head: &'h RequestHead,
 }
 
+/// What one filter judges by: rules that were looked at when config came.
+pub(crate) struct Judged {
+    /// What decides.
+    rules: Option<Rules>,
+    /// What decides nothing, and is noted.
+    shadow: Option<Rules>,
+    /// What the keys begin with under which it is.
+    shadow_prefix: Arc<str>,
+}
+
 /// Rules that a request has still to pass, in order.
 pub(crate) struct Judge<'p> {
-    left: slice::Iter<'p, HttpRbac>,
+    left: slice::Iter<'p, Judged>,
 }
 
 /// A connection of bytes that policy lets pass.
@@ -38,7 +50,7 @@ pub(crate) struct Admitted(());
 /// # Errors
 /// A rule refuses it, or none of the rules that allow does.
 pub(crate) fn authorize<'h>(
-    rules: &[HttpRbac],
+    rules: &[Judged],
     peer: &Peer,
     record: &mut Record,
     head: &'h RequestHead,
@@ -54,17 +66,71 @@ pub(crate) fn authorize<'h>(
 ///
 /// # Errors
 /// As [`authorize`].
-pub(crate) fn admit(policies: &[Arc<Rbac>], peer: &Peer) -> Result<Admitted, ProxyError> {
+pub(crate) fn admit(policies: &[Rules], peer: &Peer) -> Result<Admitted, ProxyError> {
     if policies.is_empty() {
         return Ok(Admitted(()));
     }
-    judge(policies.iter().map(|rbac| &**rbac), &peer.facts()).map(Admitted)
+    judge(policies, &peer.facts()).map(Admitted)
 }
 
-fn judge<'r>(policies: impl IntoIterator<Item = &'r Rbac>, facts: &Facts<'_>) -> Result<(), ProxyError> {
+/// Notes what rules say of a connection of bytes that decide nothing.
+pub(crate) fn try_out(tried: &[Judged], peer: &Peer, record: &mut Record) {
+    let facts = peer.facts();
+    for Judged { rules, shadow, shadow_prefix } in tried {
+        if let Some(audit) = rules.as_ref().filter(|rules| rules.action() == Action::Log) {
+            record.note_audit(&policy::authorize([audit], &facts));
+        }
+        if let Some(shadow) = shadow {
+            let verdict = policy::authorize([shadow], &facts);
+            let trials = dry_run::trials(rules.as_ref(), shadow, shadow_prefix, &verdict, &facts);
+            note(record, NETWORK_RBAC, shadow_prefix, &verdict);
+            record.note_trials(trials);
+        }
+    }
+}
+
+/// Rules with their index, which is made once, however often a config has them.
+pub(crate) fn indexed(rbac: &Arc<Rbac>, kept: &mut Kept) -> Rules {
+    Rules::indexed(Arc::clone(rbac), kept.state(rbac, Index::of))
+}
+
+fn judge<'r>(policies: impl IntoIterator<Item = &'r Rules>, facts: &Facts<'_>) -> Result<(), ProxyError> {
     match policy::authorize(policies, facts) {
         Verdict::Allowed(_) => Ok(()),
         Verdict::Denied(rule) => Err(ProxyError::fatal(Kind::Denied(rule.cloned()))),
+    }
+}
+
+// === impl Judged ===
+
+/// The name under which network filters note such verdicts.
+const NETWORK_RBAC: &str = "envoy.filters.network.rbac";
+
+impl Judged {
+    /// Rules that decide nothing of a connection: those that mark it for logs, and those that are only tried, beside the
+    /// ones that decide.
+    pub(crate) fn tried(
+        rules: Option<&Arc<Rbac>>,
+        shadow: Option<(&Arc<Rbac>, &Arc<str>)>,
+        kept: &mut Kept,
+    ) -> Self {
+        let prefix = shadow.map(|(_, prefix)| Arc::clone(prefix));
+        let filter = HttpRbac {
+            rules: rules.cloned(),
+            shadow: shadow.map(|(rules, _)| Arc::clone(rules)),
+            shadow_prefix: prefix.unwrap_or_default(),
+        };
+        Self::new(&filter, kept)
+    }
+
+    /// Looks at what a filter judges by.
+    pub(crate) fn new(filter: &HttpRbac, kept: &mut Kept) -> Self {
+        let mut of = |rbac: &Option<Arc<Rbac>>| rbac.as_ref().map(|rbac| indexed(rbac, kept));
+        Self {
+            rules: of(&filter.rules),
+            shadow: of(&filter.shadow),
+            shadow_prefix: Arc::clone(&filter.shadow_prefix),
+        }
     }
 }
 
@@ -72,7 +138,7 @@ fn judge<'r>(policies: impl IntoIterator<Item = &'r Rbac>, facts: &Facts<'_>) ->
 
 impl<'p> Judge<'p> {
     /// Begins with the first of these rules.
-    pub(crate) fn new(rules: &'p [HttpRbac]) -> Self {
+    pub(crate) fn new(rules: &'p [Judged]) -> Self {
         Self { left: rules.iter() }
     }
 
@@ -86,20 +152,22 @@ impl<'p> Judge<'p> {
         record: &mut Record,
         head: &RequestHead,
     ) -> Result<(), ProxyError> {
-        let Some(HttpRbac { rules, shadow, shadow_prefix }) = self.left.next() else { return Ok(()) };
+        let Some(Judged { rules, shadow, shadow_prefix }) = self.left.next() else { return Ok(()) };
         let facts = Facts { head: Some(head), ..*facts };
         if let Some(shadow) = shadow {
-            let metadata = record.metadata.as_deref();
-            let verdict = policy::authorize([&**shadow], &Facts { metadata, ..facts });
-            note(record, shadow_prefix, &verdict);
+            let facts = Facts { metadata: record.metadata.as_deref(), ..facts };
+            let verdict = policy::authorize([shadow], &facts);
+            let trials = dry_run::trials(rules.as_ref(), shadow, shadow_prefix, &verdict, &facts);
+            note(record, HttpFilter::RBAC, shadow_prefix, &verdict);
+            record.note_trials(trials);
         }
         let facts = Facts { metadata: record.metadata.as_deref(), ..facts };
-        if let Some(rules) = rules.as_deref().filter(|rules| rules.action == Action::Log) {
-            let is_marked = matches!(policy::authorize([rules], &facts), Verdict::Allowed(Some(_)));
-            record.metadata().set("envoy.common", "access_log_hint", Value::Bool(is_marked));
+        if let Some(rules) = rules.as_ref().filter(|rules| rules.action() == Action::Log) {
+            let verdict = policy::authorize([rules], &facts);
+            record.note_audit(&verdict);
             return Ok(());
         }
-        judge(rules.as_deref(), &facts)
+        judge(rules.as_ref(), &facts)
     }
 
     /// Judges by all rules that are left, and gives the proof.
@@ -119,14 +187,14 @@ impl<'p> Judge<'p> {
     }
 }
 
-/// Notes a verdict that decides nothing. Source: Envoy, dynamic metadata of the filter `rbac`.
-fn note(record: &mut Record, prefix: &str, verdict: &Verdict<'_>) {
+/// Notes a verdict that decides nothing. Source: Envoy, dynamic metadata of the filters `rbac`.
+fn note(record: &mut Record, filter: &str, prefix: &str, verdict: &Verdict<'_>) {
     let (result, rule) = match verdict {
         Verdict::Allowed(rule) => ("allowed", rule),
         Verdict::Denied(rule) => ("denied", rule),
     };
     let mut set = |key: &str, value: Arc<str>| {
-        record.metadata().set(HttpFilter::RBAC, &format!("{prefix}{key}"), Value::Text(value));
+        record.metadata().set(filter, &format!("{prefix}{key}"), Value::Text(value));
     };
     set("shadow_engine_result", result.into());
     if let Some(rule) = rule {

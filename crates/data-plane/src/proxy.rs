@@ -73,6 +73,8 @@ pub struct About {
     pub id: String,
     /// The node's group.
     pub cluster: String,
+    /// What its process cannot do any more, for people.
+    pub sandbox: Arc<str>,
 }
 
 type Set = dyn Fn(&str) -> Result<(), String> + Send + Sync;
@@ -180,7 +182,8 @@ impl Proxy {
         let applied = Applied::new(workers);
         let (orders, _) = watch::channel(Orders::default());
         let workload = options.workload_sockets.map(Workload::new);
-        let builder = Mutex::new(Builder::new(identity, workers, Arc::clone(&registry), workload));
+        let builder = Builder::new(identity.clone(), workers, Arc::clone(&registry), workload);
+        let builder = Mutex::new(builder);
         let (warmth, vitals) = (Warmth::default(), Arc::default());
         let (about, set_log) = (options.about, options.set_log);
         let node = NodeLabels { cluster: about.cluster.as_str().into(), ..options.node };
@@ -193,6 +196,7 @@ impl Proxy {
         let (crew, inboxes) = Crew::new(workers);
         let shared = Arc::new(Shared {
             node: Arc::new(node),
+            identity,
             crew,
             registry: Arc::clone(&proxy.state.registry),
             overload: Overload::watch(options.memory).map_err(StartError::Worker)?,

@@ -8,16 +8,18 @@ use std::time::{Duration, SystemTime};
 use meshwork_model::flag::Flags;
 use meshwork_model::format::Point;
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
-use meshwork_model::metadata::Metadata;
-use meshwork_model::policy::Facts;
+use meshwork_model::metadata::{Metadata, Value};
+use meshwork_model::policy::{Facts, Verdict};
 use meshwork_model::proxy::{Direction, Route, ServiceName, Workload};
 use meshwork_model::reason::Reason;
 use meshwork_model::spiffe::SpiffeId;
-use meshwork_telemetry::{EdgeId, EdgeKey, Entry, Protocol, Reporter, Request, Shard};
+use meshwork_telemetry::{EdgeId, EdgeKey, Entry, Protocol, Reporter, Request, Shard, Trial};
 use tokio::time::Instant;
 
 use crate::config::{Asks, Chain};
 use crate::connection::Peer;
+use crate::dry_run::{self, Noted};
+use crate::error::{Kind, ProxyError};
 use crate::facts::Seen;
 use crate::http::log::{passes, write};
 use crate::upstream::{Endpoint, Picked, Reach, WorkerCluster};
@@ -39,6 +41,8 @@ pub(crate) struct Record {
     pub(crate) tells_attempts: bool,
     /// What filters found out about it.
     pub(crate) metadata: Option<Box<Metadata>>,
+    /// What policies that decide nothing say of it.
+    pub(crate) noted: Option<Box<Noted>>,
     /// Bytes of the request's body.
     pub(crate) bytes_in: u64,
     /// Bytes of the response's body.
@@ -51,6 +55,8 @@ pub(crate) struct Record {
     pub(crate) words: Option<&'static str>,
     /// The length that the request's head declares.
     pub(crate) declared: Option<u64>,
+    /// What went wrong with the endpoint's TLS, or ours with it, in words.
+    pub(crate) cause: Option<Box<str>>,
     /// How often the request was sent, or would have been.
     pub(crate) attempts: u32,
     /// The version that the endpoint speaks; empty where none was asked.
@@ -102,12 +108,14 @@ impl Record {
             is_rewritten: false,
             tells_attempts: false,
             metadata: None,
+            noted: None,
             bytes_in: 0,
             bytes_out: 0,
             client: None,
             more_flags: Flags::NONE,
             words: None,
             declared: None,
+            cause: None,
             attempts: 0,
             upstream_protocol: "",
             is_health_check: false,
@@ -119,6 +127,46 @@ impl Record {
             endpoint: None,
             ended: None,
             clock: (worker.lane.enabled() || !chain.logs().is_empty()).then(SystemTime::now),
+        }
+    }
+
+    /// Why it ended as it did.
+    pub(crate) fn blame(&mut self, error: &ProxyError) {
+        self.reason = Some(error.reason());
+        if let Kind::Identity(words) = &error.kind {
+            self.cause = Some(words.as_str().into());
+        }
+    }
+
+    /// Who asks was cut off in the middle of it: that they left is not what happened.
+    pub(crate) fn note_cut(&mut self, peer: &Peer) {
+        let is_over = match self.reason {
+            None => self.ended.is_some(),
+            Some(reason) => reason != Reason::DownstreamGone,
+        };
+        if peer.is_cut() && !is_over {
+            self.reason = Some(Reason::Untrusted);
+        }
+    }
+
+    /// What policies that are only tried would say.
+    pub(crate) fn note_trials(&mut self, trials: Vec<(Arc<str>, Trial)>) {
+        if trials.is_empty() {
+            return;
+        }
+        let noted = self.noted.get_or_insert_default();
+        noted.trials.extend(trials);
+        let text = noted.text().into();
+        self.metadata().set(dry_run::NAMESPACE, dry_run::TRIED, Value::Text(text));
+    }
+
+    /// What AUDIT policies say. Source: Envoy, whose `access_log_hint` is for logs of its own.
+    pub(crate) fn note_audit(&mut self, verdict: &Verdict<'_>) {
+        let rule = if let Verdict::Allowed(rule) = verdict { *rule } else { None };
+        self.metadata().set("envoy.common", "access_log_hint", Value::Bool(rule.is_some()));
+        if let Some(rule) = rule {
+            self.noted.get_or_insert_default().audit = Some(Arc::clone(rule));
+            self.metadata().set(dry_run::NAMESPACE, dry_run::AUDIT, Value::Text(Arc::clone(rule)));
         }
     }
 
@@ -191,6 +239,7 @@ impl Record {
     /// Why no connection to the endpoint could be opened, where that was so.
     pub(crate) fn failure(&self, read: impl FnOnce(&str) -> bool) -> bool {
         match self.reason {
+            Some(Reason::UpstreamIdentity) if self.cause.is_some() => self.cause.as_deref().is_some_and(read),
             Some(reason @ (Reason::ConnectFailed | Reason::UpstreamIdentity)) => read(reason.words().what),
             _ => false,
         }
@@ -237,6 +286,10 @@ impl Record {
         let duration = self.duration();
         let kind = if is_grpc { Protocol::Grpc } else { Protocol::Http };
         let edge = self.edge(worker, peer, chain.service.as_ref(), kind);
+        if let Some(taken) = &peer.taken {
+            taken.request();
+        }
+        self.count_trials(worker);
         worker.shard.record_request(
             edge,
             &Request {
@@ -270,6 +323,7 @@ impl Record {
     /// Writes the record of a connection of bytes. Called once.
     pub(crate) fn write_connection(&self, worker: &Worker, peer: &Peer, chain: &Chain, edge: EdgeId) {
         let duration = self.duration();
+        self.count_trials(worker);
         worker.shard.tcp_closed(edge, duration, self.reason);
         if let Some(start) = self.clock {
             let entry = Entry { start, duration, protocol: "TCP", ..Entry::default() };
@@ -288,12 +342,20 @@ impl Record {
         }
     }
 
+    fn count_trials(&self, worker: &Worker) {
+        for (policy, trial) in self.noted.iter().flat_map(|noted| &noted.trials) {
+            worker.shard.tried(policy, *trial);
+        }
+    }
+
     fn write_line(&self, worker: &Worker, peer: &Peer, entry: &Entry<'_>) {
         if !worker.lane.enabled() {
             return;
         }
         let config = self.cluster.as_ref().map(|cluster| cluster.config());
         let version = worker.config_version();
+        let noted = self.noted.as_deref();
+        let trials = noted.map(Noted::text).unwrap_or_default();
         let line = Entry {
             direction: if peer.direction == Direction::Inbound { "inbound" } else { "outbound" },
             status: self.status,
@@ -308,6 +370,9 @@ impl Record {
             cluster: config.as_ref().map_or("", |config| &config.cluster.name),
             upstream: self.upstream_address(),
             upstream_peer: self.endpoint.as_ref().map_or("", |endpoint| principal(endpoint)),
+            upstream_failure: self.cause.as_deref().unwrap_or_default(),
+            dry_run: &trials,
+            audit: noted.and_then(|noted| noted.audit.as_deref()).unwrap_or_default(),
             config_version: &version,
             ..*entry
         };
@@ -431,7 +496,7 @@ fn details(reason: Reason) -> &'static str {
         Reason::UpstreamOverflow => "upstream_reset_before_response_started{overflow}",
         Reason::Shed => "drop_overload",
         Reason::Overload => "overload",
-        Reason::Unauthenticated => "jwt_authn_access_denied",
+        Reason::Unauthenticated | Reason::NoTokenKeys => "jwt_authn_access_denied",
         Reason::Fault => "fault_filter_abort",
         Reason::RefusedExternally => "ext_authz_denied",
         Reason::AuthorizationFailed => "ext_authz_error",
@@ -439,7 +504,7 @@ fn details(reason: Reason) -> &'static str {
         Reason::RateLimitFailed => "rate_limiter_error",
         Reason::BodyTooLarge => "request_payload_too_large",
         Reason::Unhealthy => "health_check_failed",
-        Reason::Destination => "",
+        Reason::Destination | Reason::Untrusted => "",
     }
 }
 

@@ -6,11 +6,11 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use meshwork_model::address::is_virtual;
+use meshwork_model::address::{is_virtual, unfetchable};
 use meshwork_model::proxy::{Dns, DnsFamily, DnsHost, Endpoint, Endpoints, NamedEndpoint};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::Semaphore;
@@ -178,7 +178,8 @@ impl Follower {
         let _turn = self.lookups.acquire().await;
         let found = timeout(DNS_LOOKUP, look_up(host.clone())).await?;
         let dns = &self.found.dns;
-        let addresses = usable(of_family(found?, dns.family), self.is_guarded, dns.is_strict);
+        let guard = Guard { is_of_workload: self.is_guarded, only_far: dns.only_far };
+        let addresses = usable(of_family(found?, dns.family), guard, dns.is_strict);
         if addresses.is_empty() {
             return Err(io::Error::other("there is no address that may be called"));
         }
@@ -210,19 +211,32 @@ fn of_family(addresses: Vec<SocketAddr>, family: DnsFamily) -> Vec<SocketAddr> {
     }
 }
 
+/// Which addresses are not believed, whatever name they were found by. What is connected to is what was looked at here:
+/// no name is looked up again.
+#[derive(Clone, Copy, Default)]
+struct Guard {
+    /// Those that no workload is taken to.
+    is_of_workload: bool,
+    /// Those near the host.
+    only_far: bool,
+}
+
+impl Guard {
+    fn refuses(self, ip: IpAddr) -> bool {
+        let is_forbidden = || destination::refusal(ip).is_some() || destination::is_own(ip) || is_virtual(ip);
+        self.is_of_workload && is_forbidden() || self.only_far && unfetchable(ip).is_some()
+    }
+}
+
 /// The addresses that may be called: all of them in a fixed order, or the first. Those without a route (of the IP version
 /// that this host does not have, as a rule) are left out where others have one.
-fn usable(mut addresses: Vec<SocketAddr>, is_guarded: bool, is_strict: bool) -> Vec<SocketAddr> {
-    let is_refused = |address: &SocketAddr| {
-        let ip = address.ip();
-        destination::refusal(ip).is_some() || destination::is_own(ip) || is_virtual(ip)
-    };
+fn usable(mut addresses: Vec<SocketAddr>, guard: Guard, is_strict: bool) -> Vec<SocketAddr> {
     if is_strict {
         addresses.sort_unstable();
         addresses.dedup();
     }
     addresses.truncate(DNS_ADDRESSES);
-    addresses.retain(|address| !(is_guarded && is_refused(address)));
+    addresses.retain(|address| !guard.refuses(address.ip()));
     if addresses.iter().any(|address| destination::is_routed(address.ip())) {
         addresses.retain(|address| destination::is_routed(address.ip()));
     }
@@ -250,19 +264,25 @@ mod tests {
 
     #[test]
     fn answers_are_ordered_and_those_that_lead_to_the_host_are_not_believed() {
-        let check = |found: &[&str], is_guarded: bool, expected: &[&str]| {
+        let check = |found: &[&str], guard: Guard, expected: &[&str]| {
             let found = found.iter().map(|address| at(address)).collect();
             let expected: Vec<_> = expected.iter().map(|address| at(address)).collect();
-            assert_eq!(usable(found, is_guarded, true), expected);
+            assert_eq!(usable(found, guard, true), expected);
         };
-        check(&["127.0.0.2:80", "127.0.0.1:80", "127.0.0.2:80"], false, &["127.0.0.1:80", "127.0.0.2:80"]);
+        let (open, of_workload) = (Guard::default(), Guard { is_of_workload: true, only_far: false });
+        let only_far = Guard { is_of_workload: false, only_far: true };
+        check(&["127.0.0.2:80", "127.0.0.1:80", "127.0.0.2:80"], open, &["127.0.0.1:80", "127.0.0.2:80"]);
         for near in ["127.0.0.1:80", "169.254.169.254:80", "[::1]:80", "240.0.0.1:80", "0.0.0.0:80"] {
-            check(&[near], true, &[]);
+            check(&[near], of_workload, &[]);
+            check(&[near], only_far, &[]);
         }
+        // One answer that leads near does not take the others with it, and they do not let it through.
+        check(&["127.0.0.1:80", "192.0.2.1:80"], only_far, &["192.0.2.1:80"]);
+        check(&["100.100.100.200:80", "[::ffff:127.0.0.1]:80"], only_far, &[]);
         let many: Vec<_> = (0..=255).map(|last| format!("127.0.1.{last}:80")).collect();
         let many: Vec<_> = many.iter().map(|address| at(address)).collect();
-        assert_eq!(usable(many.clone(), false, true).len(), DNS_ADDRESSES);
-        assert_eq!(usable(many, false, false), [at("127.0.1.0:80")]);
+        assert_eq!(usable(many.clone(), open, true).len(), DNS_ADDRESSES);
+        assert_eq!(usable(many, open, false), [at("127.0.1.0:80")]);
     }
 
     #[test]

@@ -27,11 +27,11 @@ use crate::connection::{Peer, Seat};
 use crate::error::{Kind, ProxyError, Retry};
 use crate::health;
 use crate::limits::{STREAM_IDLE, TCP_CONNECT_TRIES};
-use crate::policy::Admitted;
+use crate::policy::{self, Admitted};
 use crate::record::{OpenConnection, Record};
 use crate::timer::Timer;
 use crate::transport::Transport;
-use crate::upstream::{Host, Limited, Picked, Wanted, connect};
+use crate::upstream::{Host, Limited, Picked, Wanted, connect, explained};
 
 /// A relayed connection; recorded once, when it is dropped.
 struct Relay<'r> {
@@ -54,13 +54,16 @@ pub(crate) async fn relay(
     let record = Record::begin(&seat.worker, &seat.chain);
     let mut relay = Relay { seat, peer, record, edge: None };
     let ended = relay.run(transport, ahead).await;
-    relay.record.reason = ended.as_ref().err().map(ProxyError::reason);
+    if let Err(error) = &ended {
+        relay.record.blame(error);
+    }
     ended
 }
 
 impl Relay<'_> {
     async fn run(&mut self, mut downstream: Transport, ahead: BytesMut) -> Result<(), ProxyError> {
         // Authenticate: in the handshake. Authorize: the proof that forwarding asks for.
+        policy::try_out(&self.seat.chain.tried, self.peer, &mut self.record);
         let admitted = self.seat.admit()?;
         // Forward: pick and connect.
         let (mut upstream, picked) = match Box::pin(self.forward(&admitted)).await {
@@ -76,6 +79,7 @@ impl Relay<'_> {
         let flows = (Flow::new(&ahead), Flow::new(&[]));
         drop(ahead);
         let moved = self.transfer(edge, flows, &mut downstream, &mut upstream).await;
+        let moved = moved.map_err(|error| explained(&picked, upstream.standing(), error));
         // A connection whose time is over ends as one that has said all; one that broke says so.
         if moved.as_ref().is_err_and(|error| !matches!(error.kind, Kind::Timeout)) {
             downstream.reset_on_close();
@@ -111,7 +115,7 @@ impl Relay<'_> {
             picked.admit(Limited::Connections)?;
             self.record.note_endpoint(&picked);
             tries_left -= 1;
-            match connect(&cluster.config(), picked.endpoint()).await {
+            match connect(&picked).await {
                 Ok(transport) => {
                     health::note(&picked, Outcome::ConnectedFinally);
                     return Ok((transport, picked));

@@ -1,5 +1,6 @@
 //! What a whole proxy does, judged from both of its ends.
 
+mod attacks;
 mod bodies;
 mod deadlines;
 mod exchange;
@@ -11,6 +12,7 @@ mod redirected;
 mod retries;
 mod server_names;
 mod tcp;
+mod trust;
 
 pub(crate) use self::server_names::hello;
 use crate::testing::config::{ORIGIN, web};

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,7 +11,10 @@ use bytes::{Buf, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::CommonState;
 use tokio_rustls::{client, server};
+
+use crate::standing::Standing;
 
 /// A connected socket.
 pub(crate) enum Socket {
@@ -26,9 +30,15 @@ pub(crate) enum Transport {
     /// Plaintext.
     Plain(Socket),
     /// TLS that we ended.
-    Server(Box<server::TlsStream<Socket>>),
+    Server(Box<Secured<server::TlsStream<Socket>>>),
     /// TLS that we began.
-    Client(Box<client::TlsStream<Socket>>),
+    Client(Box<Secured<client::TlsStream<Socket>>>),
+}
+
+/// TLS, and how its peer stands, where trust is the mesh's.
+pub(crate) struct Secured<S> {
+    stream: S,
+    standing: Option<Rc<Standing>>,
 }
 
 /// A transport of which some bytes were already read.
@@ -49,17 +59,17 @@ macro_rules! on_socket {
 
 macro_rules! on_stream {
     ($self:ident, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
+        match $self {
             Transport::Plain($stream) => {
                 let $stream = Pin::new($stream);
                 $call
             }
             Transport::Server($stream) => {
-                let $stream = Pin::new(&mut **$stream);
+                let $stream = Pin::new(&mut $stream.stream);
                 $call
             }
             Transport::Client($stream) => {
-                let $stream = Pin::new(&mut **$stream);
+                let $stream = Pin::new(&mut $stream.stream);
                 $call
             }
         }
@@ -77,13 +87,61 @@ impl Transport {
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let holds_bytes = match self {
             Self::Plain(_) => false,
-            Self::Server(stream) => !stream.get_ref().1.wants_read(),
-            Self::Client(stream) => !stream.get_ref().1.wants_read(),
+            Self::Server(tls) => !tls.stream.get_ref().1.wants_read(),
+            Self::Client(tls) => !tls.stream.get_ref().1.wants_read(),
         };
+        self.check()?;
         if holds_bytes {
             return Poll::Ready(Ok(()));
         }
-        on_socket!(self.socket(), socket => socket.poll_read_ready(cx))
+        let ready = on_socket!(self.socket(), socket => socket.poll_read_ready(cx));
+        if ready.is_pending() {
+            self.wait(cx);
+        }
+        ready
+    }
+
+    /// How the peer stands, where its certificates are judged by the mesh's trust.
+    pub(crate) fn standing(&self) -> Option<&Rc<Standing>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Server(tls) => tls.standing.as_ref(),
+            Self::Client(tls) => tls.standing.as_ref(),
+        }
+    }
+
+    /// What TLS knows of the connection, where we called.
+    pub(crate) fn session(&self) -> Option<&CommonState> {
+        match self {
+            Self::Client(tls) => Some(tls.stream.get_ref().1),
+            Self::Plain(_) | Self::Server(_) => None,
+        }
+    }
+
+    /// From now on the connection ends with its peer's good standing.
+    pub(crate) fn stand(&mut self, standing: Option<Rc<Standing>>) {
+        match self {
+            Self::Plain(_) => {}
+            Self::Server(tls) => tls.standing = standing,
+            Self::Client(tls) => tls.standing = standing,
+        }
+    }
+
+    /// No byte passes once the peer is revoked.
+    fn check(&self) -> io::Result<()> {
+        match self.standing() {
+            Some(standing) if standing.is_cut() => {
+                self.reset_on_close();
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the peer is not trusted any more"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn wait(&self, cx: &Context<'_>) {
+        if let Some(standing) = self.standing() {
+            standing.wait(cx.waker());
+        }
     }
 
     /// The kernel's socket, where nothing stands between it and the bytes.
@@ -97,7 +155,7 @@ impl Transport {
     /// What TLS agreed on, where we called.
     pub(crate) fn alpn(&self) -> Option<&[u8]> {
         match self {
-            Self::Client(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::Client(tls) => tls.stream.get_ref().1.alpn_protocol(),
             Self::Plain(_) | Self::Server(_) => None,
         }
     }
@@ -110,8 +168,8 @@ impl Transport {
     fn socket(&self) -> &Socket {
         match self {
             Self::Plain(stream) => stream,
-            Self::Server(stream) => stream.get_ref().0,
-            Self::Client(stream) => stream.get_ref().0,
+            Self::Server(tls) => tls.stream.get_ref().0,
+            Self::Client(tls) => tls.stream.get_ref().0,
         }
     }
 
@@ -123,21 +181,33 @@ impl Transport {
 
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        on_stream!(self, stream => stream.poll_read(cx, buf))
+        let this = self.get_mut();
+        this.check()?;
+        let read = on_stream!(this, stream => stream.poll_read(cx, buf));
+        if read.is_pending() {
+            this.wait(cx);
+        }
+        read
     }
 }
 
 impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        on_stream!(self, stream => stream.poll_write(cx, buf))
+        let this = self.get_mut();
+        this.check()?;
+        on_stream!(this, stream => stream.poll_write(cx, buf))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_stream!(self, stream => stream.poll_flush(cx))
+        let this = self.get_mut();
+        this.check()?;
+        on_stream!(this, stream => stream.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_stream!(self, stream => stream.poll_shutdown(cx))
+        let this = self.get_mut();
+        this.check()?;
+        on_stream!(this, stream => stream.poll_shutdown(cx))
     }
 
     fn poll_write_vectored(
@@ -145,15 +215,24 @@ impl AsyncWrite for Transport {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        on_stream!(self, stream => stream.poll_write_vectored(cx, bufs))
+        let this = self.get_mut();
+        this.check()?;
+        on_stream!(this, stream => stream.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Server(stream) => stream.is_write_vectored(),
-            Self::Client(stream) => stream.is_write_vectored(),
+            Self::Server(tls) => tls.stream.is_write_vectored(),
+            Self::Client(tls) => tls.stream.is_write_vectored(),
         }
+    }
+}
+
+impl<S> Secured<S> {
+    /// TLS whose handshake is done.
+    pub(crate) fn new(stream: S, standing: Option<Rc<Standing>>) -> Self {
+        Self { stream, standing }
     }
 }
 

@@ -12,7 +12,7 @@ pub(crate) mod workload;
 
 pub(crate) use breaker::{Breakers, Held, Limited, Overflow};
 pub(crate) use cluster::{Edges, Endpoint, Picked, Reach, Wanted, WorkerCluster};
-pub(crate) use connect::{connect, connect_for_check};
+pub(crate) use connect::{connect, connect_for_check, explained};
 pub(crate) use host::{EndpointSet, Flag, Host, HostState, Hosts};
 pub(crate) use pool::{Lease, Pool};
 pub use workload::{Workload, WorkloadSockets};

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
 use fastrand::Rng;
+use meshwork_identity::IdentitySource;
 use meshwork_telemetry::access_log::Lane;
 use meshwork_telemetry::{Registry, Shard};
 use tokio::sync::{Notify, mpsc, watch};
@@ -31,6 +32,7 @@ use crate::listener::{self, Gate, Sockets};
 use crate::overload::Overload;
 use crate::places::Places;
 use crate::proxy::{NodeLabels, Vitals};
+use crate::standing::{self, Jury};
 use crate::upstream::{Edges, WorkerCluster};
 
 /// What the tasks of one worker share.
@@ -53,8 +55,11 @@ pub(crate) struct Worker {
     pub(crate) unrouted: Edges,
     /// Which addresses are the host's own.
     pub(crate) own: Own,
+    /// Judges the peers of open connections anew when trust changes.
+    pub(crate) jury: Rc<Jury>,
     config: RefCell<Arc<RuntimeConfig>>,
     version: Cell<u64>,
+    epoch: Cell<u64>,
     clusters: RefCell<HashMap<Arc<str>, Rc<WorkerCluster>>>,
     acceptors: RefCell<HashMap<SocketAddr, Acceptor>>,
     /// Acceptors that have not ended.
@@ -91,6 +96,8 @@ pub(crate) struct Accepting(Rc<Worker>);
 pub(crate) struct Shared {
     /// Whom the proxy serves.
     pub(crate) node: Arc<NodeLabels>,
+    /// What it proves itself with, and whom it believes.
+    pub(crate) identity: Option<Arc<IdentitySource>>,
     /// The workers.
     pub(crate) crew: Arc<Crew>,
     /// Metrics.
@@ -115,8 +122,10 @@ impl Worker {
             registry: Arc::clone(&shared.registry),
             unrouted: Edges::default(),
             own: Own::default(),
+            jury: Jury::new(shared.identity.clone(), Arc::clone(&shared.registry)),
             config: RefCell::default(),
             version: Cell::new(0),
+            epoch: Cell::new(0),
             clusters: RefCell::default(),
             acceptors: RefCell::default(),
             accepting: Cell::new(0),
@@ -144,6 +153,7 @@ impl Worker {
         let background = [
             spawn_local(Rc::clone(&self).sweep()),
             spawn_local(listener::receive(Rc::clone(&self), inbox)),
+            spawn_local(standing::follow(Rc::clone(&self))),
             pace,
         ];
         loop {
@@ -172,8 +182,18 @@ impl Worker {
         let mut ticks = interval(POOL_SWEEP);
         loop {
             ticks.tick().await;
-            self.clusters.borrow().values().for_each(|cluster| cluster.sweep());
+            self.sweep_pools();
         }
+    }
+
+    /// Closes connections to endpoints that were idle for too long, or are not fit for use any more.
+    pub(crate) fn sweep_pools(&self) {
+        self.clusters.borrow().values().for_each(|cluster| cluster.sweep());
+    }
+
+    /// Trust has changed: every connection looks at its peer before it goes on.
+    pub(crate) fn note_trust(&self) {
+        self.epoch.set(self.epoch.get() + 1);
     }
 
     // --- config ---
@@ -187,6 +207,7 @@ impl Worker {
         self.take_clusters_over(config);
         self.config.replace(Arc::clone(config));
         self.version.set(config.version);
+        self.epoch.set(self.epoch.get() + 1);
         self.take_listeners_over(config);
         self.crew.note_version(self.index, config.version);
         self.connections.borrow().wake_all();
@@ -198,7 +219,10 @@ impl Worker {
         for (name, cluster) in &config.clusters {
             let fits = clusters.get(name).is_some_and(|mine| mine.take_over(cluster));
             if !fits {
-                clusters.insert(Arc::clone(name), WorkerCluster::new(Arc::clone(cluster), self.index));
+                clusters.insert(
+                    Arc::clone(name),
+                    WorkerCluster::new(Arc::clone(cluster), self.index, &self.jury),
+                );
             }
         }
     }
@@ -231,6 +255,11 @@ impl Worker {
     /// Counts the configs that this worker has run.
     pub(crate) fn version(&self) -> u64 {
         self.version.get()
+    }
+
+    /// Counts what connections have to follow: changes of config, and of trust.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.get()
     }
 
     /// The config's version as text.

@@ -38,6 +38,11 @@ impl<'a> Authority<'a> {
     }
 }
 
+/// Whether a text is a host with an optional port, as this engine takes them: without a user.
+pub fn is_authority(text: &[u8]) -> bool {
+    Authority::parse(text).is_some()
+}
+
 fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~')
 }

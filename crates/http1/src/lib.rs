@@ -47,6 +47,7 @@ pub use body::{BodyDecoder, Decoded};
 pub use error::ParseError;
 pub use fields::{connection_options, is_hop_by_hop, is_token, may_trail, tokens};
 pub use framing::{Framing, Version};
+pub use host::is_authority;
 pub use limits::Limits;
 pub use request::{Request, RequestKind, Target, parse_request};
 pub use response::{Response, parse_response};

@@ -13,6 +13,8 @@ use opentelemetry_proto::tonic::metrics::v1::{
     number_data_point,
 };
 
+use crate::callers::CallerSource;
+
 /// Longer names are cut: a peer's text must not fill the memory.
 const MAX_TEXT_BYTES: usize = 512;
 /// A histogram with more buckets is skipped; OpenTelemetry's default has 16, ours 164.
@@ -77,6 +79,28 @@ pub(crate) enum Value {
     Connections(u64),
 }
 
+/// What a proxy says of a port of its workload.
+pub(crate) struct PortPoint {
+    pub(crate) port: u16,
+    /// Who calls without mTLS; `None` for all who call with it.
+    pub(crate) source: Option<CallerSource>,
+    /// When the reporter's totals began, Unix nanoseconds.
+    pub(crate) start: u64,
+    pub(crate) cumulative: bool,
+    pub(crate) value: PortValue,
+}
+
+/// What it counts.
+#[derive(Clone, Copy)]
+pub(crate) enum PortValue {
+    /// Connections.
+    Connections(u64),
+    /// Those that are open.
+    Open(u64),
+    /// Requests.
+    Requests(u64),
+}
+
 /// How a request or connection ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Outcome {
@@ -94,6 +118,7 @@ pub(crate) struct Report {
     /// When the totals began: the oldest start of any point, Unix nanoseconds.
     pub(crate) start: u64,
     pub(crate) points: Vec<Point>,
+    pub(crate) ports: Vec<PortPoint>,
 }
 
 /// What the hub knows in one resource's metrics.
@@ -105,6 +130,7 @@ pub(crate) fn report(resource: &ResourceMetrics) -> Report {
         time: 0,
         start: u64::MAX,
         points: Vec::new(),
+        ports: Vec::new(),
     };
     for metric in resource.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
         report.read(metric);
@@ -118,6 +144,7 @@ impl Report {
             Some(Data::Sum(sum)) if sum.is_monotonic => {
                 let Some(cumulative) = temporality(sum.aggregation_temporality) else { return };
                 for point in &sum.data_points {
+                    self.ports.extend(port_point(&metric.name, point, cumulative));
                     let value = number(&metric.name, point);
                     self.add(&point.attributes, (point.start_time_unix_nano, cumulative), value);
                     self.read_at(point.start_time_unix_nano, point.time_unix_nano);
@@ -131,6 +158,10 @@ impl Report {
                     self.add(&point.attributes, (point.start_time_unix_nano, cumulative), value);
                     self.read_at(point.start_time_unix_nano, point.time_unix_nano);
                 }
+            }
+            Some(Data::Gauge(gauge)) => {
+                let open = |point| port_point(&metric.name, point, true);
+                self.ports.extend(gauge.data_points.iter().filter_map(open));
             }
             _ => {}
         }
@@ -163,11 +194,43 @@ fn is_duration(name: &str) -> bool {
     name == names::REQUEST_DURATION.otlp || name == names::TCP_DURATION.otlp
 }
 
-fn number(name: &str, point: &NumberDataPoint) -> Option<Value> {
-    let count = match point.value? {
-        number_data_point::Value::AsInt(n) => u64::try_from(n).ok()?,
-        number_data_point::Value::AsDouble(n) => whole(n)?,
+/// What a point says of a port of the workload whose proxy tells.
+fn port_point(name: &str, point: &NumberDataPoint, cumulative: bool) -> Option<PortPoint> {
+    let is = |metric: names::Metric| metric.otlp == name;
+    let is_mtls = is(names::MTLS_CONNECTIONS) || is(names::MTLS_REQUESTS);
+    let value: fn(u64) -> PortValue = if is(names::MTLS_CONNECTIONS) || is(names::PLAINTEXT_CONNECTIONS) {
+        PortValue::Connections
+    } else if is(names::MTLS_REQUESTS) || is(names::PLAINTEXT_REQUESTS) {
+        PortValue::Requests
+    } else if is(names::PLAINTEXT_OPEN) {
+        PortValue::Open
+    } else {
+        return None;
     };
+    let port = text(&point.attributes, names::DESTINATION_PORT).parse().ok()?;
+    let source = match text(&point.attributes, names::SOURCE_IP) {
+        _ if is_mtls => None,
+        names::OTHER => Some(CallerSource::Others),
+        address => Some(CallerSource::Address(address.parse().ok()?)),
+    };
+    Some(PortPoint {
+        port,
+        source,
+        start: point.start_time_unix_nano,
+        cumulative,
+        value: value(count(point)?),
+    })
+}
+
+fn count(point: &NumberDataPoint) -> Option<u64> {
+    match point.value? {
+        number_data_point::Value::AsInt(n) => u64::try_from(n).ok(),
+        number_data_point::Value::AsDouble(n) => whole(n),
+    }
+}
+
+fn number(name: &str, point: &NumberDataPoint) -> Option<Value> {
+    let count = count(point)?;
     let is = |metric: names::Metric| name == metric.otlp;
     if is(names::REQUESTS) || is(names::TCP_CLOSED) {
         Some(Value::Outcome { outcome: outcome(&point.attributes), count })

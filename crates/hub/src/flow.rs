@@ -36,7 +36,7 @@ struct Last {
 
 /// A counter of a process: when its run began, and where it stood.
 #[derive(Clone, Copy, Default)]
-struct Counter {
+pub(crate) struct Counter {
     start: u64,
     total: u64,
 }
@@ -185,7 +185,7 @@ impl Last {
 impl Counter {
     /// How much the counter grew. In a new run all of it is growth; so it is where it fell, which is a new run
     /// that did not say so.
-    fn step(&mut self, start: u64, total: u64) -> u64 {
+    pub(crate) fn step(&mut self, start: u64, total: u64) -> u64 {
         let before = std::mem::replace(self, Self { start, total });
         if before.start == start { total.checked_sub(before.total).unwrap_or(total) } else { total }
     }

@@ -51,7 +51,11 @@ async fn what_proxies_count_arrives_as_edges() {
     let (stop, stopped) = oneshot::channel::<()>();
     let every = Duration::from_millis(20);
     let until = async { drop(stopped.await) };
-    let pushing = push_otlp(called(25), resource("web-1"), channel.clone(), every, until);
+    let connect = {
+        let channel = channel.clone();
+        move || channel.clone()
+    };
+    let pushing = push_otlp(called(25), resource("web-1"), connect, every, until);
     let pushing = tokio::spawn(pushing);
     let arrived = async {
         while hub.edges(Instant::now()).is_empty() {
@@ -60,7 +64,7 @@ async fn what_proxies_count_arrives_as_edges() {
     };
     tokio::time::timeout(Duration::from_secs(20), arrived).await.expect("a push arrives");
     let flush = std::future::ready(());
-    push_otlp(called(17), resource("web-2"), channel, Duration::from_hours(1), flush).await;
+    push_otlp(called(17), resource("web-2"), || channel.clone(), Duration::from_hours(1), flush).await;
     drop(stop);
     pushing.await.expect("ends");
     let edges = hub.edges(Instant::now());

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use meshwork_telemetry::histogram::Histogram;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 
+use crate::callers::Callers;
 use crate::decode::{self, Instance, Protocol, Report, Route, Subject};
 use crate::edge::Edge;
 use crate::flow::{Counts, Flow, Span};
@@ -39,6 +40,7 @@ pub(crate) struct Window {
     length: Duration,
     instances: HashMap<Instance, Reporter>,
     flows: HashMap<(Instance, Subject), Flow>,
+    pub(crate) callers: Callers,
     swept: Option<Instant>,
 }
 
@@ -66,17 +68,25 @@ struct Group<'a> {
 // === impl Window ===
 
 impl Window {
-    pub(crate) fn new(length: Duration) -> Self {
-        Self { length, instances: HashMap::new(), flows: HashMap::new(), swept: None }
+    pub(crate) fn new(length: Duration, now: Instant) -> Self {
+        let callers = Callers::new(now);
+        Self { length, instances: HashMap::new(), flows: HashMap::new(), callers, swept: None }
     }
 
-    /// Takes in a message; the number of points that had no room.
-    pub(crate) fn ingest(&mut self, export: &ExportMetricsServiceRequest, now: Instant) -> u64 {
+    /// Takes in a message; the number of points that had no room. `speaks_for` says whose ports the sender may tell of,
+    /// by namespace; `None` for everybody's.
+    pub(crate) fn ingest(
+        &mut self,
+        export: &ExportMetricsServiceRequest,
+        speaks_for: Option<&str>,
+        now: Instant,
+    ) -> u64 {
         self.forget(now);
-        export.resource_metrics.iter().map(|resource| self.take(decode::report(resource), now)).sum()
+        let resources = export.resource_metrics.iter();
+        resources.map(|resource| self.take(decode::report(resource), speaks_for, now)).sum()
     }
 
-    fn take(&mut self, report: Report, now: Instant) -> u64 {
+    fn take(&mut self, report: Report, speaks_for: Option<&str>, now: Instant) -> u64 {
         if report.time == 0 {
             return 0;
         }
@@ -95,6 +105,10 @@ impl Window {
                 span
             }
         };
+        let [namespace, _, workload] = &report.instance;
+        if speaks_for.is_none_or(|own| own == &**namespace) {
+            self.callers.take((namespace, workload), &report.ports, span.is_some(), now);
+        }
         let mut rejected = 0;
         for point in report.points {
             let key = (report.instance.clone(), point.subject.clone());
@@ -118,6 +132,7 @@ impl Window {
         let kept = |heard: Instant| now.saturating_duration_since(heard) < FORGET_AFTER;
         self.instances.retain(|_, reporter| kept(reporter.heard));
         self.flows.retain(|_, flow| kept(flow.heard));
+        self.callers.forget(now);
     }
 
     /// Every edge on which there was a request, ordered by caller, service and called workload.

@@ -80,6 +80,11 @@ pub fn certificates_pem(chain: &[CertificateDer<'static>]) -> String {
     pem::encode_certificates(chain)
 }
 
+/// SHA-256 of a certificate, lowercase hexadecimal.
+pub(crate) fn fingerprint(der: &CertificateDer<'static>) -> String {
+    hex(Sha256::digest(der).iter())
+}
+
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()

@@ -16,11 +16,11 @@ use meshwork_model::proxy::{
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{cipher_suite, kx_group};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use zeroize::Zeroize as _;
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
+};
 
 use crate::source::provider;
 use crate::svid::parse;
@@ -60,10 +60,8 @@ impl Certificate {
             let names = names.subject().iter_common_name().filter_map(|name| name.as_str().ok());
             hosts.extend(names.map(ToOwned::to_owned));
         }
-        let mut key = PrivateKeyDer::from_pem_slice(key).map_err(|_| IdentityError::AnyKey)?;
-        let signing = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key);
-        key.zeroize();
-        let certified = CertifiedKey::new(chain, signing.map_err(|_| IdentityError::AnyKey)?);
+        let signing = signing_key(key).ok_or(IdentityError::AnyKey)?;
+        let certified = CertifiedKey::new(chain, signing);
         certified.keys_match().map_err(|_| IdentityError::KeyMismatch)?;
         Ok(Self { certified: Arc::new(certified), facts, hosts })
     }
@@ -102,6 +100,17 @@ impl Trust {
     pub fn authorities(&self) -> &[CertificateFacts] {
         &self.authorities
     }
+}
+
+fn signing_key(text: &[u8]) -> Option<Arc<dyn SigningKey>> {
+    let labels = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
+    let (label, der) = pem::secret(text, &labels)?;
+    let key: PrivateKeyDer<'_> = match label {
+        "RSA PRIVATE KEY" => PrivatePkcs1KeyDer::from(der.as_slice()).into(),
+        "EC PRIVATE KEY" => PrivateSec1KeyDer::from(der.as_slice()).into(),
+        _ => PrivatePkcs8KeyDer::from(der.as_slice()).into(),
+    };
+    rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).ok()
 }
 
 fn facts(certificate: &CertificateDer<'_>) -> Result<CertificateFacts, IdentityError> {

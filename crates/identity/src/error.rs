@@ -1,7 +1,9 @@
 //! The one error of this crate: which step failed, and on what.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,6 +28,9 @@ pub enum IdentityError {
     /// An X.509-SVID has exactly one URI in its subject alternative names.
     #[error("an X.509-SVID has exactly one URI name, this certificate has {0}")]
     UriNames(usize),
+    /// A URI of the certificate is no text.
+    #[error("a URI name of the certificate is no text")]
+    UriBytes,
     /// The URI is not a SPIFFE ID of a workload.
     #[error("the certificate's name {uri:?} is not a workload's SPIFFE ID: {cause}")]
     SpiffeId {
@@ -42,6 +47,11 @@ pub enum IdentityError {
         "the key usage of a workload's certificate must be digitalSignature, without keyCertSign and cRLSign"
     )]
     KeyUsage,
+    /// The certificate's key can be broken, or is not known.
+    #[error(
+        "the certificate's key is {0}; a workload's is ECDSA on P-256, P-384 or P-521, RSA of 2,048 to 8,192 bits, or Ed25519"
+    )]
+    WeakKey(String),
     /// The identity belongs to another trust domain than the bundle.
     #[error("{id} is not of the trust domain {trust_domain}")]
     TrustDomain {
@@ -49,6 +59,31 @@ pub enum IdentityError {
         id: String,
         /// The trust domain wanted.
         trust_domain: String,
+    },
+    /// Nobody vouches for the trust domain.
+    #[error("the trust domain {0} is not trusted here: federate with it to admit its workloads")]
+    NotTrusted(String),
+    /// No chain of good certificates leads to a root of the identity's trust domain.
+    #[error("the certificate of {id} is not proven: {}", why(cause))]
+    Chain {
+        /// The identity that it claims.
+        id: String,
+        /// What the check of the chain says.
+        cause: rustls::Error,
+    },
+    /// A chain is longer than any hierarchy of authorities.
+    #[error("the chain has {0} certificates, at most 9 are read")]
+    ChainLength(usize),
+    /// A certificate between the workload's and the root may not sign for it.
+    #[error("a certificate of the chain that should sign others {0}")]
+    Signer(&'static str),
+    /// The identity, its certificate, or one that signed it is revoked.
+    #[error("the certificate {serial} of {id} is revoked")]
+    Revoked {
+        /// Whose it is.
+        id: String,
+        /// The serial number of the certificate, lowercase hexadecimal.
+        serial: String,
     },
     /// The certificate is somebody else's than expected.
     #[error("the certificate is that of {found}, expected {expected}")]
@@ -90,6 +125,36 @@ pub enum IdentityError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The list of the authority's roots does not parse.
+    #[error("the list of roots does not parse: {0}")]
+    AuthorityIndex(String),
+    /// Another process changes the authority, and does not end.
+    #[error("another process holds the certificate authority in {}; is one of its control planes stuck?", .0.display())]
+    AuthorityBusy(PathBuf),
+    /// A root is not what it must be for that.
+    #[error("the root {fingerprint} is {problem}")]
+    Root {
+        /// SHA-256 of the root, lowercase hexadecimal.
+        fingerprint: String,
+        /// What it is, and must be.
+        problem: String,
+    },
+    /// A file of a plugged-in intermediate is not good.
+    #[error("the plugged-in intermediate's file {} is {problem}", file.display())]
+    Plugged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The roots come from a file of the user's, who must change it.
+    #[error("the roots of this mesh come from a file: {what} {}", file.display())]
+    PluggedRoots {
+        /// What must be done.
+        what: String,
+        /// With which file.
+        file: PathBuf,
+    },
     /// The authority can sign nothing any more, or was asked for an empty lifetime.
     #[error("no certificate can be issued: {0}")]
     Lifetime(&'static str),
@@ -121,6 +186,28 @@ impl IdentityError {
         let path = path.to_owned();
         move |source| Self::File { action, path, source }
     }
+
+    /// Whether all that is wrong is what the certificate is made for: clients or servers.
+    pub(crate) fn is_about_purpose(&self) -> bool {
+        use rustls::CertificateError::{InvalidPurpose, InvalidPurposeContext};
+        let Self::Chain { cause: rustls::Error::InvalidCertificate(cause), .. } = self else { return false };
+        matches!(cause, InvalidPurpose | InvalidPurposeContext { .. })
+    }
+}
+
+/// What the check of a chain says, in words.
+fn why(cause: &rustls::Error) -> String {
+    use rustls::{CertificateError as Wrong, Error};
+    match cause {
+        Error::InvalidCertificate(Wrong::UnknownIssuer) => {
+            "none of the roots of its trust domain has signed it (UnknownIssuer)".to_owned()
+        }
+        Error::InvalidCertificate(Wrong::BadSignature) => {
+            "a signature of its chain is wrong (BadSignature)".to_owned()
+        }
+        Error::InvalidCertificate(cause) => cause.to_string(),
+        other => other.to_string(),
+    }
 }
 
 impl From<rcgen::Error> for IdentityError {
@@ -131,8 +218,54 @@ impl From<rcgen::Error> for IdentityError {
 
 impl From<IdentityError> for rustls::Error {
     fn from(error: IdentityError) -> Self {
+        // rustls tells the peer what kind of thing is wrong, by an alert.
+        if let IdentityError::Chain { id, cause } = error {
+            UNPROVEN.set(Some((id, cause.clone())));
+            return cause;
+        }
         let cause = rustls::OtherError(Arc::new(InWords(error)));
         rustls::CertificateError::Other(cause).into()
+    }
+}
+
+thread_local! {
+    /// Of which identity the last chain was that did not prove it, and why: rustls has no place for the first.
+    static UNPROVEN: Cell<Option<(String, rustls::Error)>> = const { Cell::new(None) };
+}
+
+/// What was wrong with the peer of a handshake that failed with this error, where its certificate was to blame. To be
+/// asked at once, on the thread of the handshake: past the next failure there the identity is not known any more.
+pub fn refusal(error: &rustls::Error) -> Option<Refusal<'_>> {
+    use rustls::{CertificateError::Other, Error::InvalidCertificate, OtherError};
+    match error {
+        InvalidCertificate(Other(OtherError(cause))) => {
+            Some(Refusal::Known(&cause.downcast_ref::<InWords>()?.0))
+        }
+        InvalidCertificate(_) => {
+            let (id, cause) = UNPROVEN.take().filter(|(_, cause)| cause == error)?;
+            Some(Refusal::Chain(IdentityError::Chain { id, cause }))
+        }
+        _ => None,
+    }
+}
+
+/// What was wrong with a peer.
+#[derive(Debug)]
+pub enum Refusal<'e> {
+    /// What the failure of the handshake carries.
+    Known(&'e IdentityError),
+    /// What was known of the chain besides.
+    Chain(IdentityError),
+}
+
+impl Deref for Refusal<'_> {
+    type Target = IdentityError;
+
+    fn deref(&self) -> &IdentityError {
+        match self {
+            Self::Known(error) => error,
+            Self::Chain(error) => error,
+        }
     }
 }
 

@@ -224,7 +224,10 @@ mod tests {
         folder.write(&forge.svid("spiffe://mesh.local/ns/shop/sa/cart"));
         check("somebody else's", "expected spiffe://mesh.local/ns/shop/sa/web");
         folder.write(&Forge::new("mesh.local").svid(WEB));
-        check("a stranger's", "chain.pem: the certificate does not parse");
+        check(
+            "a stranger's",
+            "chain.pem: the certificate of spiffe://mesh.local/ns/shop/sa/web is not proven",
+        );
         folder.write(&forge.svid(WEB));
         assert!(matches!(identity.look(), Some(Ok(()))), "the next good one is taken");
     }

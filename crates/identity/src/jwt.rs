@@ -3,7 +3,12 @@
 //! A key says for which algorithms it is good: one for RSA never takes an HMAC, one of the curve P-256 only ES256, and
 //! `none` is none. What the claims say is judged elsewhere, by `model::jwt`.
 //!
-//! Source: RFC 7515, 7517, 7518, 7519; RFC 8037 for Ed25519.
+//! What a token is, is read strictly: one spelling of each part, each member once, a bound on length and depth. Keys that
+//! it names or brings itself (`jku`, `x5u`, `jwk`, `x5c`) are never looked at.
+//!
+//! Source: RFC 7515, 7517, 7518, 7519; RFC 8037 for Ed25519; RFC 8725 for what tricks there are.
+
+mod json;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,17 +23,30 @@ use meshwork_model::jwt::Failure;
 use meshwork_model::metadata::Value;
 
 /// Without padding when written; with or without when read, as issuers differ.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
         .with_encode_padding(false)
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// Of tokens: the one way in which a part may be written, without padding (RFC 7515 §2). Else one token would have several
+/// spellings, of which a list of revoked ones has one.
+const TOKEN_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
+
+/// The longest token, in bytes; one of 200 groups has 8 KiB.
+const TOKEN_BYTES: usize = 32 << 10;
 /// Keys of a set that are looked at; issuers have two or three.
 const KEYS: usize = 100;
 /// The shortest modulus of RSA that is taken, in bytes; a shorter one can be factored.
 const RSA_BYTES_LEAST: usize = 256;
+/// The shortest secret of an HMAC, in bytes; a shorter one is guessed. Source: RFC 7518 §3.2, RFC 8725 §3.5.
+const SECRET_BYTES_LEAST: usize = 32;
 
 /// A token, taken apart. Nothing of it is verified.
 pub struct Jwt {
@@ -92,6 +110,10 @@ impl Jwt {
     /// # Errors
     /// What of its form is wrong: the fault of who sent it.
     pub fn parse(token: &str) -> Result<Self, Failure> {
+        if token.len() > TOKEN_BYTES {
+            return Err(Failure::BadFormat);
+        }
+        // An encrypted one (JWE) has five.
         let mut parts = token.split('.');
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -101,6 +123,7 @@ impl Jwt {
         if [header, payload, signature].iter().any(|part| part.is_empty()) {
             return Err(Failure::BadFormat);
         }
+        let object = |text: &str| json::object(&TOKEN_BASE64.decode(text).ok()?);
         let fields = object(header).ok_or(Failure::BadHeader)?;
         let algorithm = match fields.get("alg") {
             Some(Value::Text(name)) => Algorithm::named(name).ok_or(Failure::UnknownAlgorithm)?,
@@ -116,7 +139,7 @@ impl Jwt {
             return Err(Failure::BadHeader);
         }
         let claims = object(payload).ok_or(Failure::BadPayload)?;
-        let signature_bytes = BASE64.decode(signature).map_err(|_| Failure::BadSignature)?;
+        let signature_bytes = TOKEN_BASE64.decode(signature).map_err(|_| Failure::BadSignature)?;
         Ok(Self {
             header: fields,
             claims,
@@ -127,6 +150,16 @@ impl Jwt {
             signature: signature_bytes,
         })
     }
+
+    /// The key that its header names, where it names one. It is compared with those of the issuer's set, and nothing else.
+    pub fn key_id(&self) -> Option<&str> {
+        self.key_id.as_deref()
+    }
+
+    /// The algorithm that its header names, such as `ES256`.
+    pub fn algorithm(&self) -> &'static str {
+        self.algorithm.name()
+    }
 }
 
 impl KeySet {
@@ -135,11 +168,29 @@ impl KeySet {
     /// # Errors
     /// It is no set, or none of its keys is good.
     pub fn parse(text: &str) -> Result<Self, String> {
+        Self::read(text, |_| true)
+    }
+
+    /// Reads a set of keys that somebody else serves; symmetric ones are left out: what is served to everybody is no
+    /// secret.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_public(text: &str) -> Result<Self, String> {
+        Self::read(text, |key| !matches!(key.material, Material::Secret(_)))
+    }
+
+    fn read(text: &str, is_taken: impl Fn(&VerifyingKey) -> bool) -> Result<Self, String> {
         let value: serde_json::Value =
             serde_json::from_str(text).map_err(|error| format!("this is no JSON: {error}"))?;
         let listed = value.get("keys").and_then(|keys| keys.as_array()).ok_or("it has no list `keys`")?;
-        let keys: Vec<_> = listed.iter().take(KEYS).filter_map(VerifyingKey::read).collect();
+        let keys: Vec<_> = listed.iter().take(KEYS).filter_map(VerifyingKey::read).filter(is_taken).collect();
         if keys.is_empty() { Err("none of its keys is known".into()) } else { Ok(Self { keys }) }
+    }
+
+    /// Whether a JWK is of a kind that is known.
+    pub(crate) fn knows(key: &serde_json::Value) -> bool {
+        VerifyingKey::read(key).is_some()
     }
 
     /// Verifies a token's signature by the key that it names, or by any that fits.
@@ -159,14 +210,21 @@ impl VerifyingKey {
     fn read(value: &serde_json::Value) -> Option<Self> {
         let text = |name: &str| value.get(name).and_then(|text| text.as_str());
         let bytes = |name: &str| BASE64.decode(text(name)?).ok();
-        if text("use").is_some_and(|usage| usage != "sig") {
+        let has_no_verify = |operations: &serde_json::Value| {
+            operations.as_array().is_none_or(|list| !list.iter().any(|one| one == "verify"))
+        };
+        if text("use").is_some_and(|usage| usage != "sig") || value.get("key_ops").is_some_and(has_no_verify)
+        {
             return None;
         }
         let material = match (text("kty")?, text("crv")) {
             ("RSA", _) => {
                 let modulus: Vec<u8> = bytes("n")?.into_iter().skip_while(|byte| *byte == 0).collect();
                 let exponent: Vec<u8> = bytes("e")?.into_iter().skip_while(|byte| *byte == 0).collect();
-                (modulus.len() >= RSA_BYTES_LEAST).then_some(Material::Rsa { modulus, exponent })?
+                // With an exponent of 1, a signature is what it signs.
+                let is_exponent = exponent.last().is_some_and(|last| last % 2 == 1) && exponent != [1];
+                let is_good = is_exponent && modulus.len() >= RSA_BYTES_LEAST;
+                is_good.then_some(Material::Rsa { modulus, exponent })?
             }
             ("EC", Some(curve)) => {
                 let (algorithm, length) = match curve {
@@ -182,7 +240,7 @@ impl VerifyingKey {
                 Material::Curve { point: [&[4], &x[..], &y[..]].concat(), algorithm }
             }
             ("OKP", Some("Ed25519")) => Material::Ed25519(bytes("x").filter(|x| x.len() == 32)?),
-            ("oct", _) => Material::Secret(bytes("k").filter(|k| !k.is_empty())?),
+            ("oct", _) => Material::Secret(bytes("k").filter(|k| k.len() >= SECRET_BYTES_LEAST)?),
             _ => return None,
         };
         Some(Self { id: text("kid").map(Into::into), algorithm: text("alg").map(Into::into), material })
@@ -276,28 +334,6 @@ impl Algorithm {
     }
 }
 
-/// A JSON object in base64url.
-fn object(text: &str) -> Option<BTreeMap<Arc<str>, Value>> {
-    let bytes = BASE64.decode(text).ok()?;
-    match value(serde_json::from_slice(&bytes).ok()?) {
-        Value::Map(fields) => Some(fields),
-        _ => None,
-    }
-}
-
-fn value(json: serde_json::Value) -> Value {
-    match json {
-        serde_json::Value::Null => Value::Null,
-        serde_json::Value::Bool(bool) => Value::Bool(bool),
-        serde_json::Value::Number(number) => Value::Number(number.as_f64().unwrap_or(f64::NAN)),
-        serde_json::Value::String(text) => Value::Text(text.into()),
-        serde_json::Value::Array(values) => Value::List(values.into_iter().map(value).collect()),
-        serde_json::Value::Object(fields) => {
-            Value::Map(fields.into_iter().map(|(name, field)| (name.into(), value(field))).collect())
-        }
-    }
-}
-
 /// Completes base64 with padding.
 pub fn padded(text: &str) -> String {
     let missing = (4 - text.len() % 4) % 4;
@@ -305,99 +341,4 @@ pub fn padded(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use aws_lc_rs::rand::SystemRandom;
-    use aws_lc_rs::signature::{EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
-
-    use super::*;
-
-    fn token(header: &str, payload: &str, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
-        let signed = format!("{}.{}", BASE64.encode(header), BASE64.encode(payload));
-        let signature = BASE64.encode(sign(signed.as_bytes()));
-        format!("{signed}.{signature}")
-    }
-
-    fn verify(keys: &str, token: &str) -> Result<(), Failure> {
-        KeySet::parse(keys).expect("a set").verify(&Jwt::parse(token)?)
-    }
-
-    fn mac(secret: &[u8], message: &[u8]) -> Vec<u8> {
-        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message).as_ref().to_vec()
-    }
-
-    #[test]
-    fn a_signature_is_verified_by_the_key_that_made_it() {
-        let random = SystemRandom::new();
-        let document =
-            EcdsaKeyPair::generate_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, &random).expect("made");
-        let pair = EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref())
-            .expect("read");
-        let point = pair.public_key().as_ref();
-        let key = |id: &str| {
-            let (x, y) = (BASE64.encode(&point[1..33]), BASE64.encode(&point[33..]));
-            format!(r#"{{"kty":"EC","crv":"P-256","kid":"{id}","x":"{x}","y":"{y}"}}"#)
-        };
-        let sign = |message: &[u8]| pair.sign(&random, message).expect("signed").as_ref().to_vec();
-        let keys = format!(r#"{{"keys":[{}]}}"#, key("a"));
-        let good = token(r#"{"alg":"ES256","kid":"a"}"#, r#"{"iss":"me"}"#, sign);
-        assert_eq!(verify(&keys, &good), Ok(()));
-        assert_eq!(verify(&keys, &token(r#"{"alg":"ES256"}"#, "{}", sign)), Ok(()));
-        assert_eq!(verify(&keys, &token(r#"{"alg":"ES256","kid":"b"}"#, "{}", sign)), Err(Failure::NoKey));
-        assert_eq!(verify(&keys, &token(r#"{"alg":"ES384"}"#, "{}", sign)), Err(Failure::NoKey));
-        let altered = good.replacen(&BASE64.encode(r#"{"iss":"me"}"#), &BASE64.encode(r#"{"iss":"he"}"#), 1);
-        assert_eq!(verify(&keys, &altered), Err(Failure::NotVerified));
-        // The public key is no secret.
-        let forged = token(r#"{"alg":"HS256"}"#, "{}", |message| mac(point, message));
-        assert_eq!(verify(&keys, &forged), Err(Failure::NoKey));
-        let none = token(r#"{"alg":"none"}"#, "{}", |_| vec![0]);
-        assert_eq!(verify(&keys, &none), Err(Failure::UnknownAlgorithm));
-        let unsigned = token(r#"{"alg":"none"}"#, "{}", |_| vec![]);
-        assert_eq!(verify(&keys, &unsigned), Err(Failure::BadFormat));
-    }
-
-    #[test]
-    fn each_kind_of_key_has_its_algorithms() {
-        let pair = Ed25519KeyPair::generate().expect("made");
-        let x = BASE64.encode(pair.public_key().as_ref());
-        let secret = BASE64.encode(b"secret of thirty-two bytes or more");
-        let keys = format!(
-            r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}"}},{{"kty":"oct","k":"{secret}"}},{{"kty":"new"}}]}}"#
-        );
-        let signed = token(r#"{"alg":"EdDSA"}"#, "{}", |message| pair.sign(message).as_ref().to_vec());
-        assert_eq!(verify(&keys, &signed), Ok(()));
-        let hashed = |message: &[u8]| mac(b"secret of thirty-two bytes or more", message);
-        assert_eq!(verify(&keys, &token(r#"{"alg":"HS256"}"#, "{}", hashed)), Ok(()));
-        assert_eq!(verify(&keys, &token(r#"{"alg":"RS256"}"#, "{}", hashed)), Err(Failure::NoKey));
-        assert_eq!(verify(&keys, &token(r#"{"alg":"HS512"}"#, "{}", hashed)), Err(Failure::NotVerified));
-    }
-
-    #[test]
-    fn what_is_no_token_is_refused() {
-        let check = |text: &str, expected: Failure| {
-            assert_eq!(Jwt::parse(text).err(), Some(expected), "{text}");
-        };
-        let head = BASE64.encode(r#"{"alg":"ES256"}"#);
-        check("", Failure::BadFormat);
-        check("a.b", Failure::BadFormat);
-        check("a.b.c.d", Failure::BadFormat);
-        check("!.b.c", Failure::BadHeader);
-        check(&format!("{head}.e30."), Failure::BadFormat);
-        check(&format!("{}.e30.c", BASE64.encode("[]")), Failure::BadHeader);
-        check(&format!("{}.e30.c", BASE64.encode("{}")), Failure::BadAlgorithm);
-        check(&format!("{head}.!.c"), Failure::BadPayload);
-        check(&format!("{head}.e30.!"), Failure::BadSignature);
-        check(&format!("{}.e30.c", BASE64.encode(r#"{"alg":"ES256","crit":["x"]}"#)), Failure::BadHeader);
-    }
-
-    #[test]
-    fn a_set_without_good_keys_is_none() {
-        for text in ["", "[]", "{}", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#] {
-            assert!(KeySet::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn base64_is_padded() {
-        assert_eq!(["", "a", "ab", "abc", "abcd"].map(padded), ["", "a===", "ab==", "abc=", "abcd"]);
-    }
-}
+mod tests;

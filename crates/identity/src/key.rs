@@ -2,11 +2,13 @@
 
 use meshwork_model::spiffe::SpiffeId;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
-use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{IdentityError, pem};
+
+/// The label of a key in PEM. Source: RFC 7468 §10.
+const PKCS8: &str = "PRIVATE KEY";
 
 /// An ECDSA P-256 private key, wiped from memory when dropped.
 ///
@@ -33,16 +35,15 @@ impl Key {
 
     /// Reads a key from PKCS #8 PEM text.
     pub fn from_pem(text: &str) -> Result<Self, IdentityError> {
-        let mut der = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).map_err(|_| IdentityError::Key)?;
-        let key = Self { pkcs8: Zeroizing::new(der.secret_pkcs8_der().to_vec()) };
-        der.zeroize();
+        let (_, pkcs8) = pem::secret(text.as_bytes(), &[PKCS8]).ok_or(IdentityError::Key)?;
+        let key = Self { pkcs8 };
         key.with_pair(|_| Ok(()))?;
         Ok(key)
     }
 
     /// Writes the key as PKCS #8 PEM text, for a file of its owner.
     pub fn pem(&self) -> Zeroizing<String> {
-        Zeroizing::new(pem::encode("PRIVATE KEY", &self.pkcs8))
+        Zeroizing::new(pem::encode(PKCS8, &self.pkcs8))
     }
 
     /// Makes a certificate signing request for an identity that is known.
@@ -60,6 +61,11 @@ impl Key {
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = names;
         self.with_pair(|pair| Ok(params.serialize_request(pair)?.pem()?))
+    }
+
+    /// Lends the key as PKCS #8, DER.
+    pub(crate) fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
     }
 
     /// Lends the key in rcgen's form and wipes that form's copy afterwards.

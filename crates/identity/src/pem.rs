@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use zeroize::Zeroizing;
 
 use crate::IdentityError;
 
@@ -14,7 +15,7 @@ const MAX_CERTIFICATES: usize = 64;
 
 /// Writes one section. A secret's text is wiped by the caller: nothing is left behind by growing it here.
 pub(crate) fn encode(label: &str, der: &[u8]) -> String {
-    let body = zeroize::Zeroizing::new(STANDARD.encode(der));
+    let body = Zeroizing::new(STANDARD.encode(der));
     let mut text = String::with_capacity(body.len() + body.len() / LINE + 2 * label.len() + 40);
     text.push_str("-----BEGIN ");
     text.push_str(label);
@@ -34,6 +35,36 @@ pub(crate) fn encode_certificates(certificates: &[CertificateDer<'_>]) -> String
     certificates.iter().map(|der| encode("CERTIFICATE", der)).collect()
 }
 
+/// Certificates one after the other, DER.
+pub(crate) fn concatenated(certificates: &[CertificateDer<'_>]) -> Vec<u8> {
+    certificates.iter().flat_map(|der| der.iter().copied()).collect()
+}
+
+/// The first section of one of these labels, decoded; what it was decoded from and into is wiped.
+///
+/// `None` where there is no such section, or its text is no base64, as that of an encrypted key with header lines.
+pub(crate) fn secret<'l>(text: &[u8], labels: &[&'l str]) -> Option<(&'l str, Zeroizing<Vec<u8>>)> {
+    let mut lines = text.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii);
+    let label = lines.find_map(|line| {
+        let label = line.strip_prefix(b"-----BEGIN ")?.strip_suffix(b"-----")?;
+        labels.iter().copied().find(|known| known.as_bytes() == label)
+    })?;
+    // Never longer than the text: growing it would leave a copy behind.
+    let mut body = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut has_ended = false;
+    for line in lines {
+        if let Some(end) = line.strip_prefix(b"-----END ") {
+            has_ended = end.strip_suffix(b"-----") == Some(label.as_bytes());
+            break;
+        }
+        body.extend_from_slice(line);
+    }
+    let mut der = Zeroizing::new(vec![0; body.len()]);
+    let length = STANDARD.decode_slice(&*body, &mut der).ok().filter(|_| has_ended)?;
+    der.truncate(length);
+    Some((label, der))
+}
+
 /// Reads all certificates of a text; at least one.
 pub(crate) fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let refused = IdentityError::Pem { expected: "certificate" };
@@ -42,5 +73,45 @@ pub(crate) fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, I
     match read {
         Ok(found) if !found.is_empty() && found.len() <= MAX_CERTIFICATES => Ok(found),
         _ => Err(refused),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LABELS: [&str; 2] = ["PRIVATE KEY", "EC PRIVATE KEY"];
+
+    #[test]
+    fn a_secret_is_read_as_it_was_written() {
+        for length in [0, 1, 2, 3, 47, 48, 49, 500] {
+            let bytes: Vec<u8> = (0..length).map(|at: u16| (at % 251) as u8).collect();
+            let text = encode("EC PRIVATE KEY", &bytes);
+            let before = format!("words\n{}{text}", encode("CERTIFICATE", b"other"));
+            for text in [text.clone(), text.replace('\n', "\r\n"), before, format!("  {text}  ")] {
+                let (label, found) = secret(text.as_bytes(), &LABELS).expect("found");
+                assert_eq!((label, &*found), ("EC PRIVATE KEY", &bytes), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_holds_no_secret_is_refused() {
+        let good = encode("PRIVATE KEY", b"secret");
+        let cases = [
+            String::new(),
+            encode("CERTIFICATE", b"other"),
+            good.replace("END PRIVATE", "END EC PRIVATE"),
+            good.replace("-----END PRIVATE KEY-----\n", ""),
+            good.replace("-----\nc2", "-----\nProc-Type: 4,ENCRYPTED\n\nc2"),
+            good.replace("c2", "c!"),
+            encode("ENCRYPTED PRIVATE KEY", b"secret"),
+        ];
+        for text in cases {
+            assert!(secret(text.as_bytes(), &LABELS).is_none(), "{text}");
+        }
+        for length in 0..good.trim_end().len() {
+            assert!(secret(&good.as_bytes()[..length], &LABELS).is_none(), "{length}");
+        }
     }
 }

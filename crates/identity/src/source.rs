@@ -1,9 +1,10 @@
 //! What a process proves itself with, and the TLS configurations that read it at each handshake.
 //!
-//! The agent writes ([`IdentitySource::replace_svid`], [`IdentitySource::replace_bundle`]); each handshake reads,
+//! The agent writes ([`IdentitySource::replace_svid`], [`IdentitySource::replace_trust`]); each handshake reads,
 //! through one atomic pointer. Configurations are shared among callers that ask for the same, so that sessions
 //! can be resumed across rebuilt clusters and listeners.
 
+mod proven;
 mod sessions;
 mod verify;
 
@@ -19,11 +20,14 @@ use rustls::client::{Resumption, Tls12Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
 
-use crate::{Bundle, IdentityError, Svid};
+use crate::bundle::Role;
+use crate::{Bundle, IdentityError, Svid, Trust};
+use proven::{ChainHash, Proven};
 use sessions::{ClientSessions, ServerSessions};
-use verify::{CurrentSvid, PeerOfClient, PeerOfServer, Trust};
+use verify::{Believed, CurrentSvid, PeerOfClient, PeerOfServer};
 
 /// Between ourselves nothing older: 1.3 hides certificates and has no weak choices.
 static VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
@@ -41,9 +45,9 @@ pub enum ClientCertificate {
     None,
 }
 
-/// The current SVID and trust bundle of a process.
+/// The current SVID of a process, and whom it believes.
 ///
-/// The identity and the trust domain never change; certificates and roots do, under traffic.
+/// The identity and the trust domain never change; certificates and trust do, under traffic.
 pub struct IdentitySource {
     id: SpiffeId,
     current: ArcSwap<Current>,
@@ -55,7 +59,14 @@ pub struct IdentitySource {
 /// One consistent state. `generation` grows with every change.
 struct Current {
     svid: Arc<Svid>,
-    bundle: Arc<Bundle>,
+    believed: Arc<BelievedNow>,
+    generation: u64,
+}
+
+/// A trust, and what was proven under it and no other.
+struct BelievedNow {
+    trust: Arc<Trust>,
+    proven: Proven,
     generation: u64,
 }
 
@@ -73,7 +84,8 @@ impl IdentitySource {
     pub fn new(svid: Svid, bundle: Bundle) -> Result<Arc<Self>, IdentityError> {
         svid.check_under(&bundle)?;
         let id = svid.id().clone();
-        let current = Current { svid: Arc::new(svid), bundle: Arc::new(bundle), generation: 0 };
+        let believed = Arc::new(BelievedNow::new(Trust::new(bundle), 0));
+        let current = Current { svid: Arc::new(svid), believed, generation: 0 };
         Ok(Arc::new(Self {
             id,
             current: ArcSwap::from_pointee(current),
@@ -98,14 +110,55 @@ impl IdentitySource {
         self.current.load().svid.clone()
     }
 
-    /// The current trust bundle.
+    /// The current authorities of one's own trust domain.
     pub fn bundle(&self) -> Arc<Bundle> {
-        self.current.load().bundle.clone()
+        Arc::new(self.current.load().believed.trust.own().clone())
     }
 
-    /// Tells of every change of SVID or bundle from now on; the value is a growing number without meaning.
+    /// Whom this process believes now.
+    pub fn trust(&self) -> Arc<Trust> {
+        self.current.load().believed.trust.clone()
+    }
+
+    /// A number that grows with each change of trust, not with those of the SVID: who let a peer in under another one
+    /// judges it anew.
+    pub fn trust_generation(&self) -> u64 {
+        self.current.load().believed.generation
+    }
+
+    /// Tells of every change of SVID or trust from now on; the value is a growing number without meaning.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Tells who a chain proves now, as [`Trust::judge`]; cheap for chains of a moment ago.
+    ///
+    /// # Errors
+    /// What the chain lacks.
+    pub fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<SpiffeId, IdentityError> {
+        let (leaf, signers) = chain.split_first().ok_or(IdentityError::NoCertificate)?;
+        let (now, hash) = (UnixTime::now(), ChainHash::of(leaf, signers));
+        let current = self.current.load();
+        let believed = &current.believed;
+        if let Some(id) = believed.proven.find(hash, Role::Server, now) {
+            return Ok(id);
+        }
+        match believed.prove(hash, leaf, signers, now, Role::Client) {
+            Err(error) if error.is_about_purpose() => believed.prove(hash, leaf, signers, now, Role::Server),
+            outcome => outcome,
+        }
+    }
+
+    /// Tells who a chain proves in a handshake.
+    fn prove(
+        &self,
+        leaf: &CertificateDer<'_>,
+        signers: &[CertificateDer<'_>],
+        now: UnixTime,
+        role: Role,
+    ) -> Result<SpiffeId, IdentityError> {
+        let hash = ChainHash::of(leaf, signers);
+        self.current.load().believed.prove(hash, leaf, signers, now, role)
     }
 
     /// Puts a renewed SVID in place; handshakes from now on show it.
@@ -114,23 +167,35 @@ impl IdentitySource {
     /// It is somebody else's, or not signed under the current bundle, or not valid now. Then nothing changes.
     pub fn replace_svid(&self, svid: Svid) -> Result<(), IdentityError> {
         self.check_own(&svid)?;
-        svid.check_under(&self.bundle())?;
+        svid.check_under(self.trust().own())?;
         let svid = Arc::new(svid);
-        self.replace(|current| Current { svid: svid.clone(), bundle: current.bundle.clone(), ..*current });
+        self.replace(|current| Current {
+            svid: svid.clone(),
+            believed: current.believed.clone(),
+            ..*current
+        });
         Ok(())
     }
 
-    /// Puts a new bundle in place; handshakes from now on are judged by it.
+    /// Puts new authorities of one's own trust domain in place and keeps the rest of the trust; handshakes from now on
+    /// are judged by them.
     ///
     /// # Errors
-    /// It is another trust domain's. Then nothing changes.
+    /// They are another trust domain's. Then nothing changes.
     pub fn replace_bundle(&self, bundle: Bundle) -> Result<(), IdentityError> {
-        if bundle.trust_domain() != self.id.trust_domain() {
-            let (id, trust_domain) = (self.id.to_string(), bundle.trust_domain().to_owned());
-            return Err(IdentityError::TrustDomain { id, trust_domain });
-        }
-        let bundle = Arc::new(bundle);
-        self.replace(|current| Current { bundle: bundle.clone(), svid: current.svid.clone(), ..*current });
+        self.check_trust_domain(&bundle)?;
+        self.change_trust(move |trust| trust.clone().with_own(bundle.clone()));
+        Ok(())
+    }
+
+    /// Puts a new trust in place; handshakes from now on are judged by it, and sessions to be resumed are forgotten.
+    /// One that is equal to the current one changes nothing.
+    ///
+    /// # Errors
+    /// Its own trust domain is another one. Then nothing changes.
+    pub fn replace_trust(&self, trust: Trust) -> Result<(), IdentityError> {
+        self.check_trust_domain(trust.own())?;
+        self.change_trust(move |_| trust.clone());
         Ok(())
     }
 
@@ -141,9 +206,24 @@ impl IdentitySource {
     pub fn replace_both(&self, svid: Svid, bundle: Bundle) -> Result<(), IdentityError> {
         self.check_own(&svid)?;
         svid.check_under(&bundle)?;
-        let (svid, bundle) = (Arc::new(svid), Arc::new(bundle));
-        self.replace(|current| Current { svid: svid.clone(), bundle: bundle.clone(), ..*current });
+        let svid = Arc::new(svid);
+        self.replace(move |current| {
+            let believed = if *current.believed.trust.own() == bundle {
+                current.believed.clone()
+            } else {
+                current.believed.changed(|trust| trust.clone().with_own(bundle.clone()))
+            };
+            Current { svid: svid.clone(), believed, ..*current }
+        });
         Ok(())
+    }
+
+    fn check_trust_domain(&self, bundle: &Bundle) -> Result<(), IdentityError> {
+        if bundle.trust_domain() == self.id.trust_domain() {
+            return Ok(());
+        }
+        let (id, trust_domain) = (self.id.to_string(), bundle.trust_domain().to_owned());
+        Err(IdentityError::TrustDomain { id, trust_domain })
     }
 
     fn check_own(&self, svid: &Svid) -> Result<(), IdentityError> {
@@ -152,6 +232,17 @@ impl IdentitySource {
         }
         let (found, expected) = (svid.id().to_string(), self.id.to_string());
         Err(IdentityError::Unexpected { found, expected })
+    }
+
+    fn change_trust(&self, next: impl Fn(&Trust) -> Trust) {
+        let current = self.trust();
+        if next(&current) == *current {
+            return;
+        }
+        self.replace(|current| {
+            let believed = current.believed.changed(&next);
+            Current { svid: current.svid.clone(), believed, ..*current }
+        });
     }
 
     fn replace(&self, next: impl Fn(&Current) -> Current) {
@@ -198,7 +289,7 @@ impl IdentitySource {
     }
 
     fn make_client_config(self: &Arc<Self>, expected: Vec<SpiffeId>, protocols: Protocols) -> ClientConfig {
-        let verifier = PeerOfClient::new(Trust::Current(self.clone()), expected);
+        let verifier = PeerOfClient::new(Believed::Current(self.clone()), expected);
         let mut config =
             client_builder(verifier).with_client_cert_resolver(Arc::new(CurrentSvid(self.clone())));
         config.alpn_protocols = protocols;
@@ -213,6 +304,34 @@ impl IdentitySource {
     }
 }
 
+impl BelievedNow {
+    fn new(trust: Trust, generation: u64) -> Self {
+        Self { trust: Arc::new(trust), proven: Proven::new(), generation }
+    }
+
+    /// Its successor, under which nothing is proven yet.
+    fn changed(&self, next: impl FnOnce(&Trust) -> Trust) -> Arc<Self> {
+        Arc::new(Self::new(next(&self.trust), self.generation + 1))
+    }
+
+    fn prove(
+        &self,
+        hash: ChainHash,
+        leaf: &CertificateDer<'_>,
+        signers: &[CertificateDer<'_>],
+        now: UnixTime,
+        role: Role,
+    ) -> Result<SpiffeId, IdentityError> {
+        if let Some(id) = self.proven.find(hash, role, now) {
+            return Ok(id);
+        }
+        let proof = self.trust.prove(leaf, signers, now, role)?;
+        let id = proof.id.clone();
+        self.proven.keep(hash, role, proof);
+        Ok(id)
+    }
+}
+
 impl fmt::Debug for IdentitySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdentitySource").field("id", &self.id).finish_non_exhaustive()
@@ -221,11 +340,20 @@ impl fmt::Debug for IdentitySource {
 
 /// A client's configuration for the time before it has an SVID: it shows none, and accepts `expected` alone.
 pub fn bootstrap_client_config(bundle: &Bundle, expected: &SpiffeId) -> Arc<ClientConfig> {
-    let verifier = PeerOfClient::new(Trust::Fixed(bundle.clone()), vec![expected.clone()]);
+    let verifier = PeerOfClient::new(Believed::Fixed(Trust::new(bundle.clone())), vec![expected.clone()]);
     let mut config = client_builder(verifier).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::disabled();
     Arc::new(config)
+}
+
+/// A client of a test, before it has a certificate.
+#[cfg(test)]
+pub(crate) fn client_of(
+    trust: Trust,
+    expected: Vec<SpiffeId>,
+) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+    client_builder(PeerOfClient::new(Believed::Fixed(trust), expected))
 }
 
 fn client_builder(

@@ -1,19 +1,30 @@
 //! X.509-SVIDs: the checks that make a certificate one, and the pair of a chain and its key.
 //!
-//! Source: SPIFFE X.509-SVID §2 to §5. Whether a chain leads to a trusted root is decided elsewhere, by webpki.
+//! Source: SPIFFE X.509-SVID §2 to §5. Whether a chain leads to a trusted root is decided by [`crate::Trust`].
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use meshwork_model::spiffe::SpiffeId;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
+use x509_parser::asn1_rs::Tag;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::{OID_EC_P256, OID_NIST_EC_P384, OID_NIST_EC_P521, OID_SIG_ED25519};
 use x509_parser::prelude::FromDer as _;
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 use zeroize::Zeroizing;
 
-use crate::{Bundle, IdentityError, Key, pem};
+use crate::{Bundle, IdentityError, Key, Trust, pem};
+
+/// Below it RSA is weak, above it a handshake costs its verifier too much. Source: NIST SP 800-57.
+const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
+const SCHEME: &str = "spiffe:";
+/// The tag of a URI among alternative names. Source: RFC 5280 §4.2.1.6.
+const URI_TAG: Tag = Tag(6);
 
 /// A workload's certificate chain with its private key.
 pub struct Svid {
@@ -23,11 +34,19 @@ pub struct Svid {
 }
 
 /// What a workload's certificate says.
-struct Facts {
-    id: SpiffeId,
-    not_before: SystemTime,
-    not_after: SystemTime,
-    serial: String,
+pub(crate) struct Facts {
+    pub(crate) id: SpiffeId,
+    pub(crate) not_before: SystemTime,
+    pub(crate) not_after: SystemTime,
+    /// Lowercase hexadecimal without leading zeros.
+    pub(crate) serial: String,
+}
+
+/// What a certificate that stands between a workload's and a root says.
+pub(crate) struct Signer {
+    pub(crate) not_before: SystemTime,
+    pub(crate) not_after: SystemTime,
+    pub(crate) serial: String,
 }
 
 impl Svid {
@@ -83,18 +102,23 @@ impl Svid {
         self.key.pem()
     }
 
+    /// Lends the key as PKCS #8, DER.
+    pub(crate) fn key_der(&self) -> &[u8] {
+        self.key.pkcs8()
+    }
+
     /// Checks that the chain leads to a root of the bundle now, and that the identity is of its trust domain.
     ///
     /// # Errors
     /// Not signed under the bundle, expired or not yet valid, or of another trust domain.
     pub fn check_under(&self, bundle: &Bundle) -> Result<(), IdentityError> {
-        let now = rustls_pki_types::UnixTime::now();
-        let (leaf, rest) = self.certified.cert.split_first().ok_or(IdentityError::NoCertificate)?;
-        bundle
-            .chain_of_client()
-            .verify_client_cert(leaf, rest, now)
-            .map_err(|error| IdentityError::Certificate(error.to_string()))?;
-        check_trust_domain(&self.facts.id, bundle)
+        check_trust_domain(&self.facts.id, bundle)?;
+        Trust::new(bundle.clone()).judge(self.chain(), SystemTime::now()).map(drop)
+    }
+
+    /// The chain, DER, the workload's certificate first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
     }
 
     pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
@@ -116,13 +140,6 @@ pub fn peer_id(certificates: &[CertificateDer<'_>]) -> Result<SpiffeId, Identity
     Ok(facts.id)
 }
 
-/// Checks a certificate whose chain is already proven, and says whose it is.
-pub(crate) fn id_under(leaf: &CertificateDer<'_>, bundle: &Bundle) -> Result<SpiffeId, IdentityError> {
-    let id = Facts::read(leaf)?.id;
-    check_trust_domain(&id, bundle)?;
-    Ok(id)
-}
-
 fn check_trust_domain(id: &SpiffeId, bundle: &Bundle) -> Result<(), IdentityError> {
     if id.trust_domain() == bundle.trust_domain() {
         return Ok(());
@@ -132,11 +149,13 @@ fn check_trust_domain(id: &SpiffeId, bundle: &Bundle) -> Result<(), IdentityErro
 
 impl Facts {
     /// Reads a certificate and checks all that makes it a workload's X.509-SVID.
-    fn read(der: &CertificateDer<'_>) -> Result<Self, IdentityError> {
+    pub(crate) fn read(der: &CertificateDer<'_>) -> Result<Self, IdentityError> {
         let certificate = parse(der)?;
         check_leaf(&certificate)?;
+        check_key(certificate.public_key())?;
         let uris = uri_names(&certificate)?;
         let [uri] = uris[..] else { return Err(IdentityError::UriNames(uris.len())) };
+        let uri = uri.ok_or(IdentityError::UriBytes)?;
         let id = SpiffeId::parse(uri)
             .map_err(|cause| IdentityError::SpiffeId { uri: uri.escape_default().to_string(), cause })?;
         let validity = certificate.validity();
@@ -144,9 +163,41 @@ impl Facts {
             id,
             not_before: time(validity.not_before.timestamp()),
             not_after: time(validity.not_after.timestamp()),
-            serial: format!("{:x}", certificate.tbs_certificate.serial),
+            serial: serial(&certificate),
         })
     }
+}
+
+impl Signer {
+    /// Reads a certificate that stands behind a workload's and checks that it may sign for a trust domain. That it has
+    /// signed what it should, and how deep below it others may sign, is webpki's business.
+    ///
+    /// Source: X.509-SVID §3.2, §4.1, §4.3.
+    pub(crate) fn read(der: &CertificateDer<'_>, trust_domain: &str) -> Result<Self, IdentityError> {
+        let certificate = parse(der)?;
+        if !is_authority(&certificate)? {
+            return Err(IdentityError::Signer("is not an authority's"));
+        }
+        for uri in uri_names(&certificate)? {
+            let uri = uri.ok_or(IdentityError::UriBytes)?;
+            let is_spiffe = uri.get(..SCHEME.len()).is_some_and(|start| start.eq_ignore_ascii_case(SCHEME));
+            // With a slash behind it the path is as empty: so SPIFFE's own examples write it.
+            let named = uri.strip_prefix("spiffe://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+            if is_spiffe && named != Some(trust_domain) {
+                return Err(IdentityError::Signer("names another trust domain, or a workload"));
+            }
+        }
+        let validity = certificate.validity();
+        Ok(Self {
+            not_before: time(validity.not_before.timestamp()),
+            not_after: time(validity.not_after.timestamp()),
+            serial: serial(&certificate),
+        })
+    }
+}
+
+fn serial(certificate: &X509Certificate<'_>) -> String {
+    format!("{:x}", certificate.tbs_certificate.serial)
 }
 
 /// A workload's certificate signs no others and is made for signatures. Source: X.509-SVID §4.1, §4.3, §5.2.
@@ -162,27 +213,52 @@ fn check_leaf(certificate: &X509Certificate<'_>) -> Result<(), IdentityError> {
     Ok(())
 }
 
-/// Checks that a certificate may sign others. Source: X.509-SVID §4.1, §4.3.
-pub(crate) fn check_authority(der: &CertificateDer<'_>) -> Result<(), IdentityError> {
-    let certificate = parse(der)?;
-    let is_authority =
-        certificate.basic_constraints().map_err(malformed)?.is_some_and(|found| found.value.ca);
-    let usage = certificate.key_usage().map_err(malformed)?;
-    // Roots of some foreign authorities have no key usage; where it stands it must allow signing.
-    let may_sign = usage.is_none_or(|found| found.value.key_cert_sign());
-    if is_authority && may_sign {
-        Ok(())
-    } else {
-        Err(IdentityError::Bundle("a certificate in it is not an authority's"))
+/// A handshake would refuse a weak key by its signature; here it is refused whoever judges, and said why.
+fn check_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), IdentityError> {
+    match key.parsed().map_err(malformed)? {
+        PublicKey::EC(_) => {
+            let curve = key.algorithm.parameters.as_ref().and_then(|found| found.as_oid().ok());
+            let known = [OID_EC_P256, OID_NIST_EC_P384, OID_NIST_EC_P521];
+            if curve.is_some_and(|curve| known.contains(&curve)) {
+                return Ok(());
+            }
+            Err(IdentityError::WeakKey("on another curve".to_owned()))
+        }
+        PublicKey::RSA(key) if RSA_BITS.contains(&key.key_size()) => Ok(()),
+        PublicKey::RSA(key) => Err(IdentityError::WeakKey(format!("RSA of {} bits", key.key_size()))),
+        _ if key.algorithm.algorithm == OID_SIG_ED25519 => Ok(()),
+        _ => Err(IdentityError::WeakKey("of an unknown kind".to_owned())),
     }
+}
+
+/// Checks that a certificate may sign others.
+pub(crate) fn check_authority(der: &CertificateDer<'_>) -> Result<(), IdentityError> {
+    if is_authority(&parse(der)?)? {
+        return Ok(());
+    }
+    Err(IdentityError::Bundle("a certificate in it is not an authority's"))
+}
+
+/// Whether a certificate may sign others. Source: X.509-SVID §4.1, §4.3.
+fn is_authority(certificate: &X509Certificate<'_>) -> Result<bool, IdentityError> {
+    let constraints = certificate.basic_constraints().map_err(malformed)?;
+    let usage = certificate.key_usage().map_err(malformed)?;
+    // Those of some foreign authorities have no key usage; where it stands it must allow signing.
+    let may_sign = usage.is_none_or(|found| found.value.key_cert_sign());
+    Ok(may_sign && constraints.is_some_and(|found| found.value.ca))
 }
 
 /// Reads the trust domain that a root names: one URI `spiffe://<domain>`. Source: X.509-SVID §3.2.
 pub(crate) fn trust_domain_of_root(der: &CertificateDer<'_>) -> Result<Option<String>, IdentityError> {
     let certificate = parse(der)?;
     let uris = uri_names(&certificate)?;
-    let [uri] = uris[..] else { return Ok(None) };
+    let [Some(uri)] = uris[..] else { return Ok(None) };
     Ok(uri.strip_prefix("spiffe://").map(|rest| rest.trim_end_matches('/').to_owned()))
+}
+
+/// Reads when a certificate's time begins.
+pub(crate) fn not_before(der: &CertificateDer<'_>) -> Result<SystemTime, IdentityError> {
+    Ok(time(parse(der)?.validity().not_before.timestamp()))
 }
 
 /// Reads when a certificate's time ends.
@@ -198,12 +274,14 @@ pub(crate) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'
     }
 }
 
-fn uri_names<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, IdentityError> {
+/// The URIs among the alternative names; `None` for one that is no text, which counts all the same.
+fn uri_names<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<Option<&'a str>>, IdentityError> {
     let Some(names) = certificate.subject_alternative_name().map_err(malformed)? else {
         return Ok(Vec::new());
     };
     let uri = |name: &'a GeneralName<'_>| match name {
-        GeneralName::URI(uri) => Some(*uri),
+        GeneralName::URI(uri) => Some(Some(*uri)),
+        GeneralName::Invalid(tag, _) if *tag == URI_TAG => Some(None),
         _ => None,
     };
     Ok(names.value.general_names.iter().filter_map(uri).collect())

@@ -1,10 +1,12 @@
 //! The commands, one file each.
 
+mod agent;
 mod api;
 mod api_token;
 mod apply;
 mod backup;
 mod binds;
+mod ca;
 mod captured;
 mod changes;
 mod check;
@@ -93,6 +95,8 @@ enum Command {
     Schema(schema::Schema),
     Token(token::Token),
     ApiToken(api_token::ApiToken),
+    Ca(ca::Ca),
+    Agent(Box<agent::Agent>),
     Run(Box<run::Run>),
     Check(check::Check),
     Sidecar(Box<sidecar::Sidecar>),
@@ -119,6 +123,23 @@ impl Command {
     }
 }
 
+impl Command {
+    /// Whether it watches by itself for the end of who started it, or is never started so: what enters namespaces or
+    /// closes itself in must not have a thread before.
+    fn sees_to_its_lifeline(&self) -> bool {
+        matches!(
+            self,
+            Self::Run(_)
+                | Self::Check(_)
+                | Self::Demo(_)
+                | Self::Sidecar(_)
+                | Self::Gateway(_)
+                | Self::Proxy(_)
+                | Self::Agent(_)
+        )
+    }
+}
+
 /// Parses the arguments and runs the command; `started` is when the process did.
 pub(crate) fn run(started: Instant) -> ExitCode {
     let arguments = Arguments::parse();
@@ -126,9 +147,7 @@ pub(crate) fn run(started: Instant) -> ExitCode {
     if let Err(error) = runtime::log(log) {
         return output::fail(&error);
     }
-    if !matches!(arguments.command, Command::Run(_) | Command::Check(_) | Command::Demo(_)) {
-        // Those enter namespaces, which only a process without threads may; nobody else starts them as part of a mesh
-        // but for the first, which sees to it itself.
+    if !arguments.command.sees_to_its_lifeline() {
         meshwork_demo::lifeline::watch();
     }
     dispatch(arguments.command, log, started).unwrap_or_else(|error| output::fail(&error))
@@ -139,6 +158,7 @@ fn dispatch(command: Command, log: &str, started: Instant) -> anyhow::Result<Exi
         // They have exit codes of their own.
         Command::Run(command) => return command.run(log),
         Command::Check(command) => return command.run(),
+        Command::Ca(command) => return command.run(),
         Command::Apply(command) => return command.run(),
         Command::Diff(command) => return Ok(command.run()),
         Command::Delete(command) => return command.run(),
@@ -155,6 +175,7 @@ fn dispatch(command: Command, log: &str, started: Instant) -> anyhow::Result<Exi
         Command::Schema(command) => command.run()?,
         Command::Token(command) => command.run()?,
         Command::ApiToken(command) => command.run()?,
+        Command::Agent(command) => command.run()?,
         Command::Sidecar(command) => command.run()?,
         Command::Gateway(command) => command.run()?,
         Command::Proxy(command) => command.run()?,

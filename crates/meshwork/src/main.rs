@@ -5,6 +5,7 @@
 mod cli;
 mod kept;
 mod memory;
+mod sandbox;
 mod secrecy;
 mod signals;
 

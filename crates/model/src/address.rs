@@ -75,9 +75,98 @@ pub fn is_virtual(ip: IpAddr) -> bool {
     }
 }
 
+/// What an address near the host is; `None` where it is another host's. What listens there trusts whoever can connect.
+/// Source: RFC 6890.
+pub fn nearness(ip: IpAddr) -> Option<&'static str> {
+    let ip = ip.to_canonical();
+    let (is_link_local, is_nowhere) = match ip {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[0] == 0 || v4.is_broadcast()),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.is_unspecified()),
+    };
+    if ip.is_loopback() {
+        Some("loopback of the host")
+    } else if is_link_local {
+        Some("a link-local address")
+    } else if ip.is_multicast() {
+        Some("a multicast address")
+    } else if is_nowhere {
+        Some("no host's address")
+    } else {
+        None
+    }
+}
+
+/// Where clouds tell a machine who it is, besides 169.254.169.254: of AWS, Google, Alibaba and Oracle.
+const METADATA: &[IpAddr] = &[
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+];
+
+/// Why nothing is fetched from an address that others may name; `None` where something may be. Private networks may be
+/// fetched from: keys are usually there.
+pub fn unfetchable(ip: IpAddr) -> Option<&'static str> {
+    if METADATA.contains(&ip.to_canonical()) {
+        return Some("where the cloud tells secrets of this machine");
+    }
+    if is_virtual(ip) { Some("an address that only the mesh gives meaning to") } else { nearness(ip) }
+}
+
+/// The same of a host by its name, as far as the name says it: an address, or one of `localhost`.
+pub fn unfetchable_host(host: &str) -> Option<&'static str> {
+    let is_localhost = |name: &str| name == "localhost" || name.ends_with(".localhost");
+    match host.parse() {
+        Ok(ip) => unfetchable(ip),
+        Err(_) => is_localhost(host.trim_end_matches('.')).then_some("loopback of the host"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_fetched_from_near_the_host() {
+        let near = [
+            "127.0.0.1",
+            "127.9.9.9",
+            "::1",
+            "::ffff:127.0.0.1",
+            "0.0.0.0",
+            "::",
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "fe80::1",
+            "febf::1",
+            "224.0.0.1",
+            "ff02::1",
+            "255.255.255.255",
+            "100.100.100.200",
+            "192.0.0.192",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "240.0.0.1",
+            "fd6d:6573:6877::1",
+            "localhost",
+            "localhost.",
+            "a.localhost",
+        ];
+        for host in near {
+            assert!(unfetchable_host(host).is_some(), "{host}");
+        }
+        for host in [
+            "10.0.0.1",
+            "192.168.0.1",
+            "172.16.0.1",
+            "fd00::1",
+            "2001:db8::1",
+            "a.example",
+            "localhost.example",
+        ] {
+            assert_eq!(unfetchable_host(host), None, "{host}");
+        }
+    }
 
     #[test]
     fn virtual_addresses_are_those_that_no_network_has() {

@@ -14,6 +14,8 @@ use crate::route::matches_text;
 pub enum Failure {
     /// There is none.
     Missing,
+    /// There are several, and they are not the same.
+    Several,
     /// It has not three parts.
     BadFormat,
     /// Its header cannot be read.
@@ -51,6 +53,7 @@ impl Failure {
     pub const fn text(self) -> &'static str {
         match self {
             Self::Missing => "Jwt is missing",
+            Self::Several => "Jwt is there more than once, and not the same",
             Self::BadFormat => {
                 "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections"
             }
@@ -80,8 +83,8 @@ impl Failure {
     }
 }
 
-/// Judges claims, the signature aside, at a time in seconds since 1970; `audiences` stand in the place of the
-/// provider's.
+/// Judges claims, the signature aside, by a provider at a time in seconds since 1970; `audiences` stand in the place of
+/// the provider's.
 ///
 /// # Errors
 /// What is not good.
@@ -91,9 +94,14 @@ pub fn judge(
     audiences: Option<&[Arc<str>]>,
     now: f64,
 ) -> Result<(), Failure> {
+    if provider.issuer.as_deref().is_some_and(|known| known != issuer(claims)) {
+        return Err(Failure::UnknownIssuer);
+    }
     let (not_before, expires) = (time(claims, "nbf")?, time(claims, "exp")?);
+    // What will only be issued is forged, or of a clock that says nothing of `exp` either.
+    let begins = [not_before, time(claims, "iat")?];
     let skew = f64::from(provider.clock_skew_seconds);
-    if not_before.is_some_and(|time| time > now + skew) {
+    if begins.into_iter().flatten().any(|time| time > now + skew) {
         return Err(Failure::Early);
     }
     if expires.is_some_and(|time| now > time + skew) {
@@ -199,6 +207,11 @@ mod tests {
         check("skewed", &[("exp", number(940.0)), ("nbf", number(1060.0))], |_| (), Ok(()));
         check("expired", &[("exp", number(939.0))], |_| (), Err(Failure::Expired));
         check("early", &[("nbf", number(1061.0))], |_| (), Err(Failure::Early));
+        check("issued", &[("iat", number(1060.0))], |_| (), Ok(()));
+        check("issued tomorrow", &[("iat", number(1061.0))], |_| (), Err(Failure::Early));
+        check("issued when", &[("iat", text("now"))], |_| (), Err(Failure::BadPayload));
+        check("before time", &[("exp", number(-1.0))], |_| (), Err(Failure::BadPayload));
+        check("no number", &[("exp", number(f64::NAN))], |_| (), Err(Failure::BadPayload));
         check("no time", &[("exp", text("soon"))], |_| (), Err(Failure::BadPayload));
         check("no end", &[], |p| p.require_expiration = true, Err(Failure::NotVerified));
         let short = |p: &mut JwtProvider| p.max_lifetime = Some(Duration::from_secs(100));
@@ -216,6 +229,10 @@ mod tests {
         check("for others", &[("aud", text("b"))], audiences, Err(Failure::Audience));
         check("for nobody", &[], audiences, Err(Failure::Audience));
         let subjects = |p: &mut JwtProvider| p.subjects = Some(StringMatch::Prefix("spiffe://".into()));
+        let issuer = |p: &mut JwtProvider| p.issuer = Some("a".into());
+        check("theirs", &[("iss", text("a"))], issuer, Ok(()));
+        check("another's", &[("iss", text("b")), ("exp", number(1.0))], issuer, Err(Failure::UnknownIssuer));
+        check("nobody's", &[], issuer, Err(Failure::UnknownIssuer));
         check("a subject", &[("sub", text("spiffe://a"))], subjects, Ok(()));
         check("another", &[("sub", text("a"))], subjects, Err(Failure::Subject));
     }

@@ -15,7 +15,9 @@
 //! - [`fault`], [`limit`]: which fault a request gets, and whether there is a token for it.
 //! - [`jwt`]: whether a token's claims are good.
 //! - [`metadata`]: what filters found out about a request.
+//! - [`path`]: paths and authorities in the one form that is judged and forwarded.
 //! - [`cidr`]: ranges of IP addresses.
+//! - [`client`]: who the client is, behind proxies that say so.
 //! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
 //! - [`xxhash`]: the hash of consistent hashing.
 //! - [`reason`]: the one list of reasons for which the mesh answers in a service's place.
@@ -27,6 +29,7 @@ pub mod balance;
 pub mod chain;
 pub mod check;
 pub mod cidr;
+pub mod client;
 pub mod fault;
 pub mod flag;
 pub mod format;
@@ -39,6 +42,7 @@ pub mod mesh;
 pub mod metadata;
 pub mod mutation;
 pub mod outlier;
+pub mod path;
 pub mod policy;
 pub mod problem;
 pub mod proxy;

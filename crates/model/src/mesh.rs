@@ -9,6 +9,7 @@ mod config;
 mod entry;
 mod gateway;
 mod grant;
+mod registration;
 mod route;
 mod security;
 mod sidecar;
@@ -24,12 +25,16 @@ use std::sync::Arc;
 use crate::proxy::Locality;
 use crate::spiffe::SpiffeId;
 
-pub use attached::{MeshDefaults, TrafficPolicy, TrafficTarget, TrafficTargetKind};
+pub use attached::{
+    BundleEndpoint, BundleProof, FederatedDomain, KeyFetching, MeshDefaults, TrafficPolicy, TrafficTarget,
+    TrafficTargetKind,
+};
 pub use entry::{EntryEndpoint, EntryPort, EntryProtocol, Resolution, ServiceEntry};
 pub use gateway::{
     BackendName, BackendTls, Gateway, GatewayListener, GatewayNode, GatewayProtocol, RouteNamespaces,
 };
 pub use grant::{GrantFrom, GrantTo, ReferenceGrant};
+pub use registration::{UnixSelectors, WorkloadRegistration};
 pub use route::{
     Backend, ConnectionRoute, ConnectionRouteKind, ConnectionRule, FieldChanges, HeaderChanges, Parent,
     PathMatch, PathModifier, Route, RouteKind, RouteMatch, RouteRule, RuleAction, RuleMirror, Target,
@@ -103,6 +108,8 @@ pub struct Config {
     pub destination_rules: Table<Key, DestinationRule>,
     /// TrafficPolicy.
     pub traffic_policies: Table<Key, TrafficPolicy>,
+    /// WorkloadRegistration.
+    pub registrations: Table<Key, Arc<WorkloadRegistration>>,
     /// MeshConfig.
     pub defaults: MeshDefaults,
     /// What captured workloads may reach that the mesh does not know.

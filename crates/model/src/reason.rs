@@ -60,6 +60,8 @@ pub enum Reason {
     Destination,
     /// The request has no valid token.
     Unauthenticated,
+    /// There are no keys to judge the request's token by.
+    NoTokenKeys,
     /// A fault on purpose.
     Fault,
     /// The authorization service refused the request.
@@ -74,6 +76,8 @@ pub enum Reason {
     BodyTooLarge,
     /// The proxy, or what stands behind it, is not healthy.
     Unhealthy,
+    /// The caller is revoked, or not trusted any more.
+    Untrusted,
     /// The proxy is at one of its limits and sheds load.
     Overload,
 }
@@ -139,8 +143,8 @@ words! {
         "Start a workload whose labels match the service's selector; `meshwork diagram` shows those there are.";
     ConnectFailed "MW0302" "UF" 503 14 "No connection to the called workload's proxy could be opened."
         "See whether that workload and its sidecar are running.";
-    UpstreamIdentity "MW0303" "UF" 503 14 "The called workload did not prove the identity that was expected of it."
-        "See which identity its sidecar was enrolled with; it must be the endpoint's.";
+    UpstreamIdentity "MW0303" "UF" 503 14 "The called workload did not prove the identity that was expected of it, or refused the caller's certificate."
+        "See `meshwork ca revocations`, and which identity its sidecar was enrolled with; the caller's log names the cause.";
     UpstreamReset "MW0304" "UC" 503 14 "The called workload closed the connection before its answer was complete."
         "Look at the called application's log: it crashed, or it closes connections that it should keep.";
     BadResponse "MW0305" "UPE" 502 13 "The called workload's answer is not valid HTTP."
@@ -181,6 +185,10 @@ words! {
         "Send less, or raise the filter's limit.";
     Unhealthy "MW0410" "LH" 503 14 "The proxy, or what stands behind it, is not healthy."
         "See which of the services behind it have no healthy endpoint.";
+    Untrusted "MW0411" "" 403 7 "The caller's identity or certificate is revoked, or the mesh does not trust it any more, so its connection was ended."
+        "See `meshwork ca revocations`: a workload that is to go on is enrolled anew, or taken off that list.";
+    NoTokenKeys "MW0412" "" 401 16 "There are no keys to judge the request's token by, so it was refused."
+        "See whether the address in `jwksUri` answers with a set of keys; the sidecar's log says why it has none.";
     Overload "MW0501" "OM" 503 14 "The proxy is at one of its limits and shed the request."
         "Raise the limit, or send less.";
 }

@@ -67,6 +67,38 @@ impl Regex {
     pub fn pattern(&self) -> &str {
         &self.pattern
     }
+
+    /// A text that all that matches begins with: as long as that is plain to see, which it is not of alternatives.
+    pub fn literal_start(&self) -> String {
+        literal_start(&self.pattern).unwrap_or_default()
+    }
+}
+
+/// `None` where an expression may begin in several ways.
+fn literal_start(pattern: &str) -> Option<String> {
+    let mut literal = String::new();
+    let mut rest = pattern.chars().peekable();
+    let mut is_plain = true;
+    while let Some(c) = rest.next() {
+        let said = match c {
+            '|' => return None,
+            '\\' => match rest.next()? {
+                c if c.is_ascii_punctuation() => Some(c),
+                // `\Q` quotes what looks like alternatives; what the others mean is no one character.
+                'Q' => return None,
+                _ => None,
+            },
+            '.' | '[' | ']' | '(' | ')' | '*' | '+' | '?' | '{' | '}' | '^' | '$' => None,
+            c => Some(c).filter(char::is_ascii),
+        };
+        is_plain &= said.is_some();
+        match (said, rest.peek()) {
+            (Some(_), Some('*' | '?' | '{')) => is_plain = false,
+            (Some(c), _) if is_plain => literal.push(c),
+            _ => {}
+        }
+    }
+    Some(literal)
 }
 
 fn compile(pattern: &str) -> Result<Program, String> {

@@ -2,8 +2,63 @@
 //!
 //! Source: Envoy `RouteAction.prefix_rewrite`, `regex_rewrite`, `host_rewrite_literal`, `RedirectAction`.
 
+use crate::format::Facts;
 use crate::head::RequestHead;
-use crate::proxy::{HostRewrite, PathMatch, PathRewrite, Redirect, RedirectPath};
+use crate::proxy::{HostRewrite, PathMatch, PathRewrite, Redirect, RedirectPath, Route, RouteTerms};
+
+const FORWARDED_HOST: &[u8] = b"x-forwarded-host";
+/// What the client asked for, as told to applications. Source: Envoy `x-envoy-original-path`, `x-envoy-original-host`.
+const ORIGINAL_PATH: &[u8] = b"x-envoy-original-path";
+const ORIGINAL_HOST: &[u8] = b"x-envoy-original-host";
+
+/// Makes of a request's head what a route forwards to its cluster at this place; `tells` is whether applications are told
+/// what was asked for.
+///
+/// Order: the cluster's changes and host, those of route, virtual host and table, the host, the path.
+/// Source: Envoy `finalizeRequestHeaders`.
+pub fn request(route: &Route, at: usize, head: &mut RequestHead, facts: &dyn Facts, tells: bool) {
+    let Some(terms) = route.terms.as_deref() else { return };
+    if let Some(cluster) = terms.clusters.get(at) {
+        cluster.changes.request.iter().for_each(|level| level.change_request(head, facts));
+        if let Some(host) = &cluster.host {
+            head.set_authority(host.as_bytes());
+        }
+    }
+    terms.changes.request.iter().for_each(|level| level.change_request(head, facts));
+    if let Some(host) = terms.host.as_ref().and_then(|host| self::host(host, head)) {
+        set_host(Some(terms), head, &host, tells);
+    }
+    if let Some(path) = &terms.path {
+        let path = self::path(path, &route.matches.path, head);
+        if tells {
+            let before = head.path_and_query().to_vec();
+            head.fields.set(ORIGINAL_PATH, &before);
+        }
+        head.set_path_and_query(&path);
+    }
+}
+
+/// Sets the host, and tells which one it was.
+pub fn set_host(terms: Option<&RouteTerms>, head: &mut RequestHead, host: &[u8], tells: bool) {
+    let before = head.authority().to_vec();
+    let appends = terms.is_some_and(|terms| terms.appends_forwarded_host) && !before.is_empty();
+    match head.fields.find(FORWARDED_HOST) {
+        Some(said) if appends && last_of(said) != before => {
+            let said = [said, &before].join(&b","[..]);
+            head.fields.set(FORWARDED_HOST, &said);
+        }
+        None if appends => head.fields.push(FORWARDED_HOST, &before),
+        _ => {}
+    }
+    if tells {
+        head.fields.set(ORIGINAL_HOST, &before);
+    }
+    head.set_authority(host);
+}
+
+fn last_of(list: &[u8]) -> &[u8] {
+    list.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii()
+}
 
 /// The path and query that a rewrite makes of a request's; `matched` is what its route matched.
 pub fn path(rewrite: &PathRewrite, matched: &PathMatch, head: &RequestHead) -> Vec<u8> {

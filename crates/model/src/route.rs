@@ -6,7 +6,7 @@ use crate::hash::query_parameter;
 use crate::head::{Fields, RequestHead};
 use crate::proxy::{
     Forward, HeaderMatch, HeaderTest, PathMatch, QueryMatch, Route, RouteMatch, RouteTable, RouteTerms,
-    StringMatch, WeightedCluster,
+    StringMatch, VirtualHost, WeightedCluster,
 };
 
 /// What of a request is in none of its bytes, and decides its route all the same.
@@ -27,7 +27,18 @@ pub struct Asked {
 ///
 /// Returns `None` where nothing matches.
 pub fn select<'t>(table: &'t RouteTable, head: &RequestHead, asked: Asked) -> Option<&'t Route> {
+    select_traced(table, head, asked, &mut ())
+}
+
+/// As [`select`]; what is looked at is told.
+pub fn select_traced<'t>(
+    table: &'t RouteTable,
+    head: &RequestHead,
+    asked: Asked,
+    trace: &mut impl Trace<'t>,
+) -> Option<&'t Route> {
     let host = table.host(head.authority())?;
+    trace.host(host);
     if let Some(secure) = &host.secure
         && is_insecure(head)
         && !(secure.only_external && head.fields.find(b"x-envoy-internal") == Some(b"true"))
@@ -35,7 +46,41 @@ pub fn select<'t>(table: &'t RouteTable, head: &RequestHead, asked: Asked) -> Op
         return Some(&secure.route);
     }
     let path = Path::of(head);
-    host.routes.iter().find(|route| matches(&route.matches, head, path, asked))
+    host.routes.iter().find(|route| match miss(&route.matches, head, path, asked) {
+        None => true,
+        Some(why) => {
+            trace.missed(route, why);
+            false
+        }
+    })
+}
+
+/// Is told what a search for a route looks at. That of `()` is nothing, and costs nothing.
+pub trait Trace<'t> {
+    /// The virtual host whose routes are tried.
+    fn host(&mut self, _host: &'t VirtualHost) {}
+
+    /// A route that does not take the request, and why.
+    fn missed(&mut self, _route: &'t Route, _why: Miss<'t>) {}
+}
+
+impl Trace<'_> for () {}
+
+/// The first test that a request does not pass.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Miss<'t> {
+    /// Its path is another.
+    Path(&'t PathMatch),
+    /// It is not among the share that is taken.
+    Fraction,
+    /// It comes with a client certificate, or without one.
+    Certificate,
+    /// A header field.
+    Header(&'t HeaderMatch),
+    /// It is no gRPC call.
+    Grpc,
+    /// A parameter of the query.
+    Query(&'t QueryMatch),
 }
 
 /// What the first proxy said counts, and what the request says where there was none.
@@ -88,15 +133,28 @@ pub fn takes(test: &RouteMatch, head: &RequestHead, asked: Asked) -> bool {
     matches(test, head, Path::of(head), asked)
 }
 
-/// Whether a request passes all tests of a route. The cheap tests come first.
+/// Whether a request passes all tests of a route.
 fn matches(test: &RouteMatch, head: &RequestHead, path: Path<'_>, asked: Asked) -> bool {
-    matches_path(test, path)
-        && test.fraction.is_none_or(|fraction| fraction.hits(asked.random))
-        && test.shows_certificate.is_none_or(|shows| shows == asked.shows_certificate)
-        && test.is_verified.is_none_or(|is_verified| is_verified == asked.is_verified)
-        && test.headers.iter().all(|h| matches_header(h, head))
-        && (!test.only_grpc || head.is_grpc())
-        && test.query.iter().all(|query| matches_query(query, head))
+    miss(test, head, path, asked).is_none()
+}
+
+/// The first test of a route that a request does not pass. The cheap ones come first.
+fn miss<'t>(test: &'t RouteMatch, head: &RequestHead, path: Path<'_>, asked: Asked) -> Option<Miss<'t>> {
+    if !matches_path(test, path) {
+        return Some(Miss::Path(&test.path));
+    }
+    if test.fraction.is_some_and(|fraction| !fraction.hits(asked.random)) {
+        return Some(Miss::Fraction);
+    }
+    if test.shows_certificate.is_some_and(|shows| shows != asked.shows_certificate)
+        || test.is_verified.is_some_and(|is_verified| is_verified != asked.is_verified)
+    {
+        return Some(Miss::Certificate);
+    }
+    let header = || test.headers.iter().find(|h| !matches_header(h, head)).map(Miss::Header);
+    let grpc = || (test.only_grpc && !head.is_grpc()).then_some(Miss::Grpc);
+    let query = || test.query.iter().find(|query| !matches_query(query, head)).map(Miss::Query);
+    header().or_else(grpc).or_else(query)
 }
 
 fn matches_path(test: &RouteMatch, path: Path<'_>) -> bool {
@@ -151,6 +209,16 @@ pub fn matches_response(test: &HeaderMatch, status: u16, fields: &Fields) -> boo
 /// Whether a header section passes the test of one of its fields.
 pub fn matches_field(test: &HeaderMatch, fields: &Fields) -> bool {
     matches_values(test, fields.all(test.name.as_bytes()))
+}
+
+/// Whether a request has a header field, each of whose values passes one of the tests.
+pub fn matches_each_value(name: &str, tests: &[StringMatch], head: &RequestHead) -> bool {
+    let passes = |value: &[u8]| tests.iter().any(|test| matches_text(test, value));
+    if name == "host" {
+        return passes(head.authority());
+    }
+    let mut values = head.fields.all(name.as_bytes()).peekable();
+    values.peek().is_some() && values.all(passes)
 }
 
 fn matches_values<'v>(test: &HeaderMatch, values: impl Iterator<Item = &'v [u8]>) -> bool {

@@ -107,6 +107,12 @@ pub struct Entry<'a> {
     pub upstream: Option<SocketAddr>,
     /// `upstream_peer`: the SPIFFE ID that the endpoint proved.
     pub upstream_peer: &'a str,
+    /// `upstream_transport_failure_reason`: why TLS with the endpoint failed, in words; left out where it did not.
+    pub upstream_failure: &'a str,
+    /// `policy_dry_run`: what policies that are only tried would say; left out where none is.
+    pub dry_run: &'a str,
+    /// `policy_audit`: the rule of an AUDIT policy that takes the request; left out where none does.
+    pub audit: &'a str,
     /// `config_version`: the config that the request was served under.
     pub config_version: &'a str,
 }
@@ -244,6 +250,9 @@ impl Default for Entry<'_> {
             cluster: "",
             upstream: None,
             upstream_peer: "",
+            upstream_failure: "",
+            dry_run: "",
+            audit: "",
             config_version: "",
         }
     }

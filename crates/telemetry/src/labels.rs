@@ -4,12 +4,52 @@ use std::borrow::Cow;
 
 use meshwork_model::proxy::ServiceName;
 
+use crate::dry_run::Tried;
 use crate::edge::EdgeKey;
-use crate::names;
+use crate::handshake::Unproven;
+use crate::inbound::Caller;
+use crate::names::{self, Metric};
 use crate::outcome::Outcome;
+use crate::registry::Labelled;
 
 /// A label's name and value.
 pub(crate) type Label<'a> = (&'static str, Cow<'a, str>);
+
+/// A series: its labels, and its total.
+pub(crate) type Series<'a> = (Vec<Label<'a>>, u64);
+
+/// All that is told by labels of its own: every metric with its series, and whether it only grows.
+pub(crate) fn labelled(labelled: &Labelled) -> Vec<(Metric, bool, Vec<Series<'_>>)> {
+    let of_ports = |is_mtls: bool, count: fn(&crate::inbound::Counts) -> u64| -> Vec<Series<'_>> {
+        let meant = labelled.ports.iter().filter(|((_, caller), _)| (*caller == Caller::Mtls) == is_mtls);
+        meant.map(|((port, caller), counts)| (at_port(*port, *caller), count(counts))).collect()
+    };
+    let trials = labelled.trials.iter().map(|(tried, count)| (trial(tried), *count));
+    let unproven = labelled.unproven.iter().map(|(why, count)| (why_not(*why), *count));
+    vec![
+        (names::MTLS_CONNECTIONS, true, of_ports(true, |counts| counts.connections)),
+        (names::MTLS_REQUESTS, true, of_ports(true, |counts| counts.requests)),
+        (names::PLAINTEXT_CONNECTIONS, true, of_ports(false, |counts| counts.connections)),
+        (names::PLAINTEXT_OPEN, false, of_ports(false, |counts| counts.open)),
+        (names::PLAINTEXT_REQUESTS, true, of_ports(false, |counts| counts.requests)),
+        (names::DRY_RUN, true, trials.collect()),
+        (names::HANDSHAKES_REFUSED, true, unproven.collect()),
+    ]
+}
+
+fn at_port(port: u16, caller: Caller) -> Vec<Label<'static>> {
+    let mut labels = vec![(names::DESTINATION_PORT, port.to_string().into())];
+    labels.extend(caller.label().map(|address| (names::SOURCE_IP, address.into())));
+    labels
+}
+
+fn trial((policy, trial): &Tried) -> Vec<Label<'_>> {
+    vec![(names::POLICY, (&**policy).into()), (names::VERDICT, trial.label().into())]
+}
+
+fn why_not(why: Unproven) -> Vec<Label<'static>> {
+    vec![(names::WHY, why.label().into())]
+}
 
 /// The labels of an edge.
 pub(crate) fn edge(key: &EdgeKey) -> Vec<Label<'_>> {

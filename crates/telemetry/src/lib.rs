@@ -3,6 +3,8 @@
 //! - [`EdgeKey`]: one direction of traffic between two workloads, as one of the two proxies sees it.
 //! - [`Shard`]: the counters of one worker, written by that worker alone; recording takes no lock, allocates
 //!   nothing and formats nothing.
+//! - [`inbound`]: what a workload's ports take by mTLS and without, by caller; [`dry_run`]: what policies that are only
+//!   tried would say.
 //! - [`Registry`]: all shards of a process; [`Registry::fold`] adds them up when somebody reads.
 //! - [`prometheus`] and [`otlp`]: the two forms in which the sums leave; [`names`] is the one table of names.
 //! - [`access_log`]: one JSON line per request, through a writer thread.
@@ -24,8 +26,11 @@
 //! and their number is bounded by [`edge::MAX_EDGES`].
 
 pub mod access_log;
+pub mod dry_run;
 pub mod edge;
+mod handshake;
 pub mod histogram;
+pub mod inbound;
 mod labels;
 pub mod names;
 pub mod otlp;
@@ -35,7 +40,10 @@ mod registry;
 mod shard;
 
 pub use access_log::{AccessLog, Entry, Lane, Sink};
+pub use dry_run::Trial;
 pub use edge::{EdgeId, EdgeKey, Protocol, Reporter};
+pub use handshake::Unproven;
+pub use inbound::{Caller, OpenFrom, Taken};
 pub use otlp::{ResourceAttributes, push_otlp};
 pub use outcome::Outcome;
 pub use registry::{EdgeSnapshot, Refusal, Registry};

@@ -18,7 +18,7 @@
 //! | `meshwork_connections` | `meshwork_connections_total` | sum | connections |
 //! | `meshwork_connections_open` | `meshwork_connections_open` | gauge | connections |
 //!
-//! And of the process, without labels: the sums of [`PROCESS_METRICS`].
+//! And of the process: the sums of [`PROCESS_METRICS`], without labels, and those of [`LABELLED_METRICS`].
 
 /// A metric's name and what is said of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,27 @@ metrics! {
         "Connections that ended before their TLS handshake did: it failed, or took too long.";
     DESTINATIONS_REFUSED "meshwork_destinations_refused" "meshwork_destinations_refused_total" "{connection}"
         "Connections that were meant for an address that nobody is taken to, such as the host's own.";
+    CONNECTIONS_ENDED "meshwork_connections_untrusted" "meshwork_connections_untrusted_total" "{connection}"
+        "Open connections that were ended because their peer is revoked, or not trusted any more.";
+}
+
+metrics! {
+    /// Every metric that a process tells by labels of its own.
+    LABELLED_METRICS:
+    MTLS_CONNECTIONS "meshwork_mtls_connections" "meshwork_mtls_connections_total" "{connection}"
+        "Connections that a workload's port took by mTLS.";
+    MTLS_REQUESTS "meshwork_mtls_requests" "meshwork_mtls_requests_total" "{request}"
+        "Requests on them.";
+    PLAINTEXT_CONNECTIONS "meshwork_plaintext_connections" "meshwork_plaintext_connections_total" "{connection}"
+        "Connections that a workload's port took without mTLS, by where they came from.";
+    PLAINTEXT_OPEN "meshwork_plaintext_connections_open" "meshwork_plaintext_connections_open" "{connection}"
+        "Those of them that are open now.";
+    PLAINTEXT_REQUESTS "meshwork_plaintext_requests" "meshwork_plaintext_requests_total" "{request}"
+        "Requests on them.";
+    DRY_RUN "meshwork_policy_dry_run" "meshwork_policy_dry_run_total" "{request}"
+        "Requests and connections that policies judged which are only tried, by what they would say.";
+    HANDSHAKES_REFUSED "meshwork_handshakes_refused" "meshwork_handshakes_refused_total" "{connection}"
+        "Connections whose TLS handshake failed, by why.";
 }
 
 /// Label: `source` or `destination`, which of the two proxies tells.
@@ -136,7 +157,19 @@ pub const GRPC_STATUS: &str = "grpc_response_status";
 pub const RESPONSE_FLAGS: &str = "response_flags";
 /// Label: code of the Reason for which the mesh decided the request (`MW0401`); absent where the service did.
 pub const REASON: &str = "meshwork_reason";
+/// Label: the workload's port; 0 for those past the limit.
+pub const DESTINATION_PORT: &str = "destination_port";
+/// Label: the address of a caller without mTLS; [`OTHER`] for those past the limit.
+pub const SOURCE_IP: &str = "source_ip";
+/// Label: a policy that is only tried, as `ns[shop]-policy[cart]`; [`OTHER`] for those past the limit.
+pub const POLICY: &str = "policy";
+/// Label: `allowed` or `denied`.
+pub const VERDICT: &str = "verdict";
+/// Label: why a handshake failed, in a word.
+pub const WHY: &str = "why";
 
+/// Value of a label that stands for all past a limit.
+pub const OTHER: &str = "other";
 /// Value of [`SECURITY`] for mTLS.
 pub const MUTUAL_TLS: &str = "mutual_tls";
 /// Value of [`SECURITY`] for plaintext.
@@ -150,7 +183,7 @@ mod tests {
 
     #[test]
     fn prometheus_names_follow_from_otlp_names() {
-        for metric in EDGE_METRICS.iter().chain(PROCESS_METRICS) {
+        for metric in EDGE_METRICS.iter().chain(PROCESS_METRICS).chain(LABELLED_METRICS) {
             let suffix = metric.prometheus.strip_prefix(metric.otlp).expect("a prefix");
             assert!(["", "_total", "_milliseconds"].contains(&suffix), "{}", metric.prometheus);
             assert_eq!(suffix == "_milliseconds", metric.unit == "ms", "{}", metric.otlp);

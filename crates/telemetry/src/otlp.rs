@@ -43,6 +43,9 @@ pub struct ResourceAttributes {
 
 /// Pushes a registry to an OTLP receiver every `every`, until `shutdown` is ready; then once more.
 ///
+/// `connect` makes the channel, and another one after each push that failed: a receiver that judges each call refuses
+/// those over a connection whose certificate has ended by now, or is under a root that is gone.
+///
 /// Failures are counted in `meshwork_otlp_exports_failed_total`, and otherwise ignored: totals are cumulative, so
 /// the next push that succeeds tells everything.
 ///
@@ -51,11 +54,11 @@ pub struct ResourceAttributes {
 pub async fn push_otlp(
     registry: Arc<Registry>,
     resource: ResourceAttributes,
-    channel: Channel,
+    mut connect: impl FnMut() -> Channel,
     every: Duration,
     shutdown: impl Future<Output = ()>,
 ) {
-    let mut client = MetricsServiceClient::new(channel);
+    let mut client = MetricsServiceClient::new(connect());
     let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut shutdown = pin!(shutdown);
@@ -68,19 +71,21 @@ pub async fn push_otlp(
         tokio::select! {
             biased;
             () = &mut shutdown => break,
-            () = push(&registry, &resource, &mut client, EXPORT_TIMEOUT) => {}
+            is_taken = push(&registry, &resource, &mut client, EXPORT_TIMEOUT) => if !is_taken {
+                client = MetricsServiceClient::new(connect());
+            },
         }
     }
     push(&registry, &resource, &mut client, FLUSH_TIMEOUT).await;
 }
 
-/// One push: every message of it, or as many as go through in time.
+/// One push: every message of it, or as many as go through in time. Whether all did.
 async fn push(
     registry: &Registry,
     resource: &ResourceAttributes,
     client: &mut MetricsServiceClient<Channel>,
     timeout: Duration,
-) {
+) -> bool {
     let messages = requests(registry, resource, SystemTime::now());
     let send_all = async {
         for message in messages {
@@ -89,9 +94,11 @@ async fn push(
         Ok::<_, tonic::Status>(())
     };
     registry.own.exports.fetch_add(1, Relaxed);
-    if !matches!(tokio::time::timeout(timeout, send_all).await, Ok(Ok(()))) {
+    let is_taken = matches!(tokio::time::timeout(timeout, send_all).await, Ok(Ok(())));
+    if !is_taken {
         registry.own.exports_failed.fetch_add(1, Relaxed);
     }
+    is_taken
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::edge::Protocol;
 use crate::histogram::Histogram;
 use crate::labels::{self, Label};
 use crate::names::{self, Metric};
-use crate::registry::{EdgeSnapshot, ProcessTotals};
+use crate::registry::{EdgeSnapshot, Labelled, ProcessTotals};
 
 /// The media type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -49,7 +49,7 @@ struct Rendered<'a> {
 struct Text(String);
 
 /// All metrics of a process as text.
-pub(crate) fn text(edges: &[EdgeSnapshot], process: &ProcessTotals) -> String {
+pub(crate) fn text(edges: &[EdgeSnapshot], process: &ProcessTotals, labelled: &Labelled) -> String {
     let rendered = |edge: &'_ EdgeSnapshot| render(&labels::edge(&edge.key));
     let edges: Vec<_> = edges.iter().map(|edge| Rendered { labels: rendered(edge), edge }).collect();
     let (tcp, http): (Vec<_>, Vec<_>) = edges.iter().partition(|e| e.edge.key.protocol == Protocol::Tcp);
@@ -67,6 +67,7 @@ pub(crate) fn text(edges: &[EdgeSnapshot], process: &ProcessTotals) -> String {
     text.numbers(&names::CONNECTIONS, "counter", &all, |e| e.connections_opened);
     text.numbers(&names::CONNECTIONS_OPEN, "gauge", &all, EdgeSnapshot::connections_open);
     text.process(process);
+    text.labelled(labelled);
     text.0
 }
 
@@ -136,6 +137,17 @@ impl Text {
         for (metric, total) in process {
             self.header(metric.prometheus, "counter", metric.help);
             self.line(format_args!("{} {total}", metric.prometheus));
+        }
+    }
+
+    /// What has no series yet is not told.
+    fn labelled(&mut self, labelled: &Labelled) {
+        let all = labels::labelled(labelled).into_iter();
+        for (metric, grows, series) in all.filter(|(.., series)| !series.is_empty()) {
+            self.header(metric.prometheus, if grows { "counter" } else { "gauge" }, metric.help);
+            for (labels, total) in series {
+                self.line(format_args!("{}{{{}}} {total}", metric.prometheus, render(&labels)));
+            }
         }
     }
 }

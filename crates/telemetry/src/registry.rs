@@ -1,11 +1,15 @@
 //! All counters of a process: hands out shards, adds them up when somebody reads.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use crate::dry_run::Tried;
 use crate::edge::{EdgeKey, EdgeTable};
+use crate::handshake::Unproven;
 use crate::histogram::Histogram;
+use crate::inbound::{Caller, Counts};
 use crate::names::{self, Metric};
 use crate::outcome::Outcome;
 use crate::shard::Shard;
@@ -26,10 +30,11 @@ pub(crate) struct Own {
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) exports: AtomicU64,
     pub(crate) exports_failed: AtomicU64,
-    refusals: [AtomicU64; 4],
+    refusals: [AtomicU64; 5],
+    unproven: [AtomicU64; Unproven::ALL.len()],
 }
 
-/// Why a connection was refused before anything was asked on it.
+/// Why a connection was refused before anything was asked on it, or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The proxy is at a limit.
@@ -40,6 +45,19 @@ pub enum Refusal {
     Handshake,
     /// It was meant for an address that nobody is taken to.
     Destination,
+    /// It was open, and its peer is revoked or not trusted any more.
+    Untrusted,
+}
+
+/// What a process tells by labels of its own, summed over the workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Labelled {
+    /// What the workload's ports took, by port and caller.
+    pub(crate) ports: BTreeMap<(u16, Caller), Counts>,
+    /// What policies that are only tried would say.
+    pub(crate) trials: BTreeMap<Tried, u64>,
+    /// Handshakes that failed.
+    pub(crate) unproven: Vec<(Unproven, u64)>,
 }
 
 /// What a process tells of itself.
@@ -88,6 +106,11 @@ impl Registry {
         self.own.refused(why).fetch_add(1, Relaxed);
     }
 
+    /// Counts a handshake that failed by why it did.
+    pub fn count_unproven(&self, why: Unproven) {
+        self.own.unproven[why as usize].fetch_add(1, Relaxed);
+    }
+
     /// When the totals start.
     pub fn started(&self) -> SystemTime {
         self.started
@@ -108,7 +131,24 @@ impl Registry {
 
     /// All metrics in Prometheus' text format, version 0.0.4.
     pub fn prometheus_text(&self) -> String {
-        crate::prometheus::text(&self.fold(), &self.process())
+        crate::prometheus::text(&self.fold(), &self.process(), &self.labelled())
+    }
+
+    /// What came to the workload's ports, by port and caller.
+    pub fn inbound(&self) -> Vec<((u16, Caller), Counts)> {
+        self.labelled().ports.into_iter().collect()
+    }
+
+    /// What is told by labels of its own.
+    pub(crate) fn labelled(&self) -> Labelled {
+        let mut labelled = Labelled::default();
+        for shard in self.shards.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            shard.ports.add_to(&mut labelled.ports);
+            shard.trials.add_to(&mut labelled.trials);
+        }
+        let count = |why: &Unproven| (*why, self.own.unproven[*why as usize].load(Relaxed));
+        labelled.unproven = Unproven::ALL.iter().map(count).collect();
+        labelled
     }
 
     /// What telemetry counts about itself, in the order of [`names::PROCESS_METRICS`].
@@ -124,6 +164,7 @@ impl Registry {
             (names::PLAINTEXT_REFUSED, own.refused(Refusal::Plaintext).load(Relaxed)),
             (names::HANDSHAKES_FAILED, own.refused(Refusal::Handshake).load(Relaxed)),
             (names::DESTINATIONS_REFUSED, own.refused(Refusal::Destination).load(Relaxed)),
+            (names::CONNECTIONS_ENDED, own.refused(Refusal::Untrusted).load(Relaxed)),
         ]
     }
 }

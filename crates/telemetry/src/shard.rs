@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use meshwork_model::reason::Reason;
 
+use crate::dry_run::{Trial, Trials};
 use crate::edge::{CAPACITY, EdgeId, EdgeKey, EdgeTable};
 use crate::histogram::{Durations, Sizes, add};
+use crate::inbound::{Caller, Ports, Taken};
 use crate::outcome::Outcomes;
 use crate::registry::EdgeSnapshot;
 
@@ -37,6 +39,10 @@ pub struct Request {
 pub struct Shard {
     edges: Arc<EdgeTable>,
     cells: Box<[OnceLock<Box<EdgeCells>>]>,
+    /// What the workload's ports took.
+    pub(crate) ports: Ports,
+    /// What policies that are only tried would say.
+    pub(crate) trials: Trials,
 }
 
 /// The counters of one edge on one worker.
@@ -55,7 +61,18 @@ struct EdgeCells {
 
 impl Shard {
     pub(crate) fn new(edges: Arc<EdgeTable>) -> Self {
-        Self { edges, cells: (0..CAPACITY).map(|_| OnceLock::new()).collect() }
+        let cells = (0..CAPACITY).map(|_| OnceLock::new()).collect();
+        Self { edges, cells, ports: Ports::default(), trials: Trials::default() }
+    }
+
+    /// The counter of what comes from a caller to a port of the workload. Takes a short lock: ask once per connection.
+    pub fn taken(&self, port: u16, caller: Caller) -> Arc<Taken> {
+        self.ports.taken(port, caller)
+    }
+
+    /// Counts what a policy that is only tried would say. Takes a short lock; only where something is tried.
+    pub fn tried(&self, policy: &str, trial: Trial) {
+        self.trials.count(policy, trial);
     }
 
     /// The number of an edge, and room for its counters. Takes a short lock, and allocates the first time: call

@@ -32,6 +32,7 @@ use crate::{descriptors, pb, support};
 
 pub(crate) use cluster::{HTTP_OPTIONS, WORKLOAD_NETWORK, cluster};
 pub(crate) use listener::listener;
+pub(crate) use policy::EACH_VALUE;
 pub(crate) use tls::{CIPHER_SUITES, GROUPS, REFUSAL, static_secret};
 
 /// Decodes a resource, and refuses by name what is not honoured.

@@ -22,6 +22,7 @@ use crate::server::Event;
 pub use follow::follow;
 pub use run_client::{Ended, Link, run_client};
 pub use serve::{AdsServer, server};
+pub(crate) use wire::Asking;
 
 /// The proven identity of a connection's other end: a request extension, inserted by who accepted the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,50 @@ pub struct Stream {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Denied(pub String);
+
+/// What rustls says of a peer that closed the connection without a word, with the address of a page about it.
+const ABRUPT: &str = "peer closed connection without sending TLS close_notify: ";
+/// What rustls says of a peer that refuses a certificate. Source: RFC 8446 §6.2.
+const REFUSALS: [&str; 5] = [
+    "fatal alert: BadCertificate",
+    "fatal alert: CertificateExpired",
+    "fatal alert: CertificateRevoked",
+    "fatal alert: CertificateUnknown",
+    "fatal alert: UnknownCA",
+];
+
+/// What a failed call says, and what lies under it, each once: "transport error" alone helps nobody. A peer's words move no
+/// cursor. Where the control plane refuses the certificate, what to do.
+pub(crate) fn causes(status: &tonic::Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut source = std::error::Error::source(status);
+    // Errors nest a handful deep; the bound is against one that names itself.
+    for _ in 0..8 {
+        let Some(error) = source else { break };
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = error.source();
+    }
+    in_words(&text)
+}
+
+fn in_words(text: &str) -> String {
+    let mut words: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if let Some(at) = words.find(ABRUPT) {
+        let from = at + ABRUPT.len();
+        let to = words[from..].find(char::is_whitespace).map_or(words.len(), |length| from + length);
+        words.replace_range(at..to, "the peer closed the connection");
+    }
+    if REFUSALS.iter().any(|refusal| words.contains(refusal)) {
+        words.push_str(
+            ": the control plane refuses this workload's certificate; see `meshwork ca revocations`, or enrol anew with another \
+             join token",
+        );
+    }
+    words
+}
 
 /// What the control plane does for streams. Calls are short and never block.
 pub trait Handler: Send + Sync + 'static {

@@ -4,6 +4,7 @@
 //! - [`encode()`] and [`decode()`]: one resource to and from Envoy's protobufs, in one of three [`Dialect`]s.
 //! - [`support`]: the one table of what is honoured, harmless or refused; it judges files and wire alike.
 //! - [`server`] and [`client`]: both ends of ADS as state machines; [`grpc`] is the thin shell with sockets.
+//! - [`sds`]: secrets by Envoy's SDS, both ends.
 //! - [`last_good`]: accepted resources as bytes that outlive the process.
 //!
 //! Protobuf types do not leave this crate.
@@ -24,6 +25,7 @@ mod node;
 mod path;
 mod pb;
 mod resource;
+pub mod sds;
 pub mod server;
 pub mod services;
 pub mod support;

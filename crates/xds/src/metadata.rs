@@ -19,6 +19,11 @@ pub(crate) const TRANSPORT: &str = "envoy.transport_socket_match";
 /// In [`TRANSPORT`]: the SPIFFE ID that the endpoint must prove.
 pub(crate) const IDENTITY: &str = "meshwork.identity";
 
+/// Where we keep what others need not know.
+pub(crate) const OWN: &str = "meshwork";
+/// In [`OWN`], of a cluster: whether addresses near the host are not believed.
+pub(crate) const ONLY_FAR: &str = "only_far";
+
 /// The text of a key in one filter's metadata.
 pub(crate) fn text<'m>(metadata: Option<&'m pb::core::Metadata>, filter: &str, key: &str) -> Option<&'m str> {
     match metadata?.filter_metadata.get(filter)?.fields.get(key)?.kind.as_ref()? {

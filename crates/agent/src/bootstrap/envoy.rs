@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use meshwork_identity::{IdentityError, IdentitySource, SpiffeId, files};
+use meshwork_identity::{Bundle, IdentityError, IdentitySource, SpiffeId, Trust, files};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -72,11 +72,20 @@ fn write_secrets(dir: &Path, identity: &IdentitySource) -> Result<(), IdentityEr
     let svid = identity.svid();
     let key = svid.key_pem();
     // Roots first: what is signed under a new one is not shown before it.
-    let roots = ROOTS_TEMPLATE.replace("@ROOTS@", &quoted(&identity.bundle().pem()));
-    files::write_private(&dir.join(ROOTS), roots.as_bytes())?;
+    files::write_private(&dir.join(ROOTS), roots(&identity.trust()).as_bytes())?;
     let chain = SVID_TEMPLATE.replace("@CHAIN@", &quoted(&svid.chain_pem()));
     let secret = Zeroizing::new(chain.replace("@KEY@", &Zeroizing::new(quoted(&key))));
     files::write_private(&dir.join(SVID), secret.as_bytes())
+}
+
+/// Whom Envoy believes: our own roots; with federated trust domains, each peer by the roots of its own.
+fn roots(trust: &Trust) -> String {
+    if trust.federated().next().is_none() {
+        return ROOTS_TEMPLATE.replace("@ROOTS@", &quoted(&trust.own().pem()));
+    }
+    let domain = |bundle: &Bundle| json!({"name": bundle.trust_domain(), "trust_bundle": {"inline_string": bundle.pem()}});
+    let domains: Vec<Value> = [trust.own()].into_iter().chain(trust.federated()).map(domain).collect();
+    DOMAINS_TEMPLATE.replace("@DOMAINS@", &Value::from(domains).to_string())
 }
 
 /// A JSON string, which is a YAML string, too.
@@ -167,4 +176,15 @@ const ROOTS_TEMPLATE: &str = r#"resources:
   name: ROOTCA
   validation_context:
     trusted_ca: {inline_string: @ROOTS@}
+"#;
+
+const DOMAINS_TEMPLATE: &str = r#"resources:
+- "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret
+  name: ROOTCA
+  validation_context:
+    custom_validator_config:
+      name: envoy.tls.cert_validator.spiffe
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+        trust_domains: @DOMAINS@
 "#;

@@ -12,8 +12,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use meshwork_identity::{IdentityError, IdentitySource, files};
-use serde_json::{Value, json};
+use meshwork_identity::{Bundle, IdentityError, IdentitySource, Trust, files};
+use serde_json::{Map, Value, json};
 
 use super::{Node, write_on_change};
 
@@ -25,8 +25,10 @@ const ROOTS: &str = "bundle.pem";
 const CURRENT: &str = ".current";
 /// How the directories of sets begin.
 const SET: &str = ".set-";
-/// How often gRPC looks at the files: much less than a certificate's second half.
-const REFRESH: &str = "10s";
+/// The roots of each trust domain, for gRPC that knows SPIFFE: there it counts before the other file. Source: gRFC A87.
+const BUNDLE_MAP: &str = "bundles.json";
+/// How often gRPC looks at the files: a new root must be known to it soon after it is to us.
+const REFRESH: &str = "2s";
 
 /// What a proxyless gRPC client or server needs to join as one workload.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,11 +48,12 @@ impl GrpcBootstrap {
         files::create_private_dir(dir)?;
         let dir = dir.canonicalize().map_err(failed("resolve", dir))?;
         write_set(&dir, identity)?;
-        for name in [CHAIN, KEY, ROOTS] {
+        let is_federated = identity.trust().federated().next().is_some();
+        for name in [CHAIN, KEY, ROOTS].into_iter().chain(is_federated.then_some(BUNDLE_MAP)) {
             link(&Path::new(CURRENT).join(name), &dir.join(name))?;
         }
         let path = dir.join(BOOTSTRAP);
-        let text = format!("{:#}\n", self.json(&dir));
+        let text = format!("{:#}\n", self.json(&dir, is_federated));
         files::write_private(&path, text.as_bytes())?;
         Ok(path)
     }
@@ -63,18 +66,24 @@ impl GrpcBootstrap {
         write_on_change(identity, |identity| write_set(dir, identity)).await;
     }
 
-    fn json(&self, dir: &Path) -> Value {
+    /// The file of bundles is named only where there are others than ours: without it all is as for a gRPC that does not
+    /// know it.
+    fn json(&self, dir: &Path, is_federated: bool) -> Value {
         let path = |name: &str| dir.join(name).display().to_string();
-        let files = json!({
+        let mut files = json!({
             "certificate_file": path(CHAIN),
             "private_key_file": path(KEY),
             "ca_certificate_file": path(ROOTS),
             "refresh_interval": REFRESH,
         });
+        let own = files.clone();
+        if is_federated {
+            files["spiffe_trust_bundle_map_file"] = json!(path(BUNDLE_MAP));
+        }
         json!({
             "xds_servers": [{
                 "server_uri": self.control_plane.to_string(),
-                "channel_creds": [{"type": "tls", "config": files}],
+                "channel_creds": [{"type": "tls", "config": own}],
                 "server_features": ["xds_v3"],
             }],
             "node": {
@@ -96,9 +105,22 @@ fn write_set(dir: &Path, identity: &IdentitySource) -> Result<(), IdentityError>
     files::create_private_dir(&set)?;
     files::write_private(&set.join(CHAIN), svid.chain_pem().as_bytes())?;
     files::write_private(&set.join(KEY), svid.key_pem().as_bytes())?;
-    files::write_private(&set.join(ROOTS), identity.bundle().pem().as_bytes())?;
+    let trust = identity.trust();
+    files::write_private(&set.join(ROOTS), trust.own().pem().as_bytes())?;
+    files::write_private(&set.join(BUNDLE_MAP), bundle_map(&trust)?.as_bytes())?;
     link(Path::new(&name), &dir.join(CURRENT))?;
     remove_other_sets(dir, &name)
+}
+
+/// The roots of all trust domains, without the keys of tokens, which some readers refuse.
+fn bundle_map(trust: &Trust) -> Result<String, IdentityError> {
+    let document = |bundle: &Bundle| {
+        let roots = Bundle::of_trust_domain(bundle.trust_domain(), &bundle.pem())?;
+        Ok((bundle.trust_domain().to_owned(), roots.to_document(1, None)))
+    };
+    let all = [trust.own()].into_iter().chain(trust.federated()).filter(|bundle| !bundle.pem().is_empty());
+    let domains = all.map(document).collect::<Result<Map<String, Value>, IdentityError>>()?;
+    Ok(json!({ "trust_domains": domains }).to_string())
 }
 
 /// Removes the last set, and what a killed process may have left.

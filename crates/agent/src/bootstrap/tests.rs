@@ -150,6 +150,42 @@ fn grpcs_bootstrap_names_files_that_belong_together() {
     only_for_the_owner(&dir);
 }
 
+#[test]
+fn federated_trust_domains_are_in_the_files_and_without_them_nothing_is_new() {
+    let mesh = Mesh::new();
+    let other =
+        CertificateAuthority::open_or_create(&mesh.dir.path().join("other"), "other.org").expect("made");
+    let (envoy_dir, grpc_dir) = (mesh.dir.path().join("envoy"), mesh.dir.path().join("grpc"));
+    let grpc = GrpcBootstrap { node: node(), control_plane: envoy().control_plane };
+    let files = |path: &Path| -> Value {
+        let json: Value = serde_json::from_str(&fs::read_to_string(path).expect("there")).expect("JSON");
+        json["certificate_providers"]["default"]["config"].clone()
+    };
+    let alone = files(&grpc.write(&grpc_dir, &mesh.identity).expect("written"));
+    assert_eq!(alone.get("spiffe_trust_bundle_map_file"), None);
+    let trust = mesh.identity.trust().as_ref().clone().with_federated([other.bundle()]);
+    mesh.identity.replace_trust(trust).expect("ours");
+    let both = files(&grpc.write(&grpc_dir, &mesh.identity).expect("written"));
+    assert_eq!(both["ca_certificate_file"], alone["ca_certificate_file"]);
+    let own = fs::read_to_string(both["ca_certificate_file"].as_str().expect("a path")).expect("there");
+    assert_eq!(own, mesh.authority.bundle().pem(), "who does not know the map trusts ours alone");
+    let map = both["spiffe_trust_bundle_map_file"].as_str().expect("a path");
+    let map: Value = serde_json::from_str(&fs::read_to_string(map).expect("there")).expect("JSON");
+    for domain in ["mesh.local", "other.org"] {
+        let keys = map["trust_domains"][domain]["keys"].as_array().expect("keys");
+        assert!(keys.iter().all(|key| key["use"] == json!("x509-svid")), "{domain}");
+        assert_eq!(keys.len(), 1, "{domain}");
+    }
+    envoy().write(&envoy_dir, &mesh.identity).expect("written");
+    let secret = yaml(&envoy_dir.join("ROOTCA.yaml"));
+    let validator = secret.pointer("/resources/0/validation_context/custom_validator_config").expect("there");
+    assert_eq!(validator["name"], json!("envoy.tls.cert_validator.spiffe"));
+    let domains = validator["typed_config"]["trust_domains"].as_array().expect("a list");
+    let names: Vec<_> = domains.iter().map(|domain| domain["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["mesh.local", "other.org"]);
+    assert_eq!(domains[1]["trust_bundle"]["inline_string"], json!(other.bundle().pem()));
+}
+
 #[tokio::test]
 async fn files_follow_the_identity() {
     let mesh = Mesh::new();

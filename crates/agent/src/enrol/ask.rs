@@ -4,6 +4,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use meshwork_identity::SpiffeId;
 use meshwork_identity::istio_ca::{IstioCertificateRequest, IstioCertificateServiceClient};
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -17,17 +18,33 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a first enrolment waits for a control plane that is still coming up; whoever started us starts us again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a control plane may take to tell what it makes of a certificate; one that is not there costs the start as much.
+const WORD: Duration = Duration::from_secs(2);
+/// The pause before it is asked again.
+const WORD_PAUSE: Duration = Duration::from_millis(100);
+
 /// Asks one control plane.
-pub(super) struct Asker {
-    pub(super) channel: Channel,
-    pub(super) address: SocketAddr,
-    pub(super) lifetime: Option<Duration>,
+pub(crate) struct Asker {
+    pub(crate) channel: Channel,
+    pub(crate) address: SocketAddr,
+    pub(crate) lifetime: Option<Duration>,
+}
+
+/// For whom, and by what right.
+#[derive(Clone, Copy)]
+pub(crate) enum Wish<'a> {
+    /// For whom the connection's certificate names.
+    Own,
+    /// For whom the token was made for.
+    Token(&'a str),
+    /// For a workload of this host, by a registration that names us.
+    For(&'a SpiffeId),
 }
 
 impl Asker {
     /// Asks once; gives the chain as PEM text.
-    pub(super) async fn ask(&self, csr_pem: &str, token: Option<&str>) -> Result<String, EnrolError> {
-        let request = self.request(csr_pem, token)?;
+    pub(crate) async fn ask(&self, csr_pem: &str, wish: Wish<'_>) -> Result<String, EnrolError> {
+        let request = self.request(csr_pem, wish)?;
         let mut client = IstioCertificateServiceClient::new(self.channel.clone());
         let answer = match tokio::time::timeout(ANSWER_TIMEOUT, client.create_certificate(request)).await {
             Ok(answer) => answer,
@@ -35,24 +52,25 @@ impl Asker {
         };
         match answer {
             Ok(response) => Ok(response.into_inner().cert_chain.concat()),
-            Err(status) if is_final(status.code()) => Err(EnrolError::Refused(printable(status.message()))),
-            Err(status) => Err(EnrolError::Unreachable { address: self.address, cause: causes(&status) }),
+            Err(status) => Err(self.failure(&status)),
         }
     }
 
-    /// Asks again while the control plane cannot be reached, for a while.
-    pub(super) async fn ask_patiently(
-        &self,
-        csr_pem: &str,
-        token: Option<&str>,
-    ) -> Result<String, EnrolError> {
+    fn failure(&self, status: &Status) -> EnrolError {
+        failure(self.address, status)
+    }
+
+    /// Asks again while the control plane cannot be reached or does not sign, for a while.
+    pub(super) async fn ask_patiently(&self, csr_pem: &str, wish: Wish<'_>) -> Result<String, EnrolError> {
         let deadline = Instant::now() + PATIENCE;
         let mut failures = 0;
         loop {
-            let outcome = self.ask(csr_pem, token).await;
-            let Err(error @ EnrolError::Unreachable { .. }) = outcome else { return outcome };
+            let outcome = self.ask(csr_pem, wish).await;
+            let Err(error @ (EnrolError::Unreachable { .. } | EnrolError::Unready { .. })) = outcome else {
+                return outcome;
+            };
             failures += 1;
-            let pause = schedule::backoff(failures, fastrand::f64());
+            let pause = schedule::backoff(failures, fastrand::f64()).max(error.pause());
             if Instant::now() + pause >= deadline {
                 return Err(error);
             }
@@ -61,24 +79,64 @@ impl Asker {
         }
     }
 
-    fn request(
-        &self,
-        csr_pem: &str,
-        token: Option<&str>,
-    ) -> Result<Request<IstioCertificateRequest>, EnrolError> {
-        let seconds = self.lifetime.map_or(0, |lifetime| lifetime.as_secs());
+    /// Asks until there is an answer or a no, for a moment. With TLS 1.3 a server refuses a certificate after the client's
+    /// handshake is over: what the client sends meanwhile may break the connection before the refusal is read.
+    pub(super) async fn ask_for_a_word(&self, csr_pem: &str, wish: Wish<'_>) -> Result<String, EnrolError> {
+        let deadline = Instant::now() + WORD;
+        loop {
+            let outcome = self.ask(csr_pem, wish).await;
+            match &outcome {
+                Err(error @ EnrolError::Unreachable { .. })
+                    if !error.is_no() && Instant::now() + WORD_PAUSE < deadline =>
+                {
+                    tokio::time::sleep(WORD_PAUSE).await;
+                }
+                _ => return outcome,
+            }
+        }
+    }
+
+    fn request(&self, csr_pem: &str, wish: Wish<'_>) -> Result<Request<IstioCertificateRequest>, EnrolError> {
+        let lifetime = self.lifetime.unwrap_or_default();
+        if let Wish::For(id) = wish {
+            return Ok(Request::new(IstioCertificateRequest::impersonating(
+                csr_pem.to_owned(),
+                lifetime,
+                id,
+            )));
+        }
         let mut request = Request::new(IstioCertificateRequest {
             csr: csr_pem.to_owned(),
-            validity_duration: i64::try_from(seconds).unwrap_or(i64::MAX),
+            validity_duration: i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX),
             metadata: None,
         });
-        if let Some(token) = token {
+        if let Wish::Token(token) = wish {
             let value = format!("Bearer {}", token.trim())
                 .parse()
                 .map_err(|_| EnrolError::Refused("the token has characters that no token has".to_owned()))?;
             request.metadata_mut().insert("authorization", value);
         }
         Ok(request)
+    }
+}
+
+/// What a failed call to a control plane means, in its own words.
+pub(crate) fn failure(address: SocketAddr, status: &Status) -> EnrolError {
+    // What the way to it made of its failure has a source; what it said itself has none.
+    match status.source() {
+        None if is_final(status.code()) => EnrolError::Refused(said(status)),
+        None if !matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled | Code::Unknown) => {
+            EnrolError::Unready { address, words: said(status) }
+        }
+        _ => EnrolError::Unreachable { address, cause: causes(status) },
+    }
+}
+
+/// What it said, or that it said nothing.
+fn said(status: &Status) -> String {
+    match printable(status.message()) {
+        words if words.trim().is_empty() => format!("without a word ({:?})", status.code()),
+        words => words,
     }
 }
 
@@ -101,7 +159,7 @@ fn is_final(code: Code) -> bool {
     )
 }
 
-/// The status and what lies under it: "transport error" alone helps nobody.
+/// The status and what lies under it, each once: "transport error" helps nobody.
 fn causes(status: &Status) -> String {
     let mut text = printable(status.message());
     let mut source = status.source();
@@ -109,7 +167,7 @@ fn causes(status: &Status) -> String {
     for _ in 0..8 {
         let Some(error) = source else { break };
         let words = error.to_string();
-        if !text.ends_with(&words) {
+        if words != "transport error" && !text.contains(&words) {
             text = format!("{text}: {words}");
         }
         source = error.source();
@@ -118,6 +176,6 @@ fn causes(status: &Status) -> String {
 }
 
 /// A peer's words go to a terminal or a log: they move no cursor there.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,18 +1,25 @@
 //! The state directory of one identity: `identity.pem` (key and chain in one file, so that they always belong
-//! together), `pending-key.pem` while a first certificate is asked for, and `lock`.
+//! together), `trust.json` (whom it believes), `pending-key.pem` while a first certificate is asked for, `token.sha256`
+//! (which token was tried), and `lock`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use meshwork_identity::{Bundle, IdentityError, Key, Svid, files};
+use aws_lc_rs::digest;
+use meshwork_identity::{Bundle, IdentityError, Key, Svid, Trust, files};
 use rustix::fs::{FlockOperation, flock};
 use std::time::SystemTime;
+use tracing::warn;
 use zeroize::Zeroizing;
 
 use super::EnrolError;
+use crate::hex::hex;
 
+const TRUST: &str = "trust.json";
+/// SHA-256 of the last token that was tried: a token is good once, so that one tells nothing any more.
+const TRIED: &str = "token.sha256";
 const IDENTITY: &str = "identity.pem";
 const PENDING_KEY: &str = "pending-key.pem";
 const LOCK: &str = "lock";
@@ -26,7 +33,7 @@ pub(super) struct State {
 
 /// What the directory has to offer.
 pub(super) enum Found {
-    /// An SVID that is valid now, under the bundle given.
+    /// An SVID that is valid now, under one of the bundles given.
     Valid(Box<Svid>),
     /// None, and why, for a person.
     Nothing(String),
@@ -52,7 +59,7 @@ impl State {
     }
 
     /// Reads the SVID; one that cannot be used is left where it is until a better one replaces it.
-    pub(super) fn load(&self, bundle: &Bundle) -> Found {
+    pub(super) fn load(&self, bundles: &[&Bundle]) -> Found {
         let path = self.dir.join(IDENTITY);
         let text = match fs::read_to_string(&path) {
             Ok(text) => Zeroizing::new(text),
@@ -69,13 +76,52 @@ impl State {
         if svid.not_after() <= SystemTime::now() {
             return Found::Nothing(expired(&svid));
         }
-        match svid.check_under(bundle) {
-            Ok(()) => Found::Valid(Box::new(svid)),
-            Err(error) => Found::Nothing(format!(
-                "the certificate in {} is not valid under the trust bundle ({error})",
-                path.display()
-            )),
+        let mut refusal = None;
+        for bundle in bundles {
+            match svid.check_under(bundle) {
+                Ok(()) => return Found::Valid(Box::new(svid)),
+                Err(error) => refusal = Some(error),
+            }
         }
+        let refusal = refusal.map_or_else(|| "there is none".to_owned(), |error| error.to_string());
+        let path = path.display();
+        Found::Nothing(format!("the certificate in {path} is not valid under the trust bundle ({refusal})"))
+    }
+
+    /// Whom an earlier process believed, in its last moment; `None` where nothing usable was kept. What is damaged is
+    /// left where it is until better comes.
+    pub(super) fn trust(&self, trust_domain: &str) -> Option<Trust> {
+        let path = self.dir.join(TRUST);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                warn!("{} cannot be read ({error}); begins with the trust bundle", path.display());
+                return None;
+            }
+        };
+        match Trust::from_json(&text, trust_domain) {
+            Ok(trust) => Some(trust),
+            Err(error) => {
+                warn!("{} is not usable ({error}); begins with the trust bundle", path.display());
+                None
+            }
+        }
+    }
+
+    /// Whether this token was not tried with this directory before: then somebody wants a new certificate.
+    pub(super) fn is_new_token(&self, token: &str) -> bool {
+        fs::read_to_string(self.dir.join(TRIED)).map_or(true, |tried| tried != digest_of(token))
+    }
+
+    /// Remembers that a token was tried.
+    pub(super) fn tried(&self, token: &str) -> Result<(), IdentityError> {
+        files::write_private(&self.dir.join(TRIED), digest_of(token).as_bytes())
+    }
+
+    /// Keeps whom to believe.
+    pub(super) fn keep_trust(&self, text: &str) -> Result<(), IdentityError> {
+        files::write_private(&self.dir.join(TRUST), text.as_bytes())
     }
 
     /// The key of a first request: the one of an interrupted attempt, or a new one that is on disk before it is used.
@@ -101,6 +147,10 @@ impl State {
             _ => Ok(()),
         }
     }
+}
+
+fn digest_of(token: &str) -> String {
+    hex(digest::digest(&digest::SHA256, token.as_bytes()).as_ref())
 }
 
 /// Says that a certificate's time has passed, and when.

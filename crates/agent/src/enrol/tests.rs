@@ -1,166 +1,40 @@
-//! Enrolment against a real authority behind real TLS and gRPC, in this process.
+//! Enrolment, renewal and trust against a real authority behind real TLS and gRPC, in this process.
 
-use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
-use meshwork_identity::istio_ca::{
-    IstioCertificateRequest, IstioCertificateResponse, IstioCertificateService, IstioCertificateServiceServer,
-};
-use meshwork_identity::{CertificateAuthority, ClientCertificate, peer_id, request_key_fingerprint};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
-use tonic::{Request, Response, Status};
-use tower::{ServiceExt as _, service_fn};
+use meshwork_identity::Revocations;
 
 use super::*;
-
-const WEB: &str = "spiffe://mesh.local/ns/shop/sa/web";
-const DAY: Duration = Duration::from_hours(24);
-/// Nothing here takes longer on any machine that works.
-const LONG: Duration = Duration::from_secs(30);
-
-fn id(text: &str) -> SpiffeId {
-    SpiffeId::parse(text).expect("a SPIFFE ID")
-}
-
-/// Signs for whoever shows a token or an SVID, as the control plane does.
-struct Signer {
-    authority: CertificateAuthority,
-    /// Identity per token, and the key that it was spent on.
-    tokens: Mutex<HashMap<String, (SpiffeId, Option<String>)>>,
-    behaviour: Mutex<Behaviour>,
-}
-
-#[derive(Clone, PartialEq)]
-enum Behaviour {
-    Good,
-    /// Spends the token, then loses the answer, once.
-    LosesAnswer,
-}
-
-#[derive(Clone)]
-struct Peer(SpiffeId);
-
-#[tonic::async_trait]
-impl IstioCertificateService for Signer {
-    async fn create_certificate(
-        &self,
-        request: Request<IstioCertificateRequest>,
-    ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let csr = request.get_ref().csr.clone();
-        let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.0.clone());
-        let id = match (token.and_then(|text| text.strip_prefix("Bearer ")), peer) {
-            (Some(token), _) => self.spend(token, &csr)?,
-            (None, Some(peer)) => peer,
-            (None, None) => return Err(Status::unauthenticated("neither a token nor a certificate")),
-        };
-        let behaviour = std::mem::replace(&mut *self.behaviour.lock().expect("whole"), Behaviour::Good);
-        if behaviour == Behaviour::LosesAnswer {
-            return Err(Status::unavailable("killed"));
-        }
-        let seconds = u64::try_from(request.get_ref().validity_duration).expect("not negative");
-        let lifetime = if seconds == 0 { DAY } else { Duration::from_secs(seconds) };
-        let chain = self
-            .authority
-            .sign(&csr, &id, lifetime, &[])
-            .map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let answer = IstioCertificateResponse::new(&chain, &self.authority.bundle()).expect("a chain");
-        Ok(Response::new(answer))
-    }
-}
-
-impl Signer {
-    /// A token is spent once, but for its key as often as asked.
-    fn spend(&self, token: &str, csr: &str) -> Result<SpiffeId, Status> {
-        let mut tokens = self.tokens.lock().expect("whole");
-        let (id, spent) = tokens.get_mut(token).ok_or_else(|| Status::unauthenticated("unknown token"))?;
-        let key = request_key_fingerprint(csr).expect("a request");
-        match spent {
-            Some(earlier) if *earlier != key => Err(Status::unauthenticated("the token is spent")),
-            _ => {
-                *spent = Some(key);
-                Ok(id.clone())
-            }
-        }
-    }
-}
-
-/// A control plane's certificate service on a real port.
-struct ControlPlane {
-    signer: Arc<Signer>,
-    address: SocketAddr,
-    task: JoinHandle<()>,
-    dir: tempfile::TempDir,
-}
+use crate::fixture::{Behaviour, ControlPlane, DAY, WEB, id, until};
 
 impl ControlPlane {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let authority =
-            CertificateAuthority::open_or_create(&dir.path().join("ca"), "mesh.local").expect("made");
-        let server = control_plane_id("mesh.local").expect("an ID");
-        let svid = authority.issue(&server, DAY, &[]).expect("issued");
-        let source = IdentitySource::new(svid, authority.bundle()).expect("good");
-        let tokens = Mutex::new(HashMap::from([("join".to_owned(), (id(WEB), None))]));
-        let signer = Arc::new(Signer { authority, tokens, behaviour: Mutex::new(Behaviour::Good) });
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let task = tokio::spawn(serve(listener, source, signer.clone()));
-        Self { signer, address, task, dir }
-    }
-
-    fn enrolment(&self, token: Option<&str>) -> Enrolment {
-        Enrolment {
-            control_plane: self.address,
-            trust_bundle: self.signer.authority.bundle_path().to_owned(),
-            token: token.map(str::to_owned),
-            state: self.dir.path().join("web"),
-            lifetime: None,
-        }
-    }
-
-    fn behaves(&self, behaviour: Behaviour) {
-        *self.signer.behaviour.lock().expect("whole") = behaviour;
-    }
-
-    fn identity_file(&self) -> PathBuf {
-        self.dir.path().join("web/identity.pem")
-    }
-
     /// Puts an SVID on disk as an earlier process would have.
     fn left_behind(&self, lifetime: Duration) {
         let state = State::open(&self.dir.path().join("web")).expect("opened");
         let svid = self.signer.authority.issue(&id(WEB), lifetime, &[]).expect("issued");
         state.store(&svid).expect("stored");
     }
+
+    /// Trusts another root beside the one that issues; gives both.
+    fn add_root(&self) -> (String, String) {
+        let issuer = self.signer.authority.issuer().root;
+        let next = self.signer.authority.add_root().expect("added");
+        self.publish();
+        (issuer, next)
+    }
+
+    /// Issues under the other root.
+    fn switch(&self, to: &str) {
+        self.signer.authority.switch(to).expect("switched");
+        self.renew();
+        self.publish();
+    }
 }
 
-async fn serve(listener: TcpListener, source: Arc<IdentitySource>, signer: Arc<Signer>) {
-    let config = source.server_config(&[b"h2"], ClientCertificate::Optional);
-    loop {
-        let (stream, _) = listener.accept().await.expect("a connection");
-        let (config, signer) = (config.clone(), signer.clone());
-        tokio::spawn(async move {
-            let Ok(stream) = TlsAcceptor::from(config).accept(stream).await else { return };
-            let peer = peer_id(stream.get_ref().1.peer_certificates().unwrap_or_default()).ok();
-            let service = service_fn(move |mut request: http::Request<_>| {
-                if let Some(peer) = peer.clone() {
-                    request.extensions_mut().insert(Peer(peer));
-                }
-                IstioCertificateServiceServer::from_arc(signer.clone()).oneshot(request)
-            });
-            let connection = Builder::new(TokioExecutor::new());
-            let served =
-                connection.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await;
-            drop(served);
-        });
-    }
+/// Keeps it fresh beside the test, to its end.
+fn keep(enrolled: Enrolled) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move { enrolled.keep_fresh("web-1").await })
 }
 
 async fn refused(enrolment: &Enrolment) -> String {
@@ -187,7 +61,7 @@ async fn a_token_gives_an_identity_that_survives_restarts_without_it() {
 #[tokio::test]
 async fn renewal_needs_no_token_and_is_on_disk_before_it_is_used() {
     let control_plane = ControlPlane::start().await;
-    let mut enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
+    let enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
     let before = (enrolled.identity.svid().serial(), enrolled.identity.svid().key_pem());
     enrolled.renew().await.expect("renewed");
     let after = enrolled.identity.svid();
@@ -205,11 +79,9 @@ async fn a_certificate_past_half_of_its_life_is_renewed_in_the_background() {
     control_plane.left_behind(Duration::from_secs(40));
     let enrolled = enrol(&control_plane.enrolment(None)).await.expect("from disk");
     let identity = enrolled.identity.clone();
-    let mut changes = identity.changes();
-    let keeper = tokio::spawn(enrolled.keep_fresh());
-    tokio::time::timeout(LONG, changes.changed()).await.expect("in time").expect("alive");
-    let left = identity.expires_at().duration_since(SystemTime::now()).expect("valid");
-    assert!(left > Duration::from_hours(23), "{left:?}");
+    let keeper = keep(enrolled);
+    let left = || identity.expires_at().duration_since(SystemTime::now()).expect("valid");
+    until("it is renewed", || left() > Duration::from_hours(23)).await;
     keeper.abort();
 }
 
@@ -217,11 +89,12 @@ async fn a_certificate_past_half_of_its_life_is_renewed_in_the_background() {
 async fn renewal_outlasts_an_absent_control_plane() {
     let control_plane = ControlPlane::start().await;
     control_plane.left_behind(Duration::from_secs(40));
-    let mut enrolled = enrol(&control_plane.enrolment(None)).await.expect("from disk");
+    let enrolled = enrol(&control_plane.enrolment(None)).await.expect("from disk");
     let serial = enrolled.identity.svid().serial();
     control_plane.behaves(Behaviour::LosesAnswer);
     let error = enrolled.renew().await.expect_err("failed");
-    assert!(matches!(error, EnrolError::Unreachable { .. }), "{error}");
+    assert!(matches!(error, EnrolError::Unready { .. }), "{error}");
+    assert!(error.to_string().ends_with("answers, but does not sign now: killed"), "{error}");
     assert_eq!(enrolled.identity.svid().serial(), serial);
     enrolled.renew().await.expect("later it is back");
     assert_ne!(enrolled.identity.svid().serial(), serial);
@@ -230,7 +103,7 @@ async fn renewal_outlasts_an_absent_control_plane() {
 #[tokio::test]
 async fn an_answer_for_somebody_else_changes_nothing() {
     let control_plane = ControlPlane::start().await;
-    let mut enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
+    let enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
     let before = fs::read(control_plane.identity_file()).expect("there");
     let cart = id("spiffe://mesh.local/ns/shop/sa/cart");
     let key = Key::generate().expect("a key");
@@ -286,7 +159,7 @@ async fn a_certificate_of_another_authority_is_not_used() {
     let (here, elsewhere) = (ControlPlane::start().await, ControlPlane::start().await);
     elsewhere.left_behind(DAY);
     let mut enrolment = elsewhere.enrolment(None);
-    enrolment.trust_bundle = here.signer.authority.bundle_path().to_owned();
+    enrolment.trust_bundle = here.dir.path().join("root.pem");
     let error = refused(&enrolment).await;
     assert!(error.contains("not valid under the trust bundle"), "{error}");
 }
@@ -329,7 +202,263 @@ async fn a_control_plane_that_is_not_the_trusted_one_gets_no_token() {
     let channel = channel_over(bootstrap_client_config(&bundle, &server), other.address);
     let asker = Asker { channel, address: other.address, lifetime: None };
     let csr = Key::generate().expect("a key").unnamed_csr_pem().expect("a request");
-    let error = asker.ask(&csr, Some("join")).await.expect_err("refused").to_string();
+    let error = asker.ask(&csr, Wish::Token("join")).await.expect_err("refused").to_string();
     assert!(error.contains("invalid peer certificate"), "{error}");
     assert_eq!(other.signer.tokens.lock().expect("whole")["join"].1, None);
+}
+
+#[tokio::test]
+async fn trust_is_followed_kept_and_used_at_the_next_start() {
+    let control_plane = ControlPlane::start().await;
+    let enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
+    let identity = enrolled.identity.clone();
+    let keeper = keep(enrolled);
+    let (issuer, next) = control_plane.add_root();
+    until("both roots are trusted", || identity.bundle().fingerprints() == [&*issuer, &*next]).await;
+    let revoked = Revocations::new([id("spiffe://mesh.local/ns/shop/sa/evil")], []);
+    let trust = identity.trust().as_ref().clone().with_revoked(revoked.clone());
+    control_plane.signer.trust(trust.clone());
+    until("the revocation is known", || *identity.trust() == trust).await;
+    let kept = control_plane.dir.path().join("web/trust.json");
+    assert_eq!(fs::read_to_string(&kept).expect("kept"), trust.to_json());
+    assert_eq!(fs::metadata(&kept).expect("kept").permissions().mode() & 0o777, 0o600);
+    keeper.abort();
+    drop(keeper.await);
+    let again = enrol(&control_plane.enrolment(None)).await.expect("from disk");
+    assert_eq!(*again.identity.trust(), trust);
+}
+
+#[tokio::test]
+async fn trust_that_cannot_be_used_is_refused_in_words_and_changes_nothing() {
+    let control_plane = ControlPlane::start().await;
+    let enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
+    let before = enrolled.identity.trust();
+    let check = |text: &str| {
+        let refusal = enrolled.take_trust(text.as_bytes(), &mut None).expect_err("refused");
+        assert_eq!(*enrolled.identity.trust(), *before, "{refusal}");
+        assert!(!control_plane.dir.path().join("web/trust.json").exists(), "{refusal}");
+    };
+    check("{}");
+    check("nothing");
+    check(&before.to_json().replace("mesh.local", "other.org"));
+    assert!(enrolled.take_trust(b"\xff", &mut None).is_err());
+}
+
+#[tokio::test]
+async fn trust_that_cannot_be_kept_counts_and_the_control_plane_is_told() {
+    let control_plane = ControlPlane::start().await;
+    let enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
+    let (issuer, next) = control_plane.add_root();
+    // A directory at its place: no user can write a file there.
+    fs::create_dir_all(control_plane.dir.path().join("web/trust.json/x")).expect("made");
+    let identity = enrolled.identity.clone();
+    let keeper = keep(enrolled);
+    control_plane.heard("trust", "trust: it counts, but cannot be kept", &issuer).await;
+    assert_eq!(identity.bundle().fingerprints(), [issuer, next]);
+    keeper.abort();
+}
+
+#[tokio::test]
+async fn who_is_issued_under_another_root_renews_soon_and_shows_it_on_a_new_stream() {
+    let control_plane = ControlPlane::start().await;
+    // The pause is an eighth of the life at most.
+    *control_plane.signer.lifetime.lock().expect("whole") = Duration::from_secs(20);
+    let enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
+    let identity = enrolled.identity.clone();
+    let keeper = keep(enrolled);
+    let (issuer, next) = control_plane.add_root();
+    control_plane.heard("trust", "yes", &issuer).await;
+    *control_plane.signer.lifetime.lock().expect("whole") = DAY;
+    control_plane.switch(&next);
+    control_plane.heard("trust", "yes", &next).await;
+    assert_eq!(identity.trust().root_of(identity.svid().chain()), Some(next.clone()));
+    control_plane.signer.authority.remove_previous(&issuer).expect("removed");
+    control_plane.publish();
+    until("one root is left", || identity.bundle().fingerprints() == [&*next]).await;
+    keeper.abort();
+}
+
+#[tokio::test]
+async fn who_slept_through_a_switch_finds_the_control_plane_by_the_newer_bundle_file() {
+    let control_plane = ControlPlane::start().await;
+    let enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
+    let kept = enrolled.identity.trust().to_json();
+    assert_eq!(enrolled.take_trust(kept.as_bytes(), &mut None), Ok(()));
+    drop(enrolled);
+    // Meanwhile another root was added and switched to; it still trusts the old one, and shows a certificate of the new.
+    let (issuer, next) = control_plane.add_root();
+    control_plane.switch(&next);
+    let back = enrol(&control_plane.enrolment(None)).await.expect("from disk");
+    let error = back.renew().await.expect_err("neither knows the new root").to_string();
+    assert!(error.contains("invalid peer certificate"), "{error}");
+    drop(back);
+    let bundle = control_plane.signer.authority.bundle().pem();
+    fs::write(control_plane.dir.path().join("root.pem"), bundle).expect("written");
+    let back = enrol(&control_plane.enrolment(None)).await.expect("from disk");
+    assert_eq!(back.identity.bundle().fingerprints(), [&*issuer], "others are judged by what was kept");
+    let identity = back.identity.clone();
+    let keeper = keep(back);
+    control_plane.heard("trust", "yes", &issuer).await;
+    until("the new root is trusted", || identity.bundle().fingerprints().contains(&next)).await;
+    keeper.abort();
+}
+
+#[tokio::test]
+async fn a_certificate_of_a_mesh_that_is_no_more_gives_way_to_the_token() {
+    let (before, after) = (ControlPlane::start().await, ControlPlane::start().await);
+    let enrolled = enrol(&before.enrolment(Some("join"))).await.expect("enrolled");
+    let kept = enrolled.identity.trust().to_json();
+    assert_eq!(enrolled.take_trust(kept.as_bytes(), &mut None), Ok(()));
+    drop(enrolled);
+    let enrolment = |token| Enrolment { state: before.dir.path().join("web"), ..after.enrolment(token) };
+    let enrolled = enrol(&enrolment(Some("join"))).await.expect("by token");
+    assert_eq!(enrolled.identity.bundle().pem(), after.signer.authority.bundle().pem());
+    enrolled.renew().await.expect("it is taken");
+}
+
+#[tokio::test]
+async fn a_certificate_that_only_what_was_kept_vouches_for_is_good_where_the_control_plane_takes_it() {
+    let control_plane = ControlPlane::start().await;
+    let enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
+    let (issuer, next) = control_plane.add_root();
+    let trust = Trust::new(control_plane.signer.authority.bundle());
+    assert_eq!(enrolled.take_trust(trust.to_json().as_bytes(), &mut None), Ok(()));
+    control_plane.switch(&next);
+    enrolled.renew().await.expect("under the new root");
+    drop(enrolled);
+    control_plane.signer.authority.remove_previous(&issuer).expect("removed");
+    control_plane.publish();
+    // The bundle's file is as old as the mesh, and the token is spent.
+    let back = enrol(&control_plane.enrolment(Some("join"))).await.expect("by its certificate");
+    assert_eq!(back.identity.trust().root_of(back.identity.svid().chain()), Some(next));
+    control_plane.task.abort();
+    drop(back);
+    let alone = enrol(&control_plane.enrolment(Some("join"))).await.expect("also when nobody is there");
+    assert_eq!(alone.identity.id(), &id(WEB));
+}
+
+#[tokio::test]
+async fn a_new_token_replaces_a_certificate_that_the_control_plane_refuses() {
+    let control_plane = ControlPlane::start().await;
+    drop(enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled"));
+    let asked = || *control_plane.signer.attempts.lock().expect("whole");
+    let before = asked();
+    drop(enrol(&control_plane.enrolment(Some("join"))).await.expect("from disk"));
+    assert_eq!(asked(), before, "a token that was tried is no reason to ask");
+    // Its certificate is revoked, and it has been given a new token.
+    let serial = enrol(&control_plane.enrolment(None)).await.expect("from disk").identity.svid().serial();
+    let revoked = Revocations::new([], [serial.clone()]);
+    let trust = Trust::new(control_plane.signer.authority.bundle()).with_revoked(revoked);
+    control_plane.source.replace_trust(trust).expect("ours");
+    let again = ("again".to_owned(), (id(WEB), None));
+    control_plane.signer.tokens.lock().expect("whole").extend([again]);
+    let enrolled = enrol(&control_plane.enrolment(Some("again"))).await.expect("by token");
+    assert_ne!(enrolled.identity.svid().serial(), serial);
+    drop(enrolled);
+    // A new token of one that is still good is kept for later.
+    let later = ("later".to_owned(), (id(WEB), None));
+    control_plane.signer.tokens.lock().expect("whole").extend([later]);
+    drop(enrol(&control_plane.enrolment(Some("later"))).await.expect("by its certificate"));
+    assert_eq!(control_plane.signer.tokens.lock().expect("whole")["later"].1, None);
+    control_plane.task.abort();
+    drop(enrol(&control_plane.enrolment(Some("more"))).await.expect("nobody is there to say no"));
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_trust_is_not_used() {
+    let control_plane = ControlPlane::start().await;
+    drop(enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled"));
+    for damage in ["", "{}", "{\"trust_domains\": {}}"] {
+        fs::write(control_plane.dir.path().join("web/trust.json"), damage).expect("written");
+        let back = enrol(&control_plane.enrolment(None)).await.expect("by the bundle's file");
+        assert_eq!(back.identity.bundle().pem(), control_plane.signer.authority.bundle().pem());
+    }
+}
+
+/// A clock that runs, and can be set.
+#[derive(Clone, Default)]
+struct Watch(Arc<AtomicI64>);
+
+impl Watch {
+    fn clock(&self) -> Clock {
+        let ahead = self.0.clone();
+        Clock::set_by(move || {
+            let seconds = ahead.load(Ordering::Relaxed);
+            let by = Duration::from_secs(seconds.unsigned_abs());
+            if seconds < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
+        })
+    }
+
+    fn set(&self, hours: i64) {
+        self.0.store(hours * 3600, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_jump_of_the_clock_is_noticed_within_seconds_and_not_by_all_at_once() {
+    let control_plane = ControlPlane::start().await;
+    let enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
+    let svid = enrolled.identity.svid();
+    // From here on nothing waits for a peer.
+    tokio::time::pause();
+    let mut waited = Vec::new();
+    for _ in 0..50 {
+        let watch = Watch::default();
+        let clock = watch.clock();
+        let plan = schedule::Plan::new(clock.now().wall, svid.not_after(), clock.now(), 0.5);
+        let due = due(&enrolled.identity, &svid, &plan, &clock, 0);
+        tokio::pin!(due);
+        let early = tokio::time::timeout(Duration::from_hours(1), &mut due).await;
+        assert!(early.is_err(), "half of its life is far away");
+        watch.set(48);
+        let since = tokio::time::Instant::now();
+        due.await;
+        waited.push(since.elapsed());
+    }
+    waited.sort();
+    assert!(waited[49] <= Duration::from_secs(40), "{waited:?}");
+    assert!(waited[40].checked_sub(waited[10]).unwrap() > Duration::from_secs(5), "{waited:?}");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_back_before_anybody_looked_changes_nothing() {
+    let control_plane = ControlPlane::start().await;
+    let enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
+    let (svid, watch) = (enrolled.identity.svid(), Watch::default());
+    tokio::time::pause();
+    let clock = watch.clock();
+    let plan = schedule::Plan::new(clock.now().wall, svid.not_after(), clock.now(), 0.5);
+    let due = due(&enrolled.identity, &svid, &plan, &clock, 0);
+    tokio::pin!(due);
+    for hours in [-48, 0, 48, 0] {
+        watch.set(hours);
+        if hours <= 0 {
+            assert!(tokio::time::timeout(Duration::from_mins(10), &mut due).await.is_err(), "{hours}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_days_that_were_none_it_heals_without_a_token_and_there_was_no_storm() {
+    let control_plane = ControlPlane::start().await;
+    let watch = Watch::default();
+    let mut enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
+    enrolled.clock = watch.clock();
+    let (identity, serial) = (enrolled.identity.clone(), enrolled.identity.svid().serial());
+    let attempts = || *control_plane.signer.attempts.lock().expect("whole");
+    let before = attempts();
+    // Past its end by our clock, and by that of the control plane, which refuses us.
+    control_plane.behaves(Behaviour::Down);
+    watch.set(48);
+    let keeper = keep(enrolled);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!((1..=4).contains(&(attempts() - before)), "{}", attempts() - before);
+    assert_eq!(identity.svid().serial(), serial, "what it has stays");
+    control_plane.behaves(Behaviour::Good);
+    watch.set(0);
+    until("it is renewed", || identity.svid().serial() != serial).await;
+    let after = attempts();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(attempts(), after, "once");
+    keeper.abort();
 }

@@ -2,13 +2,14 @@
 //!
 //! On the Unix socket the kernel tells: only root and the user of the control plane get through to it, and may
 //! everything. Over TCP, a token tells: the one in the state directory may everything, others what they were made for.
-//! Who has none reads what needs no secrecy, from this host.
+//! Who has none reads what needs no secrecy, from this host, unless the API is closed.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, StatusCode, header};
 use meshwork_identity::files;
+use meshwork_model::problem::Problem;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
@@ -23,6 +24,8 @@ pub(crate) struct Caller {
     pub(crate) name: String,
     grants: Vec<Grant>,
     is_anonymous: bool,
+    /// The hash of the token that says so, where it is one that may be ended.
+    token: Option<Arc<[u8]>>,
 }
 
 /// Through what somebody asks.
@@ -69,6 +72,8 @@ pub(crate) struct Access {
     /// Of the token in the state directory.
     admin: Arc<[u8]>,
     own_user: u32,
+    /// Whether who reads needs a token, too.
+    is_closed: bool,
 }
 
 /// The file with the token of who runs the control plane.
@@ -98,7 +103,12 @@ impl Access {
             }
         };
         let admin = hash(token.trim().as_bytes()).into();
-        Ok(Self { kv, admin, own_user: own_user(state) })
+        Ok(Self { kv, admin, own_user: own_user(state), is_closed: false })
+    }
+
+    /// The same, for those with a token alone.
+    pub(crate) fn closed(self) -> Self {
+        Self { is_closed: true, ..self }
     }
 
     /// Who asks.
@@ -113,6 +123,9 @@ impl Access {
             (Peer::User(user), _) => {
                 Err(Failure::new(StatusCode::FORBIDDEN, format!("the user {user} may not use this socket")))
             }
+            (Peer::Loopback, None) if self.is_closed => {
+                Err(unauthorized("this API is closed: whoever asks needs a token, or the Unix socket"))
+            }
             (Peer::Loopback, None) => {
                 let somebody = Caller::new("somebody on this host".to_owned(), Role::Viewer);
                 Ok(Caller { is_anonymous: true, ..somebody })
@@ -126,17 +139,33 @@ impl Access {
     }
 
     async fn of_token(&self, token: &str) -> Result<Caller, Failure> {
-        let hash = hash(token.as_bytes());
-        if *hash == *self.admin {
+        let hash: Arc<[u8]> = hash(token.as_bytes()).into();
+        if hash == self.admin {
             return Ok(Caller::new(format!("the token in {FILE}"), Role::Admin));
         }
+        let kept = self.kept(&hash).await?;
+        let name = format!("the token {}", kept.name);
+        Ok(Caller { name, grants: kept.grants, is_anonymous: false, token: Some(hash) })
+    }
+
+    async fn kept(&self, hash: &[u8]) -> Result<Kept, Failure> {
         let kv = Arc::clone(&self.kv);
-        let key = token_key(&hash);
+        let key = token_key(hash);
         let read = tokio::task::spawn_blocking(move || kv.read(Keys::One(&key), None)).await;
         let found = read.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
-        let kept: Option<Kept> = found.entries.first().and_then(|e| serde_json::from_str(&e.value).ok());
-        let kept = kept.ok_or_else(|| unauthorized("there is no such token"))?;
-        Ok(Caller { name: format!("the token {}", kept.name), grants: kept.grants, is_anonymous: false })
+        let kept = found.entries.first().and_then(|e| serde_json::from_str(&e.value).ok());
+        kept.ok_or_else(|| unauthorized("there is no such token"))
+    }
+
+    /// Looks whether somebody who asked a while ago may still ask.
+    ///
+    /// # Errors
+    /// Their token was ended.
+    pub(super) async fn look_again(&self, caller: &Caller) -> Result<(), Failure> {
+        match &caller.token {
+            Some(hash) => self.kept(hash).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Makes a token, instead of those of its name; only its hash is kept.
@@ -173,7 +202,8 @@ impl Access {
 impl Caller {
     /// Somebody with a role everywhere.
     pub(crate) fn new(name: String, role: Role) -> Self {
-        Self { name, grants: vec![Grant { role, namespaces: vec![ALL.to_owned()] }], is_anonymous: false }
+        let grants = vec![Grant { role, namespaces: vec![ALL.to_owned()] }];
+        Self { name, grants, is_anonymous: false, token: None }
     }
 
     /// Who changes something says who they are.
@@ -190,6 +220,13 @@ impl Caller {
     /// Whether they may read what is in a namespace, or what is in none.
     pub(super) fn may_read(&self, namespace: &str) -> bool {
         namespace.is_empty() || self.has(Role::Viewer, namespace)
+    }
+
+    /// Whether they may see a problem: of what they may read. One that is of no resource is of a file, or of all.
+    pub(super) fn may_see(&self, problem: &Problem) -> bool {
+        let key = problem.resource.rsplit_once(' ').map(|(_, key)| key);
+        let namespace = key.and_then(|key| key.split_once('/')).map(|(namespace, _)| namespace);
+        self.may_read(namespace.unwrap_or(ALL))
     }
 
     /// Whether they may read secrets of a namespace.
@@ -217,6 +254,10 @@ impl Rights for Caller {
     fn may_write(&self, id: &ResourceId) -> bool {
         // What has no namespace concerns all of them.
         if id.is_global() { self.is_admin() } else { self.has(Role::Editor, &id.key.namespace) }
+    }
+
+    fn may_speak_for(&self, namespace: Option<&str>) -> bool {
+        self.has(Role::Editor, namespace.unwrap_or(ALL))
     }
 }
 
@@ -282,6 +323,9 @@ mod tests {
             !may(&caller, "Service", "bank") && !caller.may_read("hr") && !caller.may_read_secrets("bank")
         );
         assert!(!may(&caller, "Namespace", "") && !caller.is_admin());
+        let problem = |resource: &str| Problem::error(resource, "spec", "is wrong", "");
+        assert!(caller.may_see(&problem("Service shop/cart")) && caller.may_see(&problem("workload bank/a")));
+        assert!(!caller.may_see(&problem("Service hr/cart")) && !caller.may_see(&problem("")));
         let own = std::fs::read_to_string(dir.path().join(FILE)).expect("there");
         let admin = with(&access, &format!("Bearer {own}")).await.expect("known");
         assert!(admin.is_admin() && may(&admin, "Namespace", ""));
@@ -289,7 +333,11 @@ mod tests {
         assert!(
             somebody.may_read("hr") && !somebody.may_read_secrets("hr") && !may(&somebody, "Service", "hr")
         );
+        access.look_again(&caller).await.expect("still good");
         assert_eq!(access.end_tokens("ci").expect("ended"), 1);
+        for (caller, is_known) in [(&caller, false), (&admin, true), (&somebody, true)] {
+            assert_eq!(access.look_again(caller).await.is_ok(), is_known, "{}", caller.name);
+        }
         for token in [&*format!("Bearer {token}"), "Bearer mwa_00", "Bearer ", "Basic eDp5"] {
             let failure = with(&access, token).await.expect_err("refused");
             assert_eq!(failure.status, StatusCode::UNAUTHORIZED, "{token}");
@@ -303,6 +351,17 @@ mod tests {
             let caller = access.caller(Peer::User(user), &HeaderMap::new()).await;
             assert_eq!(caller.is_ok_and(|c| c.is_admin()), expected, "{user}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_has_no_token_reads_nothing_where_it_is_closed() {
+        let (dir, access) = access();
+        let access = access.closed();
+        let failure = access.caller(Peer::Loopback, &HeaderMap::new()).await.expect_err("refused");
+        assert_eq!(failure.status, StatusCode::UNAUTHORIZED);
+        let own = std::fs::read_to_string(dir.path().join(FILE)).expect("there");
+        assert!(with(&access, &format!("Bearer {own}")).await.expect("known").is_admin());
+        access.caller(Peer::User(0), &HeaderMap::new()).await.expect("root by the socket");
     }
 
     #[test]

@@ -150,13 +150,16 @@ pub(super) struct ConfigAnswer {
 }
 
 impl ConfigAnswer {
-    pub(super) fn of(mesh: &Mesh) -> Self {
+    /// What there is in namespaces that may be read.
+    pub(super) fn of(mesh: &Mesh, may_read: impl Fn(&str) -> bool) -> Self {
         use meshwork_model::mesh::RouteKind;
         let config = &mesh.config;
-        let names = |keys: &mut dyn Iterator<Item = &Key>| keys.map(Key::to_string).collect();
+        let names = |keys: &mut dyn Iterator<Item = &Key>| {
+            keys.filter(|key| may_read(&key.namespace)).map(Key::to_string).collect()
+        };
         let routes = |kind: RouteKind| {
-            let of_kind = config.routes.keys().filter(move |(k, _)| *k == kind);
-            of_kind.map(|(_, key)| key.to_string()).collect()
+            let of_kind = config.routes.keys().filter(|(k, _)| *k == kind);
+            names(&mut of_kind.map(|(_, key)| key))
         };
         Self {
             trust_domain: mesh.trust_domain.to_string(),

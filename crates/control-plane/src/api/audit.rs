@@ -44,6 +44,11 @@ impl Audit {
         }
     }
 
+    /// Writes that somebody was refused what they asked for.
+    pub(crate) fn refused(&self, by: &str, action: &str, note: &str, resources: Vec<String>, why: &str) {
+        self.write(&Line { at: now(), by, action, note, resources, result: format!("refused: {why}") });
+    }
+
     fn append(&self, line: &Line<'_>) -> std::io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');

@@ -322,11 +322,13 @@ pub(super) fn without_secrets(id: &ResourceId, mut json: Value, caller: &Caller)
 
 impl ChangeAnswer {
     fn of(answer: Answer, caller: &Caller) -> Self {
+        let proxies = answer.proxies.iter().filter(|key| caller.may_read(&key.namespace));
         Self {
             revision: answer.revision,
             changes: shown(answer.changes, caller),
+            // Those of what was written, which is theirs.
             problems: answer.problems.iter().map(ProblemAnswer::of).collect(),
-            proxies: answer.proxies.iter().map(ToString::to_string).collect(),
+            proxies: proxies.map(ToString::to_string).collect(),
         }
     }
 

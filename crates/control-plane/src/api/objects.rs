@@ -272,7 +272,8 @@ impl Follower {
         let register = Arc::clone(&self.view.api.register);
         let read =
             blocking(move || register.records_from(seen + 1, REVISIONS_AT_ONCE).map_err(Failure::from));
-        let records = match read.await {
+        let looked = self.view.api.access.look_again(&self.view.caller).await;
+        let records = match read.await.and_then(|records| looked.map(|()| records)) {
             Ok(records) => records,
             Err(failure) => {
                 let status = json!({
@@ -292,7 +293,8 @@ impl Follower {
     }
 
     async fn bookmark(&self, seen: u64) -> Result<(), Over> {
-        if Instant::now() >= self.end {
+        let looked = self.view.api.access.look_again(&self.view.caller).await;
+        if Instant::now() >= self.end || looked.is_err() {
             return Err(Over);
         }
         if !self.bookmarks {

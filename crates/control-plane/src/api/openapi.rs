@@ -17,7 +17,7 @@ fn description() -> Value {
         if !body.is_empty() {
             operation["requestBody"] = body_of(&json!({"$ref": format!("#/components/schemas/{body}")}));
         }
-        if *method == "post" && !path.ends_with("/tokens") {
+        if *method == "post" && !path.ends_with("/tokens") && !path.starts_with("/api/v1/") {
             operation["parameters"] = json!([dry_run()]);
         }
         if *method != "get" {
@@ -66,9 +66,33 @@ const ACTIONS: &[(&str, &str, &str, &str)] = &[
     ("/api/v1/topology", "get", "Who is there, which services lead to whom, who calls whom", ""),
     ("/api/v1/diagram", "get", "The same as Mermaid text", ""),
     ("/api/v1/edges", "get", "Who calls whom, how much, how well", ""),
+    (
+        "/api/v1/mtls",
+        "get",
+        "Which ports demand mTLS, who calls without, and who would be cut off; `namespace` narrows it, `since` is seconds",
+        "",
+    ),
     ("/api/v1/proxies", "get", "What each proxy has accepted and refused", ""),
     ("/api/v1/problems", "get", "What is wrong with the config and with workloads", ""),
     ("/api/v1/config", "get", "The config that is applied, by name", ""),
+    (
+        "/api/v1/explain",
+        "get",
+        "What becomes of a request, and why: `from`, `to`, `method`, `path`, `sourceIp`, `sni`",
+        "",
+    ),
+    (
+        "/api/v1/explain",
+        "post",
+        "The same of a request with header fields and claims; nothing is sent",
+        "Question",
+    ),
+    ("/api/v1/ca", "get", "The certificate authority: its roots, who signs, how far a rotation is", ""),
+    ("/api/v1/ca/rotation", "post", "Replace the root, or turn back", "Rotation"),
+    ("/api/v1/ca/bundle", "get", "The mesh's own bundle, for other trust domains", ""),
+    ("/api/v1/ca/revocations", "get", "Who is revoked, and why", ""),
+    ("/api/v1/ca/revocations", "post", "Revoke an identity or a certificate", "Revocation"),
+    ("/api/v1/ca/revocations", "delete", "Take the revocation of `identity` or `serial` back", ""),
 ];
 
 fn of_kind(kind: Plural) -> [(String, Value); 2] {
@@ -158,6 +182,26 @@ fn schemas() -> Value {
                     "namespaces": {"type": "array", "items": text},
                 },
             }}},
+        },
+        "Rotation": {
+            "type": "object", "required": ["action"],
+            "properties": {
+                "action": {"type": "string", "enum": ["start", "abort"]},
+                "without": {"type": "array", "items": text},
+                "withoutOffline": {"type": "boolean"},
+            },
+        },
+        "Revocation": {
+            "type": "object",
+            "properties": {"identity": text, "serial": text, "reason": text},
+        },
+        "Question": {
+            "type": "object", "required": ["from", "to"],
+            "properties": {
+                "from": text, "to": text, "method": text, "path": text, "sourceIp": text, "sni": text,
+                "headers": {"type": "array", "items": {"type": "array", "items": text}},
+                "claims": {"type": "object"},
+            },
         },
         "Problem": {
             "type": "object",

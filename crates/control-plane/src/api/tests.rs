@@ -14,8 +14,10 @@ fn api(dir: &std::path::Path, address: SocketAddr) -> Api {
         store: Arc::new(crate::store::Store::on(Arc::clone(&kv), dir).expect("a store")),
         last_good: crate::last_good::LastGood::new(dir),
     };
+    let authority = crate::authority::in_test(dir, Arc::clone(&kv), Arc::clone(&world));
     Api {
         world,
+        authority,
         hub: Hub::new(Duration::from_mins(1), Instant::now),
         register: Arc::new(Register::open(parts, None).expect("opened")),
         access: Access::open(dir, kv).expect("opened"),
@@ -74,6 +76,9 @@ async fn every_path_answers() {
     check("/api/v1/topology", "200", "\"trust_domain\":\"mesh.local\"").await;
     check("/api/v1/diagram", "200", "flowchart").await;
     check("/api/v1/config", "200", "\"services\":[]").await;
+    check("/api/v1/explain", "400", "who asks what?").await;
+    check("/api/v1/explain?from=web&to=cart", "400", "there is no workload web").await;
+    check("/api/v1/explain?from=web&to=cart&x=1", "400", "there is no parameter x").await;
     check("/api/v2", "404", "nothing here").await;
 }
 
@@ -247,6 +252,15 @@ async fn what_cannot_be_is_refused_in_one_shape() {
     assert_eq!((unknown.0, &unknown.1["reason"]), (401, &"Unauthorized".into()));
 }
 
+fn registration(namespace: &str) -> String {
+    json!({
+        "apiVersion": "meshwork.dev/v1alpha1", "kind": "WorkloadRegistration",
+        "metadata": {"name": "web", "namespace": namespace},
+        "spec": {"serviceAccount": "web", "agents": ["shop/host-agent"], "selectors": {"uid": 1000}},
+    })
+    .to_string()
+}
+
 #[tokio::test]
 async fn everybody_writes_only_what_is_theirs() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -264,6 +278,9 @@ async fn everybody_writes_only_what_is_theirs() {
     assert_eq!(editor.apply(&service("cart", "bank")).await.0, 403);
     let both = format!("{}\n---\n{}", service("web", "shop"), service("cart", "bank"));
     assert_eq!(editor.apply(&both).await.0, 403);
+    // Who a process is, the owner of its namespace says, and nobody else.
+    assert_eq!(editor.apply(&registration("bank")).await.0, 403);
+    assert_eq!(editor.apply(&registration("shop")).await.0, 200);
     assert_eq!(
         admin.json("GET", "/api/v1/services", &Value::Null).await.1["items"].as_array().map(Vec::len),
         Some(1)
@@ -275,12 +292,135 @@ async fn everybody_writes_only_what_is_theirs() {
         Some(1)
     );
     assert_eq!(editor.json("GET", "/api/v1/namespaces/bank/services/cart", &Value::Null).await.0, 403);
+    for path in ["/api/v1/config", "/api/v1/topology"] {
+        let (of_all, of_shop) =
+            (admin.json("GET", path, &Value::Null).await.1, editor.json("GET", path, &Value::Null).await.1);
+        let counts = [&of_all, &of_shop].map(|answer| answer["services"].as_array().map(Vec::len));
+        assert_eq!(counts, [Some(2), Some(1)], "{path}: {of_shop}");
+    }
     let rollback = json!({"revision": 0});
     assert_eq!(editor.json("POST", "/apis/meshwork.dev/v1alpha1/rollback", &rollback).await.0, 403);
     assert_eq!(nobody.json("DELETE", CART, &Value::Null).await.0, 401);
     assert_eq!(nobody.json("GET", CART, &Value::Null).await.0, 200);
     assert_eq!(admin.json("DELETE", &format!("{tokens}/ci"), &Value::Null).await.0, 200);
     assert_eq!(editor.json("GET", CART, &Value::Null).await.0, 401);
+}
+
+#[tokio::test]
+async fn nobody_says_what_becomes_of_calls_that_are_none_of_theirs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_api, admin) = Asker::open(dir.path());
+    let grants =
+        json!([{"role": "editor", "namespaces": ["shop"]}, {"role": "editor", "namespaces": ["web"]}]);
+    let body = json!({"name": "ci", "grants": grants});
+    let (_, made) = admin.json("POST", "/apis/meshwork.dev/v1alpha1/tokens", &body).await;
+    let editor = admin.with(made["token"].as_str().map(str::to_owned));
+    let entry = |namespace: &str, host: &str, export: &[&str]| {
+        json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
+            "metadata": {"name": "out", "namespace": namespace},
+            "spec": {
+                "hosts": [host], "resolution": "DNS", "exportTo": export,
+                "ports": [{"name": "http", "number": 80, "protocol": "HTTP"}],
+            },
+        })
+        .to_string()
+    };
+    for text in [service("cart", "bank"), service("cart", "shop"), entry("bank", "api.bank.example", &["*"])]
+    {
+        assert_eq!(admin.apply(&text).await.0, 200);
+    }
+    // Where a host outside is, nobody tells programs of others.
+    for export in [&["*"][..], &["bank"], &[".", "bank"]] {
+        let (status, answer) = editor.apply(&entry("shop", "api.shop.example", export)).await;
+        assert_eq!(status, 403, "{export:?}: {answer}");
+    }
+    assert_eq!(editor.apply(&entry("shop", "api.shop.example", &["."])).await.0, 200);
+    assert_eq!(editor.apply(&entry("shop", "api.shop.example", &["shop", "web"])).await.0, 200);
+    let rule = |host: &str, export: &[&str], list: &str| {
+        let rules = json!([{"route": [{"destination": {"host": "cart.shop.svc.cluster.local", "port": {"number": 80}}}]}]);
+        let mut text = json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+            "metadata": {"name": "cart", "namespace": "shop"},
+            "spec": {"hosts": [host], list: rules},
+        });
+        if !export.is_empty() {
+            text["spec"]["exportTo"] = json!(export);
+        }
+        text.to_string()
+    };
+    let (own, foreign) = ("cart.shop.svc.cluster.local", "cart.bank.svc.cluster.local");
+    let cases: [(&str, &[&str], u16); 12] = [
+        (foreign, &[], 403),
+        (foreign, &["*"], 403),
+        (foreign, &["bank"], 403),
+        (foreign, &[".", "bank"], 403),
+        ("nobodys.bank.svc.cluster.local", &[], 403),
+        ("api.bank.example", &[], 403),
+        ("nobodys.example", &[], 403),
+        (foreign, &["."], 200),
+        (foreign, &["shop", "web"], 200),
+        ("api.bank.example", &["."], 200),
+        ("api.shop.example", &[], 200),
+        (own, &[], 200),
+    ];
+    for (host, export, status) in cases {
+        for list in ["http", "tcp"] {
+            let (found, answer) = editor.apply(&rule(host, export, list)).await;
+            assert_eq!(found, status, "{host} {export:?} {list}: {answer}");
+            let message = answer["message"].as_str().unwrap_or_default();
+            assert_eq!(message.contains("write `exportTo: [\".\"]`"), status == 403, "{answer}");
+        }
+    }
+    assert_eq!(
+        admin.apply(&rule(foreign, &[], "http")).await.0,
+        200,
+        "who may everything says what Istio lets them"
+    );
+}
+
+#[tokio::test]
+async fn the_authority_is_for_admins_and_what_they_do_is_written_down() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_api, admin) = Asker::open(dir.path());
+    let body = json!({"name": "ci", "grants": [{"role": "admin", "namespaces": ["shop"]}]});
+    let (_, made) = admin.json("POST", "/apis/meshwork.dev/v1alpha1/tokens", &body).await;
+    let of_shop = admin.with(made["token"].as_str().map(str::to_owned));
+    let (rotation, revocations) = ("/api/v1/ca/rotation", "/api/v1/ca/revocations");
+    let start = json!({"action": "start"});
+    let revoke = json!({"identity": "bank/vault", "reason": "lost"});
+    for (asker, status) in [(&admin.with(None), 401), (&of_shop, 403)] {
+        assert_eq!(asker.json("POST", rotation, &start).await.0, status);
+        assert_eq!(asker.json("POST", revocations, &revoke).await.0, status);
+        let path = format!("{revocations}?identity=bank/vault");
+        assert_eq!(asker.json("DELETE", &path, &Value::Null).await.0, status);
+    }
+    let (status, told) = admin.json("POST", rotation, &start).await;
+    assert_eq!((status, told["rotation"]["running"].as_bool()), (200, Some(true)), "{told}");
+    let (status, told) = admin.json("POST", revocations, &revoke).await;
+    let vault = "spiffe://mesh.local/ns/bank/sa/vault";
+    assert_eq!((status, told["identity"].as_str()), (200, Some(vault)), "{told}");
+    for (body, words) in [
+        (json!({"identity": "x"}), "is no SPIFFE ID"),
+        (json!({"identity": vault, "serial": "1"}), "either an identity or a serial number"),
+        (json!({"serial": "xyz"}), "is no serial number"),
+        (json!({"identity": vault, "why": "x"}), "why"),
+        (json!({"identity": "meshwork-system/control-plane"}), "the control plane's own"),
+    ] {
+        let (status, told) = admin.json("POST", revocations, &body).await;
+        assert!(status == 400 && told["message"].as_str().is_some_and(|m| m.contains(words)), "{told}");
+    }
+    let (status, told) = admin.json("POST", rotation, &json!({"action": "stop"})).await;
+    assert_eq!(status, 400, "{told}");
+    // What is in other namespaces is not told of.
+    let items = async |asker: &Asker| {
+        let (_, told) = asker.json("GET", revocations, &Value::Null).await;
+        told["items"].as_array().map(Vec::len)
+    };
+    assert_eq!((items(&admin).await, items(&of_shop).await), (Some(1), Some(0)));
+    let log = std::fs::read_to_string(dir.path().join("audit.jsonl")).expect("written");
+    let of = |action: &str| log.lines().filter(|line| line.contains(action)).count();
+    assert_eq!((of("\"rotate the root\""), of("\"revoke\"")), (1, 2), "{log}");
 }
 
 #[tokio::test]

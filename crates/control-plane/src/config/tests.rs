@@ -9,6 +9,10 @@ impl Rights for All {
     fn may_write(&self, _: &ResourceId) -> bool {
         true
     }
+
+    fn may_speak_for(&self, _: Option<&str>) -> bool {
+        true
+    }
 }
 
 /// A control plane's config, in a state directory and a folder that it may share with others.

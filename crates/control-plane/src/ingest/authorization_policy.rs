@@ -9,14 +9,13 @@ use std::sync::Arc;
 
 use meshwork_model::mesh::{AuthorizationPolicy, AuthorizationRule, Key, Operation, PolicyAction, Source};
 
-use self::values::{account, cidr, namespace, path, port, text, wanted};
+use self::values::{account, cidr, namespace, path, port, text, trust_domain, wanted};
 use super::metadata::Metadata;
 use super::policy_target::{Attached, attached};
 use super::reader::{Fields, Item, Report};
 use super::references::{Reference, Referred};
 use super::yaml::Value;
 
-const SOURCE_NOT_YET: &[&str] = &["trustDomains", "notTrustDomains"];
 /// Source: Istio, "Dry run".
 const DRY_RUN: &str = "istio.io/dry-run";
 
@@ -172,6 +171,7 @@ fn source(mut fields: Fields<'_>, context: &mut Context<'_>, report: &mut Report
     let f = &mut fields;
     let source = Source {
         principals: wanted(f, ["principals", "notPrincipals"], report, text),
+        trust_domains: wanted(f, ["trustDomains", "notTrustDomains"], report, trust_domain),
         namespaces: wanted(f, ["namespaces", "notNamespaces"], report, namespace),
         accounts: wanted(f, ["serviceAccounts", "notServiceAccounts"], report, |text, report| {
             account(text, metadata, report)
@@ -185,7 +185,6 @@ fn source(mut fields: Fields<'_>, context: &mut Context<'_>, report: &mut Report
         let message = "`serviceAccounts` stands beside neither `principals` nor `namespaces`";
         report.error(&fields.path_of("serviceAccounts"), fields.place(), message, "Use one of them");
     }
-    fields.not_yet(report, SOURCE_NOT_YET, "Name the callers by `principals` or `namespaces`");
     fields.close(report);
     source
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use meshwork_model::mesh::{
     Config, Export, Key, Labels, Parent, PathMatch, Route, RouteKind, RouteMatch, SERVICE_LABEL, Target,
+    UnixSelectors, WorkloadRegistration,
 };
 use meshwork_model::problem::{Code, Problem};
 
@@ -24,6 +25,8 @@ pub(super) fn check(config: &Config) -> Vec<Found> {
     let mut found = shadowed(config);
     found.extend(idle_policies(config));
     found.extend(claims(config));
+    found.extend(taken_for_two(config));
+    found.extend(foreign_agents(config));
     found
 }
 
@@ -280,15 +283,21 @@ impl<'c> Selected<'c> {
 // --- hosts that two namespaces claim ---
 
 /// Hosts that VirtualServices of two namespaces say something of, to the same callers.
-fn claims(config: &Config) -> Vec<Found> {
+fn claims<'c>(config: &'c Config) -> Vec<Found> {
     /// What is claimed: a target, and of a Gateway one host.
-    type Claimed<'c> = (&'c Target, Option<&'c Arc<str>>);
-    let mut owners: BTreeMap<Claimed<'_>, Vec<(&Key, &Export)>> = BTreeMap::new();
+    type Claimed<'k> = (&'k Target, Option<&'k Arc<str>>);
+    let mut owners: BTreeMap<Claimed<'c>, Vec<(&'c Key, &'c Export)>> = BTreeMap::new();
     let mut found = Vec::new();
-    for ((kind, key), route) in &config.routes {
-        if *kind != RouteKind::Virtual {
-            continue;
+    let mut claim = |at, key: &'c Key, target: &'c Target, host: Option<&'c Arc<str>>, export: &'c Export| {
+        let claimed = owners.entry((target, host)).or_default();
+        let is_rival =
+            |(other, to): &&(&Key, &Export)| overlap((&other.namespace, *to), (&key.namespace, export));
+        if let Some((other, _)) = claimed.iter().find(is_rival) {
+            found.push(claimed_twice(key, at, host, target, other));
         }
+        claimed.push((key, export));
+    };
+    for ((_, key), route) in config.routes.iter().filter(|((kind, _), _)| *kind == RouteKind::Virtual) {
         for (i, parent) in route.parents.iter().enumerate() {
             // At a Gateway, it is the host that is claimed.
             let hosts: Vec<Option<&Arc<str>>> = match &parent.target {
@@ -296,14 +305,7 @@ fn claims(config: &Config) -> Vec<Found> {
                 _ => vec![None],
             };
             for host in hosts {
-                let claimed = owners.entry((&parent.target, host)).or_default();
-                let rival = claimed.iter().find(|(other, export)| {
-                    other.namespace != key.namespace && overlap(export, &route.export)
-                });
-                if let Some((other, _)) = rival {
-                    found.push(claimed_twice(key, i, host, &parent.target, other));
-                }
-                claimed.push((key, &route.export));
+                claim(i, key, &parent.target, host, &route.export);
             }
         }
     }
@@ -326,15 +328,76 @@ fn claimed_twice(key: &Key, i: usize, host: Option<&Arc<str>>, target: &Target, 
     (kind, key, problem)
 }
 
-/// Whether some namespace sees both.
-fn overlap(one: &Export, other: &Export) -> bool {
-    match (one, other) {
-        (Export::Only(one), Export::Only(other)) => one.iter().any(|namespace| other.contains(namespace)),
-        (Export::Everywhere, Export::Only(some)) | (Export::Only(some), Export::Everywhere) => {
-            !some.is_empty()
+/// Whether callers of some namespace are told by both: those of another namespace, for its own have the word there.
+fn overlap((here, one): (&Arc<str>, &Export), (there, other): (&Arc<str>, &Export)) -> bool {
+    let is_told = |namespace: &Arc<str>| namespace != here && namespace != there;
+    here != there
+        && match (one, other) {
+            (Export::Only(one), Export::Only(other)) => one.intersection(other).any(is_told),
+            (Export::Everywhere, Export::Only(some)) | (Export::Only(some), Export::Everywhere) => {
+                some.iter().any(is_told)
+            }
+            (Export::Everywhere, Export::Everywhere) => true,
         }
-        (Export::Everywhere, Export::Everywhere) => true,
+}
+
+// --- processes with two identities ---
+
+/// Registrations that take the same processes of one agent's host for different workloads: the process is told both
+/// identities.
+fn taken_for_two(config: &Config) -> Vec<Found> {
+    let mut left = MAX_COMPARED;
+    let mut alike: BTreeMap<&UnixSelectors, Vec<&WorkloadRegistration>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (key, registration) in &config.registrations {
+        let others = alike.entry(&registration.selectors).or_default();
+        let is_rival = |other: &&&WorkloadRegistration| {
+            left = left.saturating_sub(registration.agents.len());
+            let identity =
+                |one: &WorkloadRegistration| (one.key.namespace.clone(), one.service_account.clone());
+            left > 0
+                && identity(other) != identity(registration)
+                && registration.agents.iter().any(|agent| other.agents.contains(agent))
+        };
+        if let Some(other) = others.iter().find(is_rival) {
+            let message = format!(
+                "the WorkloadRegistration {} has the same selectors for one of these agents: its processes are told both \
+                 identities, that one first",
+                other.key
+            );
+            let fix = "Select them by something that only one of the two has, as its executable";
+            let field = "spec.selectors".to_owned();
+            let (kind, key, problem) =
+                problem(Kind::WorkloadRegistration, key, field, message, fix, Code::Conflict);
+            found.push((kind, key, problem.warning()));
+        }
+        others.push(registration);
     }
+    found
+}
+
+/// Registrations that name an agent of a namespace that did not grant it.
+fn foreign_agents(config: &Config) -> Vec<Found> {
+    let mut found = Vec::new();
+    for (key, registration) in &config.registrations {
+        for (at, (namespace, account)) in registration.agents.iter().enumerate() {
+            let agent = Key::new(Arc::clone(namespace), Arc::clone(account));
+            if config.lets_name_agent(&key.namespace, &agent) {
+                continue;
+            }
+            let message = format!(
+                "no ReferenceGrant of the namespace `{namespace}` lets a WorkloadRegistration of `{}` name its agent \
+                 `{account}`, so that the agent is not told",
+                key.namespace
+            );
+            let fix = "Add one there, from WorkloadRegistration (group meshwork.dev) to ServiceAccount (group \"\")";
+            let field = format!("spec.agents[{at}]");
+            let (kind, key, problem) =
+                problem(Kind::WorkloadRegistration, key, field, message, fix, Code::NotAllowed);
+            found.push((kind, key, problem.warning()));
+        }
+    }
+    found
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use meshwork_model::address::nearness;
 use meshwork_model::mesh::{EndpointSlice, SliceEndpoint, SlicePort};
 use meshwork_model::problem::Code;
 use meshwork_model::proxy::Locality;
@@ -97,12 +98,20 @@ fn address(items: &[Item<'_>], endpoint: &Item<'_>, report: &mut Report<'_>) -> 
         return None;
     };
     let text = first.text(report)?;
-    let address: Option<IpAddr> = text.value.parse().ok();
-    let is_good = address.is_some_and(|ip| !ip.is_unspecified() && !ip.is_multicast());
-    if !is_good {
+    let Ok(address) = text.value.parse::<IpAddr>() else {
         text.error(report, format!("\"{}\" is not the address of anybody", text.value), "");
+        return None;
+    };
+    // Every caller's proxy would connect to what listens near it. Source: Kubernetes, `ValidateEndpointIP`.
+    if let Some(why) = nearness(address) {
+        text.error(
+            report,
+            format!("nobody is called at {}: it is {why}", text.value),
+            "Write the host's own address",
+        );
+        return None;
     }
-    address.filter(|_| is_good)
+    Some(address)
 }
 
 /// Whether it takes requests, and whether it still answers; what is not said is so.

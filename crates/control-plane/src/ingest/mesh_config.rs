@@ -1,9 +1,13 @@
 //! MeshConfig: what holds for the mesh as a whole. Source: `meshwork.dev/v1alpha1`.
 
-use meshwork_model::mesh::{MeshDefaults, MtlsMode, OutsidePolicy};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use meshwork_model::mesh::{KeyFetching, MeshDefaults, MtlsMode, OutsidePolicy};
 use meshwork_model::problem::Code;
 
 use super::extension_provider;
+use super::federation;
 use super::istio::duration;
 use super::metadata::Metadata;
 use super::reader::{Fields, Report};
@@ -12,6 +16,10 @@ use super::sidecar::OUTSIDE_MODES;
 
 /// The name of the one that is read, in the namespace of the control plane.
 const NAME: &str = "default";
+
+/// For how long keys may be believed: a shorter time would ask their issuer at each request, a longer one would keep a
+/// key that was taken back.
+const CACHE_OF_KEYS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 
 /// Reads `spec`.
 pub(crate) fn read(
@@ -49,6 +57,9 @@ pub(crate) fn read(
         defaults.close(report);
     }
     config.providers = extension_provider::read(&mut spec, metadata, report);
+    config.federated = federation::read(&mut spec, config.trust_domain.as_deref(), report);
+    config.key_fetching =
+        spec.mapping(report, "jwks").map(|fields| key_fetching(fields, report)).unwrap_or_default();
     spec.close(report);
     is_the_one.then_some(config)
 }
@@ -57,4 +68,21 @@ fn outside(mut fields: Fields<'_>, report: &mut Report<'_>) -> Option<OutsidePol
     let mode = fields.required_text(report, "mode").and_then(|text| text.one_of(report, &OUTSIDE_MODES, &[]));
     fields.close(report);
     mode
+}
+
+fn key_fetching(mut fields: Fields<'_>, report: &mut Report<'_>) -> KeyFetching {
+    let allows_local = fields.boolean(report, "allowLocalAddresses").unwrap_or(false);
+    let place = fields.place_of("cacheDuration");
+    let cache = duration(&mut fields, report, "cacheDuration");
+    if cache.is_some_and(|cache| !CACHE_OF_KEYS.contains(&cache)) {
+        let path = fields.path_of("cacheDuration");
+        report.error(
+            &path,
+            place,
+            "keys are believed for 1s to 24h",
+            "Write 5m, which is what holds without it",
+        );
+    }
+    fields.close(report);
+    KeyFetching { allows_local, cache }
 }

@@ -8,9 +8,10 @@ mod hosts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use meshwork_model::address::unfetchable_host;
 use meshwork_model::mesh::{
-    Backend, Config, ConnectionRouteKind, Key, Parent, Protocol, RouteKind, RuleAction, Service, ServicePort,
-    Target, TrafficTarget,
+    Backend, Config, ConnectionRouteKind, Key, KeyUrl, Parent, Protocol, RouteKind, RuleAction, Service,
+    ServicePort, Target, TrafficTarget,
 };
 use meshwork_model::problem::{Code, Place, Problem};
 
@@ -83,6 +84,8 @@ pub(crate) enum Referred {
     Provider(Arc<str>),
     /// A service whose workloads a policy protects.
     PolicyTarget(Key),
+    /// Where keys for tokens are fetched.
+    Keys(KeyUrl),
 }
 
 /// What a route carries.
@@ -192,9 +195,19 @@ pub(crate) fn check(references: &[&Reference], config: &Config, accounts: &BTree
             Referred::PolicyTarget(service) => {
                 find_service(reference, service, config, &mut problems);
             }
+            Referred::Keys(url) => problems.extend(check_keys(reference, url, config)),
         }
     }
     problems
+}
+
+/// Who may write a policy is not to have every proxy ask what listens near it.
+fn check_keys(reference: &Reference, url: &KeyUrl, config: &Config) -> Option<Problem> {
+    let why = unfetchable_host(&url.host).filter(|_| !config.defaults.key_fetching.allows_local)?;
+    let message = format!("keys are not fetched from {}: it is {why}", url.host);
+    let fix = "Serve them as a Service of the mesh, or write `jwks: { allowLocalAddresses: true }` in the MeshConfig";
+    let problem = Problem::error(&reference.resource, &reference.path, message, fix);
+    Some(problem.at(&reference.file, Some(reference.place)))
 }
 
 fn find_service<'c>(

@@ -11,13 +11,16 @@ use super::istio::duration;
 use super::metadata::Metadata;
 use super::policy_target::{Attached, attached};
 use super::reader::{Fields, Item, Report, Text};
-use super::references::Reference;
+use super::references::{Reference, Referred};
 use super::route::is_token;
 
 /// The most issuers of one resource. Source: Istio, `jwtRules`.
 const MAX_RULES: usize = 4096;
 /// How long keys are waited for where nothing is written. Source: Istio, `JWTRule.timeout`.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Lets tokens pass that have no `exp`.
+const WITHOUT_EXPIRY: &str = "meshwork.dev/allow-tokens-without-expiry";
 
 /// Reads `spec`.
 pub(crate) fn read(
@@ -30,6 +33,7 @@ pub(crate) fn read(
         let Attached { selector, targets } = Attached::default();
         return Some(RequestAuthentication { selector, targets, rules: Vec::new() });
     };
+    let must_expire = must_expire(metadata, report);
     let mut spec = item.fields(report)?;
     let attached = attached(&mut spec, metadata, report, references);
     let items = spec.list(report, "jwtRules").unwrap_or_default();
@@ -37,17 +41,23 @@ pub(crate) fn read(
         let message = format!("a resource has at most {MAX_RULES} issuers");
         report.error(&item.path, item.node.place, message, "");
     }
-    let rules: Vec<Option<JwtRule>> = items.iter().take(MAX_RULES).map(|item| rule(item, report)).collect();
+    let rules: Vec<Option<JwtRule>> =
+        items.iter().take(MAX_RULES).map(|item| rule(item, must_expire, report, references)).collect();
     spec.close(report);
     let Attached { selector, targets } = attached?;
     Some(RequestAuthentication { selector, targets, rules: rules.into_iter().collect::<Option<_>>()? })
 }
 
-fn rule(item: &Item<'_>, report: &mut Report<'_>) -> Option<JwtRule> {
+fn rule(
+    item: &Item<'_>,
+    must_expire: bool,
+    report: &mut Report<'_>,
+    references: &mut Vec<Reference>,
+) -> Option<JwtRule> {
     let mut fields = item.fields(report)?;
     let issuer = fields.required_text(report, "issuer");
     let audiences = texts(&mut fields, "audiences", report);
-    let keys = keys(&mut fields, report);
+    let keys = keys(&mut fields, report, references);
     let mut places = from_headers(&mut fields, report);
     places.extend(texts(&mut fields, "fromParams", report).into_iter().map(TokenPlace::Param));
     places.extend(texts(&mut fields, "fromCookies", report).into_iter().map(TokenPlace::Cookie));
@@ -67,7 +77,22 @@ fn rule(item: &Item<'_>, report: &mut Report<'_>) -> Option<JwtRule> {
         claim_headers,
         forward,
         timeout: timeout.unwrap_or(TIMEOUT),
+        must_expire,
     })
+}
+
+/// A token that is good for ever is good for whoever finds it: it is taken only where that is written.
+fn must_expire(metadata: &Metadata, report: &mut Report<'_>) -> bool {
+    match metadata.annotations.get(WITHOUT_EXPIRY).map(String::as_str) {
+        None | Some("false") => true,
+        Some("true") => false,
+        Some(other) => {
+            let path = format!("metadata.annotations.{WITHOUT_EXPIRY}");
+            let message = format!("expected \"true\" or \"false\", found \"{other}\"");
+            report.error_of(Code::NotOneOf, &path, metadata.place, message, "");
+            true
+        }
+    }
 }
 
 fn texts(fields: &mut Fields<'_>, name: &'static str, report: &mut Report<'_>) -> Vec<Arc<str>> {
@@ -76,19 +101,25 @@ fn texts(fields: &mut Fields<'_>, name: &'static str, report: &mut Report<'_>) -
 }
 
 /// Exactly one of the two: what the discovery of `OpenID` would say has to be written.
-fn keys(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<KeySource> {
+fn keys(
+    fields: &mut Fields<'_>,
+    report: &mut Report<'_>,
+    references: &mut Vec<Reference>,
+) -> Option<KeySource> {
     let inline = fields.text(report, "jwks");
-    let older = fields.text(report, "jwks_uri");
-    let url = fields.text(report, "jwksUri").or(older);
+    let older = fields.optional("jwks_uri");
+    let url = fields.optional("jwksUri").or(older);
     match (inline, url) {
         (Some(keys), None) => inline_keys(&keys, report),
-        (None, Some(url)) => {
-            let parsed = key_url(url.value);
-            if parsed.is_none() {
+        (None, Some(item)) => {
+            let url = item.text(report)?;
+            let Some(parsed) = key_url(url.value) else {
                 let message = format!("\"{}\" is not an address of keys", url.value);
                 url.error(report, message, "Write it as https://auth.example.com/.well-known/jwks.json");
-            }
-            parsed.map(KeySource::Fetched)
+                return None;
+            };
+            references.push(Reference::new(report, &item, Referred::Keys(parsed.clone())));
+            Some(KeySource::Fetched(parsed))
         }
         (Some(keys), Some(_)) => {
             let message = "an issuer has `jwks` or `jwksUri`, not both";
@@ -107,10 +138,14 @@ fn keys(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<KeySource> {
 /// A set of keys is looked into by the proxy; what is no set at all is told here.
 fn inline_keys(text: &Text<'_>, report: &mut Report<'_>) -> Option<KeySource> {
     let parsed: Result<serde_json::Value, _> = serde_json::from_str(text.value);
-    let has_keys = parsed.is_ok_and(|set| set.get("keys").is_some_and(serde_json::Value::is_array));
-    if !has_keys {
+    let keys = parsed.as_ref().ok().and_then(|set| set.get("keys")?.as_array());
+    let Some(keys) = keys else {
         text.error(report, "this is not a JSON Web Key Set", "It begins as {\"keys\": [{\"kty\": …");
         return None;
+    };
+    if keys.iter().any(|key| key.get("kty").is_some_and(|kind| kind == "oct")) {
+        let message = "a key in it is a secret: whoever may read this resource can make tokens";
+        text.warning(report, message, "Use an issuer that signs by a private key, and write its public one");
     }
     if let Err(why) = meshwork_identity::jwt::KeySet::parse(text.value) {
         let message =
@@ -120,7 +155,8 @@ fn inline_keys(text: &Text<'_>, report: &mut Report<'_>) -> Option<KeySource> {
     Some(KeySource::Inline(text.value.into()))
 }
 
-fn key_url(text: &str) -> Option<KeyUrl> {
+/// Reads an `http:` or `https:` URL; `None` where it is none, or has a user or a fragment.
+pub(super) fn key_url(text: &str) -> Option<KeyUrl> {
     let (https, rest) = match text.strip_prefix("https://") {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix("http://")?),
@@ -135,9 +171,21 @@ fn key_url(text: &str) -> Option<KeyUrl> {
     };
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let is_path = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
-    let is_good = !host.is_empty() && host.bytes().all(is_name) && path.bytes().all(is_path);
+    let is_good = is_host(host) && host.bytes().all(is_name) && path.bytes().all(is_path);
     let path = if path.starts_with('?') { format!("/{path}") } else { path.to_owned() };
     is_good.then(|| KeyUrl { https, host: host.to_ascii_lowercase().into(), port, path: path.into() })
+}
+
+/// What ends in a number is an address, and looked up as one in whatever form: only the usual one is taken. Source: WHATWG
+/// URL, "ends in a number".
+fn is_host(host: &str) -> bool {
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    let is_number = match hex {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()),
+    };
+    !host.is_empty() && (!is_number || host.parse::<std::net::Ipv4Addr>().is_ok())
 }
 
 fn from_headers(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Vec<TokenPlace> {

@@ -1,4 +1,5 @@
 mod gateways;
+mod identity;
 mod istio;
 mod routes;
 mod security;
@@ -219,9 +220,23 @@ fn problems_of_endpoint_slices() {
         &["5:13! endpoints[0].addresses: an endpoint has an address"],
     );
     check(
-        "addressType: IPv4\nendpoints: [{ addresses: [0.0.0.0] }]",
-        &["5:27! endpoints[0].addresses[0]: \"0.0.0.0\" is not the address of anybody"],
+        "addressType: IPv4\nendpoints: [{ addresses: [a.example] }]",
+        &["5:27! endpoints[0].addresses[0]: \"a.example\" is not the address of anybody"],
     );
+    for (near, what) in [
+        ("0.0.0.0", "no host's address"),
+        ("127.0.0.1", "loopback of the host"),
+        ("\"::ffff:127.0.0.1\"", "loopback of the host"),
+        ("169.254.169.254", "a link-local address"),
+        ("\"fe80::1\"", "a link-local address"),
+        ("224.0.0.1", "a multicast address"),
+    ] {
+        let message = format!(
+            "5:27! endpoints[0].addresses[0]: nobody is called at {}: it is {what}; Write the host's own address",
+            near.trim_matches('"')
+        );
+        check(&format!("addressType: IPv4\nendpoints: [{{ addresses: [{near}] }}]"), &[&message]);
+    }
     check(
         "addressType: IPv4\nendpoints: [{ addresses: [10.0.0.1, 10.0.0.2] }]",
         &[

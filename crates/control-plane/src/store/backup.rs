@@ -1,7 +1,8 @@
 //! Backups: the whole state of a control plane in one file, taken while it runs, and put back while none does.
 //!
 //! A backup is a `SQLite` file: the store as it was at one moment, and a table with the other files that matter: the
-//! CA's, the API's token, the config folder's last good files. It holds private keys, and is its owner's alone.
+//! CA's (of whichever layout, as one whole; not the intermediate of one control plane, which is made anew), the API's
+//! token, the config folder's last good files. It holds private keys, and is its owner's alone.
 //!
 //! What is put back takes the place of what was there, which is kept beside it.
 
@@ -11,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use meshwork_identity::files;
+use meshwork_identity::{CertificateAuthority, files};
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::file::{self, APPLICATION_ID, FILE, VERSION};
@@ -47,6 +48,9 @@ pub enum BackupError {
     /// A control plane runs on the state.
     #[error("a control plane runs with the state in {0}; stop it first")]
     Running(PathBuf),
+    /// The directory of the CA, which is not in that of the state, has something in it.
+    #[error("{0} is not empty; move it away, so that the CA of the backup can take its place")]
+    Occupied(PathBuf),
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -64,21 +68,23 @@ pub enum BackupError {
 const BACKUP_ID: i64 = 0x6d65_7362;
 /// The files beside the store, by name within the state directory.
 const FILES: &[&str] = &["api.token", "last-good-config.json"];
-/// The directory of the CA.
+/// The directory of the CA, where it is in that of the state.
 const CA: &str = "ca";
 /// The largest file beside the store: the folder's last good files are within it.
 const MAX_FILE_BYTES: u64 = 512 << 20;
 /// How long a write of the running control plane is waited for.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// Writes all state of a control plane to a new file, whether it runs or not.
+/// Writes all state of a control plane to a new file, whether it runs or not. `ca` is the directory of its CA, where that
+/// is not in the state. Tells whether there was a CA.
 ///
 /// # Errors
 /// There is no state, the file is there already, or one of them cannot be read or written.
-pub fn backup(state: &Path, to: &Path) -> Result<(), BackupError> {
+pub fn backup(state: &Path, ca: Option<&Path>, to: &Path) -> Result<bool, BackupError> {
     let store = state.join(FILE);
+    let authority = authority(&ca.map_or_else(|| state.join(CA), Path::to_owned))?;
     if !store.is_file() {
-        if !state.join(CA).is_dir() {
+        if authority.is_empty() {
             return Err(BackupError::Empty(state.to_owned()));
         }
         // The store is in an etcd, and that of the backup is empty.
@@ -90,21 +96,25 @@ pub fn backup(state: &Path, to: &Path) -> Result<(), BackupError> {
         std::io::ErrorKind::AlreadyExists => BackupError::Exists(to.to_owned()),
         _ => failed(to)(&error),
     })?;
-    let done = copy_store(&store, to).and_then(|()| add_files(state, to)).and_then(|()| sync(to));
+    let done = copy_store(&store, to).and_then(|()| add_files(state, &authority, to)).and_then(|()| sync(to));
     if done.is_err() {
         // A part of a backup is none. That it cannot be removed says nothing new.
         drop(fs::remove_file(to));
     }
-    done
+    done.map(|()| !authority.is_empty())
 }
 
 /// Puts a backup in the place of the state of a control plane that does not run; what was there is moved to a directory
-/// beside it, which is given back.
+/// beside it, which is given back. `ca` is where its CA is to be, where that is not in the state.
 ///
 /// # Errors
-/// The file is no backup or a newer one, a control plane runs, or a file cannot be read or written.
-pub fn restore(from: &Path, state: &Path) -> Result<Option<PathBuf>, BackupError> {
+/// The file is no backup or a newer one, a control plane runs, `ca` has something in it, or a file cannot be read or
+/// written.
+pub fn restore(from: &Path, state: &Path, ca: Option<&Path>) -> Result<Option<PathBuf>, BackupError> {
     let backup = open_backup(from)?;
+    if let Some(ca) = ca.filter(|ca| fs::read_dir(ca).is_ok_and(|mut found| found.next().is_some())) {
+        return Err(BackupError::Occupied(ca.to_owned()));
+    }
     files::create_private_dir(state).map_err(|error| failed(state)(&error))?;
     let _lock = lock(state)?;
     // All is written beside before anything is replaced.
@@ -113,7 +123,10 @@ pub fn restore(from: &Path, state: &Path) -> Result<Option<PathBuf>, BackupError
     let contents = contents(&backup, from)?;
     let aside = set_aside(state)?;
     for (name, content) in &contents {
-        let path = state.join(name);
+        let path = match (name.strip_prefix(CA), ca) {
+            (Ok(of_ca), Some(ca)) => ca.join(of_ca),
+            _ => state.join(name),
+        };
         if let Some(dir) = path.parent() {
             files::create_private_dir(dir).map_err(|error| failed(dir)(&error))?;
         }
@@ -137,18 +150,22 @@ fn copy_store(store: &Path, to: &Path) -> Result<(), BackupError> {
     copy().map_err(|error| file::failed(store, &error).into())
 }
 
-fn add_files(state: &Path, to: &Path) -> Result<(), BackupError> {
-    let mut names: Vec<PathBuf> = FILES.iter().map(PathBuf::from).collect();
-    let ca = state.join(CA);
-    if ca.is_dir() {
-        for entry in fs::read_dir(&ca).map_err(|error| failed(&ca)(&error))? {
-            let entry = entry.map_err(|error| failed(&ca)(&error))?;
-            names.push(Path::new(CA).join(entry.file_name()));
-        }
+/// A file of a backup: its name there, and what is in it.
+type Kept = (PathBuf, Vec<u8>);
+
+/// The files of the CA in a directory; none where there is no CA.
+fn authority(dir: &Path) -> Result<Vec<Kept>, BackupError> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
     }
+    let files = CertificateAuthority::files(dir).map_err(|error| failed(dir)(&error))?;
+    Ok(files.into_iter().map(|(name, content)| (Path::new(CA).join(name), content.to_vec())).collect())
+}
+
+fn add_files(state: &Path, authority: &[Kept], to: &Path) -> Result<(), BackupError> {
     let mut contents = Vec::new();
-    for name in names.iter().filter(|name| state.join(name).is_file()) {
-        contents.push((name.to_string_lossy(), read(&state.join(name))?));
+    for name in FILES.iter().filter(|name| state.join(name).is_file()) {
+        contents.push((PathBuf::from(name), read(&state.join(name))?));
     }
     let add = || -> rusqlite::Result<()> {
         let mut connection = Connection::open(to)?;
@@ -157,7 +174,8 @@ fn add_files(state: &Path, to: &Path) -> Result<(), BackupError> {
         let write = connection.transaction()?;
         write
             .execute("CREATE TABLE backup_files (name TEXT PRIMARY KEY, content BLOB NOT NULL) STRICT", [])?;
-        for (name, content) in &contents {
+        for (name, content) in contents.iter().chain(authority) {
+            let name = name.to_string_lossy();
             write.execute("INSERT INTO backup_files VALUES (?1, ?2)", params![name, content])?;
         }
         write.pragma_update(None, "application_id", BACKUP_ID)?;
@@ -222,7 +240,7 @@ fn contents(backup: &Connection, from: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>,
     // A file that was tampered with must not write elsewhere.
     let is_ours = |name: &Path| {
         FILES.iter().any(|file| name == Path::new(file))
-            || (name.parent() == Some(Path::new(CA)) && name.file_name().is_some())
+            || name.strip_prefix(CA).is_ok_and(CertificateAuthority::is_file)
     };
     let contents: Vec<_> =
         contents.into_iter().map(|(name, content)| (PathBuf::from(name), content)).collect();
@@ -310,23 +328,58 @@ mod tests {
         fs::write(state.join("api.token"), "mwa_1").expect("written");
         put(&store, "1");
         // It runs meanwhile.
-        backup(&state, &file).expect("backed up");
+        backup(&state, None, &file).expect("backed up");
         assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
         put(&store, "2");
         drop(store);
         fs::write(state.join("ca/root.pem"), "another").expect("written");
         fs::write(state.join("ca/more.pem"), "more").expect("written");
-        let aside = restore(&file, &state).expect("restored").expect("something was there");
+        let aside = restore(&file, &state, None).expect("restored").expect("something was there");
         assert_eq!((value(&state), value(&aside)), ("1".to_owned(), "2".to_owned()));
         assert_eq!(fs::read_to_string(state.join("ca/root.pem")).expect("read"), "root");
         assert!(!state.join("ca/more.pem").exists() && aside.join("ca/more.pem").exists());
         let elsewhere = dir.path().join("elsewhere");
-        assert_eq!(restore(&file, &elsewhere).expect("restored"), None);
+        assert_eq!(restore(&file, &elsewhere, None).expect("restored"), None);
         assert_eq!(value(&elsewhere), "1");
         assert_eq!(fs::read_to_string(elsewhere.join("api.token")).expect("read"), "mwa_1");
         let mode =
             |name: &str| fs::metadata(elsewhere.join(name)).expect("there").permissions().mode() & 0o777;
         assert_eq!((mode(FILE), mode("ca/root.pem"), mode(CA)), (0o600, 0o600, 0o700));
+    }
+
+    fn authority(dir: &Path) -> CertificateAuthority {
+        CertificateAuthority::open_or_create(dir, "mesh.local").expect("an authority")
+    }
+
+    #[test]
+    fn a_ca_is_put_back_whole_with_its_rotation_where_it_was() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (state, file) = (dir.path().join("state"), dir.path().join("mesh.backup"));
+        put(&Sqlite::open(&state).expect("a store"), "1");
+        assert!(!backup(&state, None, &dir.path().join("without.backup")).expect("backed up"));
+        let before = authority(&state.join(CA));
+        before.add_root().expect("added");
+        assert!(backup(&state, None, &file).expect("backed up"));
+        // It goes on, and another is put in its place.
+        let next = before.roots()[1].fingerprint.clone();
+        before.switch(&next).expect("switched");
+        drop(before);
+        let aside = restore(&file, &state, None).expect("restored").expect("something was there");
+        let after = authority(&state.join(CA));
+        assert_eq!((after.roots().len(), after.issuer().root == next), (2, false));
+        assert!(aside.join("ca/authority.json").exists());
+
+        // One that is elsewhere.
+        let shared = dir.path().join("shared-ca");
+        let elsewhere = authority(&shared);
+        let file = dir.path().join("shared.backup");
+        assert!(backup(&state, Some(&shared), &file).expect("backed up"));
+        let to = dir.path().join("new-ca");
+        let occupied = restore(&file, &dir.path().join("new"), Some(&shared)).expect_err("refused");
+        assert!(matches!(occupied, BackupError::Occupied(_)), "{occupied}");
+        restore(&file, &dir.path().join("new"), Some(&to)).expect("restored");
+        assert_eq!(authority(&to).roots(), elsewhere.roots());
+        assert!(!dir.path().join("new/ca").exists());
     }
 
     #[test]
@@ -335,16 +388,16 @@ mod tests {
         let state = dir.path().join("state");
         put(&Sqlite::open(&state).expect("a store"), "1");
         let file = dir.path().join("mesh.backup");
-        backup(&state, &file).expect("backed up");
+        backup(&state, None, &file).expect("backed up");
         let check = |from: &Path, expected: &str| {
-            let error = restore(from, &state).expect_err("refused").to_string();
+            let error = restore(from, &state, None).expect_err("refused").to_string();
             assert!(error.contains(expected), "{error}");
             assert_eq!(value(&state), "1");
         };
         check(&state.join(FILE), "not marked as one");
         check(&dir.path().join("none"), "no such file");
-        assert!(matches!(backup(&state, &file), Err(BackupError::Exists(_))));
-        assert!(matches!(backup(&dir.path().join("none"), &file), Err(BackupError::Empty(_))));
+        assert!(matches!(backup(&state, None, &file), Err(BackupError::Exists(_))));
+        assert!(matches!(backup(&dir.path().join("none"), None, &file), Err(BackupError::Empty(_))));
         let spoiled = dir.path().join("spoiled");
         let spoil = |change: &dyn Fn(&Connection)| {
             fs::copy(&file, &spoiled).expect("copied");
@@ -356,6 +409,12 @@ mod tests {
             c.execute("INSERT INTO backup_files VALUES ('../evil', x'00')", []).expect("written");
         });
         check(&spoiled, "../evil");
+        for evil in ["ca/../evil", "ca/roots/../../evil", "ca/more.pem", "/evil"] {
+            spoil(&|c| {
+                c.execute("INSERT INTO backup_files VALUES (?1, x'00')", [evil]).expect("written");
+            });
+            check(&spoiled, evil);
+        }
         spoil(&|_| fs::write(&spoiled, "x".repeat(4096)).expect("written"));
         check(&spoiled, "no backup");
         let running = lock(&state).expect("free");

@@ -54,7 +54,7 @@ fn context(mesh: &Mesh, policy: &BackendTls) -> ClientContext {
 }
 
 /// TLS with a host that has to prove its name to what the proxy's system trusts.
-pub(super) fn under_system_roots(host: &Arc<str>) -> ClientContext {
+pub(crate) fn under_system_roots(host: &Arc<str>) -> ClientContext {
     under(DataSource::File(SYSTEM_ROOTS.into()), vec![san(SanKind::Dns, host)], host)
 }
 

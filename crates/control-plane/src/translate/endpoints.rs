@@ -44,6 +44,13 @@ enum Reach {
     MarkedPlaintext,
 }
 
+impl Behind<'_> {
+    /// Whether nobody is to believe who is there any more.
+    fn is_revoked(&self, mesh: &Mesh) -> bool {
+        matches!(&self.reach, Reach::Mtls(identity) if mesh.revoked.contains(identity))
+    }
+}
+
 /// The endpoints of a service's port, and what a client must know to reach them.
 ///
 /// A workload that is not ready is left out of the endpoints only: a cluster does not change with anybody's health.
@@ -61,7 +68,7 @@ pub(super) fn of(
     }
     // Who is not ready takes no address away from somebody who is.
     behind.sort_by_key(|one| !one.is_ready);
-    let is_any_ready = behind.iter().any(|one| one.is_ready);
+    let is_any_ready = behind.iter().any(|one| one.is_ready && !one.is_revoked(mesh));
     let is_taken = |one: &Behind<'_>| if is_any_ready { one.is_ready } else { one.is_serving };
     let cluster = called.cluster_of(subset.map(|(name, _)| name));
     let (endpoints, mut transports) = reached(mesh, called.port.protocol, cluster, &behind, is_taken);
@@ -105,6 +112,8 @@ fn reached(
         let transport: Option<Arc<str>> = match &one.reach {
             _ if plaintext => None,
             Reach::Plaintext => continue,
+            // It is none of the endpoints, and makes those beside it no plaintext ones.
+            Reach::Mtls(_) if one.is_revoked(mesh) => continue,
             Reach::MarkedPlaintext => {
                 is_marked = true;
                 Some(PLAINTEXT.into())

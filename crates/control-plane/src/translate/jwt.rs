@@ -109,10 +109,10 @@ fn provider(mesh: &Mesh, namespace: &Arc<str>, name: &Arc<str>, rule: &JwtRule) 
                 Some(called) => called.cluster(),
                 None => cluster_name(url),
             },
-            authority: authority(url),
+            authority: url.authority().into(),
             path: Arc::clone(&url.path),
             timeout: rule.timeout,
-            cache: KEYS_CACHE,
+            cache: mesh.config.defaults.key_fetching.cache.unwrap_or(KEYS_CACHE),
             retries: KEYS_RETRIES,
             retry_pause: KEYS_RETRY_PAUSE,
         }),
@@ -121,6 +121,7 @@ fn provider(mesh: &Mesh, namespace: &Arc<str>, name: &Arc<str>, rule: &JwtRule) 
         name: Arc::clone(name),
         issuer: Some(Arc::clone(&rule.issuer)),
         audiences: rule.audiences.clone(),
+        require_expiration: rule.must_expire,
         keys,
         places: rule.places.clone(),
         forward: rule.forward,
@@ -139,9 +140,10 @@ pub(super) fn service<'m>(mesh: &'m Mesh, namespace: &Arc<str>, url: &KeyUrl) ->
 }
 
 /// The cluster of a host outside that keys are fetched from.
-pub(super) fn cluster(url: &KeyUrl) -> Cluster {
+pub(super) fn cluster(mesh: &Mesh, url: &KeyUrl) -> Cluster {
     let host = DnsHost { host: Arc::clone(&url.host), port: url.port };
-    let discovery = Discovery::Dns(Dns::all_of(host));
+    let only_far = !mesh.config.defaults.key_fetching.allows_local;
+    let discovery = Discovery::Dns(Dns { only_far, ..Dns::all_of(host) });
     let tls = url.https.then(|| TransportMatch {
         name: "tls".into(),
         transport: None,
@@ -155,13 +157,10 @@ pub(super) fn cluster(url: &KeyUrl) -> Cluster {
     }
 }
 
+/// Keys that come in plaintext are never those that others fetch by TLS from the same port.
 fn cluster_name(url: &KeyUrl) -> Arc<str> {
-    format!("keys|{}||{}", url.port, url.host).into()
-}
-
-fn authority(url: &KeyUrl) -> Arc<str> {
-    let usual = if url.https { 443 } else { 80 };
-    if url.port == usual { Arc::clone(&url.host) } else { format!("{}:{}", url.host, url.port).into() }
+    let how = if url.https { "" } else { "plaintext" };
+    format!("keys|{}|{how}|{}", url.port, url.host).into()
 }
 
 /// A test of a claim: a text, or one of a list's texts. `*` asks for presence.
@@ -190,4 +189,16 @@ fn spaced(path: &[Arc<str>], text: &StringMatch) -> Option<ValueMatch> {
     Regex::new(&format!("(?:.* )?{word}(?: .*)?"))
         .ok()
         .map(|regex| ValueMatch::Text(StringMatch::Regex(regex)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_by_tls_and_in_plaintext_have_clusters_of_their_own() {
+        let url = |https| KeyUrl { https, host: "auth.example".into(), port: 8443, path: "/".into() };
+        assert_eq!(&*cluster_name(&url(true)), "keys|8443||auth.example");
+        assert_eq!(&*cluster_name(&url(false)), "keys|8443|plaintext|auth.example");
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meshwork_model::mesh::{Config, EndpointSlice, Key, Route, RouteKind, Service, Target, Workload};
+use meshwork_model::spiffe::SpiffeId;
 
 use super::caller::asks_for_labels;
 use super::index::{Index, service_of};
@@ -21,6 +22,8 @@ pub struct Mesh {
     pub workloads: BTreeMap<Key, Arc<Workload>>,
     /// Services that nobody wrote, and workloads imply.
     pub implied: Arc<BTreeMap<Key, Service>>,
+    /// Identities that nobody is to believe any more.
+    pub revoked: Arc<BTreeSet<SpiffeId>>,
     /// The virtual addresses of what has a name. What has none is not found by captured workloads.
     pub addresses: Arc<Addresses>,
     index: Index,

@@ -14,13 +14,16 @@ use meshwork_model::mesh::{
     Workload, selects,
 };
 use meshwork_model::proxy::{
-    Action, AuthHttp, AuthService, ExtAuthz, Gate, HttpFilter, HttpFilterKind, HttpRbac, MetadataMatch, Rbac,
-    Rule, StringMatch, ValueMatch, ZONE,
+    Action, AuthHttp, AuthService, ExtAuthz, Gate, HttpFilter, HttpFilterKind, HttpRbac, MetadataMatch,
+    Permission, Principal, Rbac, Rule, StringMatch, ValueMatch, ZONE,
 };
+use meshwork_model::spiffe::SpiffeId;
 
 use self::rules::Judged;
 use super::{Mesh, endpoints, jwt};
 
+/// The name of the rule that denies everything to identities that are revoked.
+const REVOKED: &str = "revoked";
 /// Stands before the names under which a proxy notes that a provider is to be asked. Source: Istio.
 const MARK: &str = "istio_ext_authz_";
 /// What the names of filters that ask begin with.
@@ -32,6 +35,22 @@ const TRIED_ALLOW: &str = "istio_dry_run_allow_";
 /// Whether a port of a workload demands mTLS: what selects the workload says so first, then its namespace, then the
 /// mesh, and then its MeshConfig. Of several on one level the strictest counts, and nothing at all is strict.
 pub(super) fn mtls(mesh: &Mesh, workload: &Workload, port: u16) -> MtlsMode {
+    mtls_said(mesh, workload, port).0
+}
+
+/// What said whether mTLS is demanded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Said<'m> {
+    /// This PeerAuthentication.
+    Policy(&'m Key),
+    /// The MeshConfig.
+    MeshConfig,
+    /// Nothing.
+    Default,
+}
+
+/// The same, with what said so.
+pub(crate) fn mtls_said<'m>(mesh: &'m Mesh, workload: &Workload, port: u16) -> (MtlsMode, Said<'m>) {
     let all = mesh.config.peer_authentications.iter();
     let acting = all.filter(|(key, peer)| {
         (key.namespace == workload.key.namespace || is_mesh_wide(key))
@@ -45,10 +64,15 @@ pub(super) fn mtls(mesh: &Mesh, workload: &Workload, port: u16) -> MtlsMode {
         };
         // A port's own mode goes before that of any workload.
         let own = peer.ports.get(&port).map(|mode| (0, true, *mode));
-        own.or_else(|| peer.mode.map(|mode| (level, false, mode)))
+        let said = own.or_else(|| peer.mode.map(|mode| (level, false, mode)));
+        said.map(|said| (said, key))
     });
-    let nearest = said.min_by_key(|(level, own, mode)| (*level, Reverse(*own), *mode)).map(|(.., mode)| mode);
-    nearest.or(mesh.config.defaults.mtls).unwrap_or(MtlsMode::Strict)
+    let nearest = said.min_by_key(|((level, own, mode), _)| (*level, Reverse(*own), *mode));
+    match (nearest, mesh.config.defaults.mtls) {
+        (Some(((.., mode), key)), _) => (mode, Said::Policy(key)),
+        (None, Some(mode)) => (mode, Said::MeshConfig),
+        (None, None) => (MtlsMode::Strict, Said::Default),
+    }
 }
 
 /// What judges requests on a workload's port, in order: tokens, then AUDIT, DENY and ALLOW.
@@ -83,11 +107,42 @@ pub(super) fn asked(mesh: &Mesh, workload: &Workload) -> BTreeSet<(Key, u16)> {
     all.map(|(_, provider)| (provider.service.clone(), provider.port)).collect()
 }
 
-/// What judges connections on a workload's port, in order. What is only tried, or marked for logs, is of requests alone.
+/// Whether policies on a workload ask on whose behalf requests come: what that means depends on which gateways there are.
+pub(super) fn asks_for_clients(mesh: &Mesh, workload: &Workload) -> bool {
+    let acts = |key: &Key, policy: &AuthorizationPolicy| {
+        let attached = (&policy.selector, &policy.targets[..]);
+        workload.inbound.iter().any(|inbound| acts_on(mesh, key, attached, workload, inbound.port))
+    };
+    let mut all = mesh.config.authorization_policies.iter();
+    all.any(|(key, policy)| rules::asks_for_clients(policy) && acts(key, policy))
+}
+
+/// The identities of the mesh's gateways: of workloads that serve a Gateway of their namespace. That a workload calls
+/// itself one is nobody's proof.
+fn gateways(mesh: &Mesh) -> BTreeSet<&SpiffeId> {
+    let is_written = |namespace: &Arc<str>, name: &Arc<str>| {
+        mesh.config.gateways.contains_key(&Key::new(Arc::clone(namespace), Arc::clone(name)))
+    };
+    let serves = |workload: &&Arc<Workload>| {
+        workload.gateway.as_ref().is_some_and(|node| is_written(&workload.key.namespace, &node.name))
+    };
+    mesh.workloads.values().filter(serves).map(|workload| &workload.identity).collect()
+}
+
+/// What judges connections on a workload's port, in order: AUDIT, DENY and ALLOW, those that are only tried ahead of each.
 pub(super) fn gates(mesh: &Mesh, workload: &Workload, port: u16) -> Vec<Gate> {
     let acting = Acting::on(mesh, workload, port, false);
-    let actions = [PolicyAction::Deny, PolicyAction::Allow];
-    actions.iter().filter_map(|action| acting.rbac(action, false)).map(Gate::Rbac).collect()
+    let tried = |action, prefix: &str| Some(Gate::Tried(acting.rbac(action, true)?, prefix.into()));
+    let enforced = |action| acting.rbac(action, false).map(Gate::Rbac);
+    let (deny, allow) = (&PolicyAction::Deny, &PolicyAction::Allow);
+    let all = [
+        enforced(&PolicyAction::Audit),
+        tried(deny, TRIED_DENY),
+        enforced(deny),
+        tried(allow, TRIED_ALLOW),
+        enforced(allow),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 /// Whether what a policy selects, or is attached to, has a workload's port in it.
@@ -116,6 +171,27 @@ pub(super) fn acts_on(
     is_near && targets.iter().any(is_meant)
 }
 
+/// The rule that denies everything to identities that are revoked. Our own proxies know of those by what they trust, and
+/// refuse them earlier; this is for Envoy and gRPC.
+fn revoked(mesh: &Mesh) -> Option<Rule> {
+    let principal = |id: &SpiffeId| Principal::Authenticated(Some(StringMatch::Exact(id.as_str().into())));
+    let principals: Vec<Principal> = mesh.revoked.iter().map(principal).collect();
+    (!principals.is_empty()).then(|| Rule {
+        name: REVOKED.into(),
+        permissions: vec![Permission::Any],
+        principals,
+    })
+}
+
+fn matches_nothing(name: &str) -> Rule {
+    let never = Permission::Not(Box::new(Permission::Any));
+    Rule {
+        name: format!("{name}-rule[none]").into(),
+        permissions: vec![never],
+        principals: vec![Principal::Any],
+    }
+}
+
 fn is_mesh_wide(key: &Key) -> bool {
     &*key.namespace == crate::SYSTEM_NAMESPACE
 }
@@ -123,6 +199,7 @@ fn is_mesh_wide(key: &Key) -> bool {
 /// The policies that act on a port.
 struct Acting<'m> {
     policies: Vec<(&'m Key, &'m AuthorizationPolicy)>,
+    revoked: Option<Rule>,
     providers: &'m BTreeMap<Arc<str>, Arc<AuthorizationProvider>>,
     judged: Judged<'m>,
 }
@@ -133,8 +210,22 @@ impl<'m> Acting<'m> {
         let acts = |(key, policy): &(&Key, &AuthorizationPolicy)| {
             acts_on(mesh, key, (&policy.selector, &policy.targets), workload, port)
         };
-        let judged = Judged { trust_domain: &mesh.trust_domain, port, http };
-        Self { policies: all.filter(acts).collect(), providers: &mesh.config.defaults.providers, judged }
+        let policies: Vec<_> = all.filter(acts).collect();
+        let believed = mesh.config.defaults.federated.iter().map(|domain| &*domain.trust_domain);
+        let is_asked = policies.iter().any(|(_, policy)| rules::asks_for_clients(policy));
+        let judged = Judged {
+            trust_domain: &mesh.trust_domain,
+            federated: believed.collect(),
+            port,
+            http,
+            // Gateways know who opened the connection, and believe nobody else.
+            tellers: workload
+                .gateway
+                .is_none()
+                .then(|| if is_asked { gateways(mesh) } else { BTreeSet::new() }),
+        };
+        let revoked = revoked(mesh);
+        Self { policies, revoked, providers: &mesh.config.defaults.providers, judged }
     }
 
     /// The providers that can be asked, by name.
@@ -189,6 +280,15 @@ impl<'m> Acting<'m> {
         (rules.is_some() || shadow.is_some()).then_some(HttpRbac { rules, shadow, shadow_prefix })
     }
 
+    /// What is denied whatever policies say: identities that are revoked, and fields that look like those that policies
+    /// ask about.
+    fn denied(&self) -> Vec<Rule> {
+        let decides = |policy: &AuthorizationPolicy| !policy.dry_run && policy.action != PolicyAction::Audit;
+        let enforced = self.policies.iter().filter(|(_, policy)| self.judged.http && decides(policy));
+        let look_alikes = enforced.filter_map(|(key, policy)| rules::look_alikes(key, policy));
+        self.revoked.iter().cloned().chain(look_alikes).collect()
+    }
+
     /// The rules of every policy with this action; `None` where no policy with it acts. With ALLOW and no rule left,
     /// nothing passes. A provider that nobody can ask refuses what it would be asked about.
     fn rbac(&self, action: &PolicyAction, dry_run: bool) -> Option<Arc<Rbac>> {
@@ -201,11 +301,12 @@ impl<'m> Acting<'m> {
         };
         let of = self.policies.iter().filter(|(_, policy)| is_of(policy) && policy.dry_run == dry_run);
         let of: Vec<_> = of.collect();
-        if of.is_empty() {
+        let more = if *action == PolicyAction::Deny && !dry_run { self.denied() } else { Vec::new() };
+        if of.is_empty() && more.is_empty() {
             return None;
         }
         let mut rules: Vec<Rule> =
-            of.iter().flat_map(|(key, policy)| self.judged.rules(key, policy)).collect();
+            of.iter().flat_map(|(key, policy)| self.judged.rules(key, policy)).chain(more).collect();
         let action = match action {
             PolicyAction::Allow => Action::Allow,
             PolicyAction::Deny | PolicyAction::Custom(_) => Action::Deny,
@@ -213,6 +314,13 @@ impl<'m> Acting<'m> {
         };
         if rules.is_empty() && action != Action::Allow {
             return None;
+        }
+        if dry_run {
+            // One that lets nothing pass is told of by its name, too.
+            let has_none = |name: &str| !rules.iter().any(|rule| rule.name.starts_with(name));
+            let nothing = of.iter().map(|(key, _)| rules::name_of(key)).filter(|name| has_none(name));
+            let nothing: Vec<Rule> = nothing.map(|name| matches_nothing(&name)).collect();
+            rules.extend(nothing);
         }
         rules.sort_by(|a, b| a.name.cmp(&b.name));
         Some(Arc::new(Rbac { action, rules }))

@@ -3,6 +3,7 @@
 
 mod draw;
 mod messages;
+mod semantics;
 mod verdicts;
 
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use super::*;
 use crate::addresses::{Addressee, Addresses};
 use meshwork_model::address::VirtualAddress;
 use meshwork_model::mesh::{Capture, GatewayNode, Inbound, Labels, Outbound};
-use meshwork_model::policy::{Facts, Verdict, authorize};
+use meshwork_model::policy::{Facts, Rules, Verdict, authorize};
 use meshwork_model::proxy::{Gate, Locality, NetworkFilter};
 use meshwork_model::spiffe::SpiffeId;
 
@@ -22,6 +23,7 @@ struct Cast {
     node: Option<Key>,
     dialect: Option<Dialect>,
     wanted: BTreeSet<String>,
+    revoked: BTreeSet<SpiffeId>,
 }
 
 impl Cast {
@@ -30,7 +32,12 @@ impl Cast {
         let mut cast = Self::default();
         for line in text.lines().map_while(|line| line.strip_prefix("# ")) {
             let Some((who, words)) = line.split_once(": ") else { continue };
-            let Some((role @ ("node" | "there"), name)) = who.split_once(' ') else { continue };
+            let Some((role @ ("node" | "there" | "revoked"), name)) = who.split_once(' ') else { continue };
+            if role == "revoked" {
+                let id = SpiffeId::workload("mesh.local", "shop", name).expect("valid");
+                cast.revoked.insert(id);
+                continue;
+            }
             let workload = cast.workload(name, words);
             if role == "node" {
                 cast.node = Some(workload.key.clone());
@@ -135,6 +142,7 @@ fn translate(feature: &str) -> Vec<Resource> {
     let implied = crate::implied::services(&loaded.config, &cast.workloads, &BTreeMap::new());
     let mut mesh = Mesh::new("mesh.local", Arc::new(loaded.config), cast.workloads.clone(), implied);
     mesh.addresses = Arc::new(addresses(&mesh));
+    mesh.revoked = Arc::new(cast.revoked);
     let node = &cast.workloads[&cast.node.expect("a node")];
     let dialect = cast.dialect.unwrap_or(Dialect::Meshwork);
     let resources = snapshot(&mesh, node, dialect, &cast.wanted);
@@ -213,6 +221,7 @@ goldens! {
     mtls_disabled,
     mtls_mixed,
     deny_and_allow,
+    federated,
     string_matches,
     policy_on_tcp,
     policy_on_ports,
@@ -227,6 +236,7 @@ goldens! {
     tokens,
     tokens_of_a_service,
     audit_and_tried,
+    tried_on_tcp,
     gateway_http,
     gateway_tls,
     gateway_tcp,
@@ -253,6 +263,8 @@ goldens! {
     implied_services,
     unready,
     endpoint_slices,
+    revoked,
+    revoked_tcp,
 }
 
 /// Judges a peer's connection or request by the policies of the node's one inbound listener.
@@ -265,7 +277,7 @@ fn judge(feature: &str, account: &str, request: Option<(&str, &str)>) -> bool {
     let chain = &listener.expect("one").chains[0];
     let of_gate = |gate: &Gate| match gate {
         Gate::Rbac(rbac) => Some(Arc::clone(rbac)),
-        Gate::Limit(_) => None,
+        Gate::Tried(..) | Gate::Limit(_) => None,
     };
     let policies: Vec<Arc<meshwork_model::proxy::Rbac>> = match &chain.filter {
         NetworkFilter::Tcp(_) => chain.gates.iter().filter_map(of_gate).collect(),
@@ -281,7 +293,8 @@ fn judge(feature: &str, account: &str, request: Option<(&str, &str)>) -> bool {
         head
     });
     let facts = Facts { peer: Some(&peer), destination_port: 41000, head: head.as_ref(), ..Facts::default() };
-    matches!(authorize(policies.iter().map(|rbac| &**rbac), &facts), Verdict::Allowed(_))
+    let rules: Vec<Rules> = policies.into_iter().map(Rules::new).collect();
+    matches!(authorize(&rules, &facts), Verdict::Allowed(_))
 }
 
 #[test]
@@ -304,4 +317,8 @@ fn policies_judge_as_they_are_written() {
     check("policy-allows-nothing", "web", Some(("GET", "/")), false);
     check("mesh-wide-policy", "web", Some(("GET", "/")), true);
     check("mesh-wide-policy", "web", Some(("TRACE", "/")), false);
+    check("revoked", "web", Some(("GET", "/")), false);
+    check("revoked", "ops", Some(("GET", "/")), true);
+    check("revoked-tcp", "book", None, false);
+    check("revoked-tcp", "web", None, true);
 }

@@ -51,6 +51,14 @@ impl Enrolments {
         self.behind.contains_key(service)
     }
 
+    /// Everybody who is enrolled, with the identity.
+    pub(super) fn identities<'e>(
+        &'e self,
+        trust_domain: &'e str,
+    ) -> impl Iterator<Item = (&'e Key, SpiffeId)> {
+        self.of.iter().filter_map(move |(key, e)| Some((key, e.identity(trust_domain)?)))
+    }
+
     /// Whether any workload is enrolled with an identity.
     pub(super) fn has_identity(&self, trust_domain: &str, identity: &SpiffeId) -> bool {
         self.of.values().any(|e| e.identity(trust_domain).as_ref() == Some(identity))

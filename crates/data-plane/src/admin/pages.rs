@@ -139,11 +139,13 @@ fn server_info(state: &State) -> Page {
     Page::json(format!(
         "{{\n \"version\": {},\n \"state\": \"{}\",\n \"uptime_current_epoch\": \"{uptime}s\",\n \
          \"uptime_all_epochs\": \"{uptime}s\",\n \"hot_restart_version\": \"disabled\",\n \
-         \"node\": {{\n  \"id\": {},\n  \"cluster\": {},\n  \"user_agent_name\": \"meshwork\"\n }}\n}}\n",
+         \"node\": {{\n  \"id\": {},\n  \"cluster\": {},\n  \"user_agent_name\": \"meshwork\"\n }},\n \
+         \"sandbox\": {}\n}}\n",
         quoted(concat!("meshwork/", env!("CARGO_PKG_VERSION"))),
         state_name(state),
         quoted(&state.about.id),
         quoted(&state.about.cluster),
+        quoted(&state.about.sandbox),
     ))
 }
 

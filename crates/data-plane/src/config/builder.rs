@@ -11,9 +11,10 @@ use bytes::Bytes;
 use meshwork_identity::IdentitySource;
 use meshwork_model::chain::ChainIndex;
 use meshwork_model::format::Template;
+use meshwork_model::policy::Rules;
 use meshwork_model::proxy::{
-    AccessLog, Cluster, ConnectionLimit, Direction, Discovery, Dns, Endpoints, FilterChain, Gate,
-    HttpConnection, Kind, Listener, LogSink, NameTable, Network, NetworkFilter, Rbac, Resource, RouteAction,
+    AccessLog, Action, Cluster, ConnectionLimit, Direction, Discovery, Dns, Endpoints, FilterChain, Gate,
+    HttpConnection, Kind, Listener, LogSink, NameTable, Network, NetworkFilter, Resource, RouteAction,
     RouteSource, RouteTable, Secret, ServiceName, SocketOptions, TlsContext,
 };
 use meshwork_telemetry::{self as telemetry, Registry, Sink};
@@ -30,6 +31,7 @@ use crate::health::{self, Keeper};
 use crate::http::filters::{Filters, Kept};
 use crate::limits::{ACCESS_LOGS, DNS_HOSTS, HANDSHAKE, LISTENER_ADDRESSES, REFUSED};
 use crate::listener::Sockets;
+use crate::policy::{self, Judged};
 use crate::record::NOTED;
 use crate::resolver::{Followed, Resolver};
 use crate::upstream::{Breakers, Hosts, Reach, Workload};
@@ -720,7 +722,8 @@ impl Accepted {
                 matches: (at < self.listener.chains.len()).then(|| chain.matches.clone()),
                 tls: tls.map(|(source, made)| ServerTls { source: source.clone(), made: made.clone() }),
                 handshake_timeout: chain.handshake_timeout.unwrap_or(HANDSHAKE),
-                rules: rules(chain),
+                rules: rules(chain, kept),
+                tried: tried(chain, kept),
                 limits: self.limits[at].clone(),
                 service: service(&filter, clusters),
                 filter,
@@ -732,6 +735,7 @@ impl Accepted {
         Some(ListenerConfig {
             name: Arc::clone(&self.listener.name),
             direction: self.listener.direction,
+            port: workload_port(&self.listener.name),
             use_original_dst: self.listener.use_original_dst,
             filters: self.listener.filters.clone(),
             filters_timeout: self.listener.filters_timeout,
@@ -744,11 +748,34 @@ impl Accepted {
     }
 }
 
+/// The workload's port that a listener is named after, as Istio and our control plane name those of the inbound side.
+fn workload_port(name: &str) -> Option<u16> {
+    name.strip_prefix("inbound|")?.split('|').next()?.parse().ok()
+}
+
 /// Whom a chain lets in.
-fn rules(chain: &FilterChain) -> Vec<Arc<Rbac>> {
+fn rules(chain: &FilterChain, kept: &mut Kept) -> Vec<Rules> {
     let of_gate = |gate: &Gate| match gate {
-        Gate::Rbac(rbac) => Some(Arc::clone(rbac)),
-        Gate::Limit(_) => None,
+        Gate::Rbac(rbac) => Some(policy::indexed(rbac, kept)),
+        Gate::Tried(..) | Gate::Limit(_) => None,
+    };
+    chain.gates.iter().filter_map(of_gate).collect()
+}
+
+/// Rules of a chain of bytes that decide nothing.
+fn tried(chain: &FilterChain, kept: &mut Kept) -> Vec<Judged> {
+    let decides = |gate: &'_ Gate| match gate {
+        Gate::Rbac(rbac) if rbac.action == Action::Allow => Some(Arc::clone(rbac)),
+        _ => None,
+    };
+    let allow = chain.gates.iter().find_map(decides);
+    let of_gate = |gate: &Gate| match gate {
+        Gate::Rbac(rbac) if rbac.action == Action::Log => Some(Judged::tried(Some(rbac), None, kept)),
+        Gate::Tried(rbac, prefix) => {
+            let beside = allow.as_ref().filter(|_| rbac.action == Action::Allow);
+            Some(Judged::tried(beside, Some((rbac, prefix)), kept))
+        }
+        Gate::Rbac(_) | Gate::Limit(_) => None,
     };
     chain.gates.iter().filter_map(of_gate).collect()
 }
@@ -763,7 +790,7 @@ fn limits(listener: &Listener, old: Option<&Accepted>) -> Vec<Vec<Arc<Limit>>> {
     let of_chain = |chain: &FilterChain| {
         let wanted = chain.gates.iter().filter_map(|gate| match gate {
             Gate::Limit(limit) => Some(*limit),
-            Gate::Rbac(_) => None,
+            Gate::Rbac(_) | Gate::Tried(..) => None,
         });
         let kept = of_old(chain);
         let one = |(at, wanted): (usize, ConnectionLimit)| {

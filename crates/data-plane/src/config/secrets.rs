@@ -199,7 +199,8 @@ impl Secrets {
             return Err("no identity is expected of the server; list at least one URI SAN".into());
         }
         let config = identity.client_config(&tls.identities, &protocols(&tls.alpn));
-        Ok(Arc::new(ClientTls { config, server_name: server_name(&tls.sni)?, by_host: false }))
+        let server_name = server_name(&tls.sni)?;
+        Ok(Arc::new(ClientTls { config, server_name, by_host: false, is_of_mesh: true }))
     }
 
     fn context_client(
@@ -228,7 +229,8 @@ impl Secrets {
         let config = context::client_config(&context, certificate, loaded.trust.as_ref());
         let config = config.map_err(|error| error.to_string())?;
         self.shown.insert(owner.to_owned(), loaded.shown);
-        Ok(Made::Ready(Arc::new(ClientTls { config, server_name, by_host: context.auto_host_sni })))
+        let by_host = context.auto_host_sni;
+        Ok(Made::Ready(Arc::new(ClientTls { config, server_name, by_host, is_of_mesh: false })))
     }
 
     // --- what both name ---

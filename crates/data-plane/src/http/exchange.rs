@@ -209,6 +209,7 @@ impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         let protocol = self.downstream.protocol();
         let Place { worker, peer, chain, .. } = self.place;
+        self.record.note_cut(peer);
         let heads = (&*self.request, &*self.outgoing, &*self.response);
         self.record.write_request(worker, peer, chain, heads, protocol);
     }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use fastrand::Rng;
+use meshwork_model::client;
 use meshwork_model::format::TimeFormat;
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
 use meshwork_model::proxy::{AppendAction, HttpConnection, ReplyHeader, Scheme, ServerHeader, Underscores};
@@ -58,7 +59,7 @@ pub(crate) fn prepare_request(
 ) -> SocketAddr {
     let clients = &config.clients;
     sanitize_referer(head);
-    let told = clients::address(head, clients, peer);
+    let told = client::told(head, clients, peer.address);
     if clients.is_edge && !clients.skip_append {
         clients::append(head, peer);
     }

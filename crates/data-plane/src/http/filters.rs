@@ -23,7 +23,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
 use meshwork_model::proxy::{
-    HttpFilter, HttpFilterKind, HttpRbac, Route, RouteAction, RouteFilter, RouteFilterKind, RouteTable,
+    HttpFilter, HttpFilterKind, Route, RouteAction, RouteFilter, RouteFilterKind, RouteTable,
 };
 use meshwork_model::reason::Reason;
 use tokio::time::Instant;
@@ -36,7 +36,7 @@ use super::codec::Downstream;
 use super::exchange::Place;
 use crate::error::{Kind, ProxyError};
 use crate::limits::HALF_CLOSED_QUIET;
-use crate::policy::{Authorized, Judge};
+use crate::policy::{Authorized, Judge, Judged};
 use crate::record::Record;
 use crate::timer::Timer;
 
@@ -53,7 +53,7 @@ pub(crate) struct Filters {
 pub(crate) struct Plan {
     steps: Vec<Step>,
     /// The rules of all steps that judge, in order.
-    rules: Vec<HttpRbac>,
+    rules: Vec<Judged>,
 }
 
 /// One filter's part.
@@ -198,7 +198,7 @@ impl Plan {
                 Step::Jwt(jwt::Authentication::new(config, word, kept))
             }
             (Of::Rbac(_), Some(To::Rbac(rules))) | (Of::Rbac(rules), _) => {
-                self.rules.push(rules.clone());
+                self.rules.push(Judged::new(rules, kept));
                 Step::Judge
             }
             (Of::ExtAuthz(config), word) => {
@@ -215,7 +215,7 @@ impl Plan {
     }
 
     /// The rules, where nothing else is asked.
-    pub(crate) fn rules_alone(&self) -> Option<&[HttpRbac]> {
+    pub(crate) fn rules_alone(&self) -> Option<&[Judged]> {
         (self.steps.len() == self.rules.len()).then_some(&*self.rules)
     }
 }
@@ -253,6 +253,8 @@ async fn ask_all<'h>(
             Step::Buffer(most) => body::hold(&mut scene, request, *most as usize).await?,
         }
     }
+    // Some may have taken a while: who asks is still trusted.
+    peer.admit()?;
     Ok((judge.authorize(&facts, scene.record, request)?, scene.length))
 }
 

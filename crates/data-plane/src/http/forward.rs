@@ -402,6 +402,7 @@ impl Call<'_, '_> {
                 Ok((lease, answer))
             }
             Err(error) => {
+                let error = lease.explain(error);
                 let is_stale = self.course.stale_left > 0 && self.may_ask_again(&lease, &error, length);
                 if !is_stale {
                     self.note_failure(&lease.picked, &error);
@@ -674,6 +675,7 @@ impl Call<'_, '_> {
             }
         });
         if let Err(error) = done.await {
+            let error = lease.explain(error);
             self.note_failure(&lease.picked, &error);
             return Err(error);
         }

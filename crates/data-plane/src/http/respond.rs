@@ -109,7 +109,7 @@ pub(crate) async fn refuse(
     record: &mut Record,
 ) {
     let reason = error.reason();
-    record.reason = Some(reason);
+    record.blame(error);
     debug!(code = reason.words().code, side = ?error.side(), error = %error.kind, "exchange failed");
     let is_gone = matches!(error.kind, Kind::DownstreamGone | Kind::DownstreamBroken(_));
     if is_gone || downstream.is_answered() {

@@ -16,11 +16,6 @@ use meshwork_model::xxhash::xxhash64;
 use crate::error::{Kind, ProxyError};
 use crate::peer::Peer;
 
-const FORWARDED_HOST: &[u8] = b"x-forwarded-host";
-/// What the client asked for, as told to applications. Source: Envoy `x-envoy-original-path`, `x-envoy-original-host`.
-const ORIGINAL_PATH: &[u8] = b"x-envoy-original-path";
-const ORIGINAL_HOST: &[u8] = b"x-envoy-original-host";
-
 /// A route, and which of its clusters.
 #[derive(Clone, Copy)]
 pub(crate) struct Taken<'t> {
@@ -88,29 +83,8 @@ impl<'t> Taken<'t> {
     }
 
     /// Makes of a request's head what is forwarded; `tells` is whether applications are told what was asked for.
-    ///
-    /// Order: the cluster's changes and host, those of route, virtual host and table, the host, the path.
-    /// Source: Envoy `finalizeRequestHeaders`.
     pub(crate) fn change_request(self, head: &mut RequestHead, facts: &dyn Facts, tells: bool) {
-        if let Some(cluster) = self.cluster_terms() {
-            cluster.changes.request.iter().for_each(|level| level.change_request(head, facts));
-            if let Some(host) = &cluster.host {
-                head.set_authority(host.as_bytes());
-            }
-        }
-        let Some(terms) = self.terms() else { return };
-        terms.changes.request.iter().for_each(|level| level.change_request(head, facts));
-        if let Some(host) = terms.host.as_ref().and_then(|host| rewrite::host(host, head)) {
-            self.set_host(head, &host, tells);
-        }
-        if let Some(path) = &terms.path {
-            let path = rewrite::path(path, &self.route.matches.path, head);
-            if tells {
-                let before = head.path_and_query().to_vec();
-                head.fields.set(ORIGINAL_PATH, &before);
-            }
-            head.set_path_and_query(&path);
-        }
+        rewrite::request(self.route, self.at as usize, head, facts, tells);
     }
 
     /// Whether the endpoint's name becomes the host.
@@ -120,20 +94,7 @@ impl<'t> Taken<'t> {
 
     /// Sets the host, and tells which one it was.
     pub(crate) fn set_host(self, head: &mut RequestHead, host: &[u8], tells: bool) {
-        let before = head.authority().to_vec();
-        let appends = self.terms().is_some_and(|terms| terms.appends_forwarded_host) && !before.is_empty();
-        match head.fields.find(FORWARDED_HOST) {
-            Some(said) if appends && last_of(said) != before => {
-                let said = [said, &before].join(&b","[..]);
-                head.fields.set(FORWARDED_HOST, &said);
-            }
-            None if appends => head.fields.push(FORWARDED_HOST, &before),
-            _ => {}
-        }
-        if tells {
-            head.fields.set(ORIGINAL_HOST, &before);
-        }
-        head.set_authority(host);
+        rewrite::set_host(self.terms(), head, host, tells);
     }
 
     /// Changes a response's head as the route says.
@@ -167,10 +128,6 @@ impl<'t> Taken<'t> {
     pub(crate) fn mirrors(self) -> &'t [Mirror] {
         self.terms().map_or(&[], |terms| &terms.mirrors)
     }
-}
-
-fn last_of(list: &[u8]) -> &[u8] {
-    list.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii()
 }
 
 fn set_cookie(cookie: &HashCookie, value: &str) -> Vec<u8> {

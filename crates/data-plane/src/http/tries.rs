@@ -142,12 +142,16 @@ impl Kept {
 /// What another try may be decided by; `None` where there is none for sure.
 pub(super) fn reset_of(error: &ProxyError) -> Option<Reset> {
     match &error.kind {
-        Kind::Connect(_) | Kind::ConnectTimeout | Kind::Identity(_) => Some(Reset::ConnectFailure),
+        Kind::Connect(_) | Kind::ConnectTimeout => Some(Reset::ConnectFailure),
+        // With TLS 1.3 a server's refusal comes when something was sent; so does the end of an endpoint's good standing.
+        Kind::Identity(_) if error.retry == Retry::Safe => Some(Reset::ConnectFailure),
         Kind::StreamRefused => Some(Reset::RefusedStream),
         Kind::UpstreamBroken(_) | Kind::StreamReset(_) | Kind::BadResponse(_) => {
             Some(Reset::Other { sent: error.retry != Retry::Safe })
         }
-        Kind::TryTimeout | Kind::UpstreamDuration { .. } => Some(Reset::Other { sent: true }),
+        Kind::Identity(_) | Kind::TryTimeout | Kind::UpstreamDuration { .. } => {
+            Some(Reset::Other { sent: true })
+        }
         _ => None,
     }
 }

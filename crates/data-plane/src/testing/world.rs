@@ -134,6 +134,7 @@ impl World {
         let (crew, mut inboxes) = Crew::new(1);
         let shared = Shared {
             node: Arc::new(NodeLabels::default()),
+            identity: identity.clone(),
             crew,
             registry: Arc::clone(&registry),
             overload: Overload::never(),
@@ -264,6 +265,11 @@ impl World {
     /// Edges on record.
     pub(crate) fn edges(&self) -> Vec<EdgeSnapshot> {
         self.registry.fold()
+    }
+
+    /// All metrics, as Prometheus reads them.
+    pub(crate) fn metrics(&self) -> String {
+        self.registry.prometheus_text()
     }
 
     /// Requests on record.

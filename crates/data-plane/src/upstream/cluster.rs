@@ -19,11 +19,17 @@ use super::{EndpointSet, Held, Host, Limited, Overflow, Pool};
 use crate::config::{ClientTls, ClusterConfig};
 use crate::connection::Peer;
 use crate::error::{Kind, ProxyError};
+use crate::occasion::Occasion;
+use crate::standing::Jury;
 
 /// One worker's view of a cluster.
 pub(crate) struct WorkerCluster {
     /// The number of the worker.
     worker: usize,
+    /// Judges the endpoints that its connections lead to.
+    jury: Rc<Jury>,
+    /// Endpoints that did not prove who they are, or to which we did not.
+    pub(crate) unproven: Occasion,
     config: RefCell<Arc<ClusterConfig>>,
     balance: RefCell<Balance>,
     /// Edges of requests that found no endpoint, by protocol.
@@ -102,11 +108,13 @@ pub(crate) struct Picked {
 }
 
 impl WorkerCluster {
-    pub(crate) fn new(config: Arc<ClusterConfig>, worker: usize) -> Rc<Self> {
+    pub(crate) fn new(config: Arc<ClusterConfig>, worker: usize, jury: &Rc<Jury>) -> Rc<Self> {
         let balance =
             Balance { set: Arc::default(), state: balance::Worker::default(), endpoints: Vec::new() };
         Rc::new(Self {
             worker,
+            jury: Rc::clone(jury),
+            unproven: Occasion::default(),
             config: RefCell::new(config),
             balance: RefCell::new(balance),
             edges: Edges::default(),
@@ -117,6 +125,11 @@ impl WorkerCluster {
     /// The config that it runs.
     pub(crate) fn config(&self) -> Arc<ClusterConfig> {
         Arc::clone(&self.config.borrow())
+    }
+
+    /// Who judges the endpoints that its connections lead to.
+    pub(crate) fn jury(&self) -> &Rc<Jury> {
+        &self.jury
     }
 
     /// Takes a new config over; `false` where what changed makes the present connections unfit.

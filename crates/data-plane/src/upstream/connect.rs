@@ -2,6 +2,7 @@
 //! handshake that failed.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,21 +10,61 @@ use meshwork_model::proxy::{self, HealthCheck, Keepalive, TRANSPORT_MATCH, Upstr
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::{TlsConnector, rustls};
+use tokio_rustls::TlsConnector;
+use tracing::warn;
 
-use super::{Endpoint, Host, Reach};
+use super::{Endpoint, Host, Picked, Reach};
 use crate::config::{ClientTls, ClusterConfig};
 use crate::error::{Kind, ProxyError};
 use crate::limits::{PEER_SILENCE, PROBE_AFTER};
 use crate::overload::{Wanted, is_kept};
-use crate::transport::{Socket, Transport};
+use crate::standing::Standing;
+use crate::transport::{Secured, Socket, Transport};
+use crate::unproven;
 
-/// Connects to an endpoint, within the cluster's connect time-out.
+/// Connects to the picked endpoint, within the cluster's connect time-out. The connection ends when its server is not
+/// trusted any more.
 ///
 /// # Errors
 /// Always one that is safe to try again elsewhere: nothing was sent yet.
-pub(crate) async fn connect(cluster: &ClusterConfig, endpoint: &Endpoint) -> Result<Transport, ProxyError> {
-    connect_at(cluster, &endpoint.config, &endpoint.reach, None).await
+pub(crate) async fn connect(picked: &Picked) -> Result<Transport, ProxyError> {
+    let (cluster, jury) = (picked.cluster().config(), picked.cluster().jury());
+    let Endpoint { config, reach, .. } = &**picked.endpoint();
+    let connected = connect_at(&cluster, config, reach, None).await;
+    let mut transport = connected.inspect_err(|error| tell(picked, error))?;
+    if let (Reach::Tls(tls), Some(session)) = (reach, transport.session())
+        && tls.is_of_mesh
+    {
+        let admitted = jury.admit(session);
+        let admitted = admitted.map_err(|e| ProxyError::unsent(Kind::Identity(e.to_string())));
+        let admitted = admitted.inspect_err(|error| tell(picked, error))?;
+        transport.stand(admitted.map(|(_, standing)| standing));
+    }
+    Ok(transport)
+}
+
+/// What a failure on an open connection was: the endpoint may not be trusted any more, or not trust us, which is told.
+pub(crate) fn explained(picked: &Picked, standing: Option<&Rc<Standing>>, error: ProxyError) -> ProxyError {
+    let is_cut = standing.is_some_and(|standing| standing.is_cut());
+    let error = match &error.kind {
+        Kind::UpstreamBroken(_) | Kind::StreamReset(_) if is_cut => {
+            let words = "it is revoked, or not trusted any more".to_owned();
+            ProxyError { kind: Kind::Identity(words), ..error }
+        }
+        _ => error,
+    };
+    tell(picked, &error);
+    error
+}
+
+/// Says why an endpoint, or we to it, did not prove an identity: once a second at most for each cluster.
+fn tell(picked: &Picked, error: &ProxyError) {
+    if let Kind::Identity(words) = &error.kind
+        && let Some(untold) = picked.cluster().unproven.arises()
+    {
+        let (cluster, endpoint) = (picked.cluster().config(), picked.endpoint().config.address);
+        warn!(cluster = %cluster.cluster.name, %endpoint, untold, "no mTLS with the endpoint: {words} (MW0303)");
+    }
 }
 
 /// Connects to an endpoint where its health is asked for, and as the check wants it.
@@ -148,11 +189,13 @@ async fn shake_hands(
         let what = "it does not speak HTTP/2 (ALPN)".into();
         return Err(ProxyError::unsent(Kind::Identity(what)));
     }
-    Ok(Transport::Client(Box::new(stream)))
+    Ok(Transport::Client(Box::new(Secured::new(stream, None))))
 }
 
 /// A handshake that fails by TLS is a matter of identity; one that breaks off, of the connection.
 fn handshake(error: io::Error) -> Kind {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    if inner.is_some() { Kind::Identity(error.to_string()) } else { Kind::Connect(error) }
+    match unproven::of_tls(&error).map(unproven::of_error) {
+        Some((_, words)) => Kind::Identity(words),
+        None => Kind::Connect(error),
+    }
 }

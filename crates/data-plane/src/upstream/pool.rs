@@ -17,13 +17,14 @@ use tokio::time::Instant;
 
 use super::connect::in_time;
 use super::host::{HostCounters, step};
-use super::{Endpoint, Held, Limited, Picked, connect};
+use super::{Endpoint, Held, Limited, Picked, connect, explained};
 use crate::error::{Kind, ProxyError};
 use crate::http::codec::{Upstream, h1, h2};
 use crate::limits::{
     H2_CONNECTIONS_PER_ENDPOINT, POOL_IDLE, POOL_IDLE_PER_ENDPOINT, UPSTREAM_LIFETIME, UPSTREAM_REQUESTS,
 };
 use crate::record::OpenConnection;
+use crate::standing::Standing;
 use crate::transport::Transport;
 
 /// Connections to one endpoint.
@@ -112,7 +113,10 @@ impl Idle {
     /// Whether it may serve another request: not too old, not idle for too long, not used too often.
     fn is_fit(&self, now: Instant) -> bool {
         let idle = now.saturating_duration_since(self.since);
-        now < self.life.retires && idle < self.life.idle && self.connection.requests() < self.life.requests
+        now < self.life.retires
+            && idle < self.life.idle
+            && self.connection.requests() < self.life.requests
+            && is_good(self.connection.standing())
     }
 }
 
@@ -170,6 +174,15 @@ impl Lease {
         }
     }
 
+    /// What a failure on it was: the endpoint may not be trusted any more, or not trust us, which is told.
+    pub(crate) fn explain(&self, error: ProxyError) -> ProxyError {
+        let standing = match &self.upstream {
+            Upstream::H1(connection) => connection.standing(),
+            Upstream::H2(stream) => stream.standing(),
+        };
+        explained(&self.picked, standing, error)
+    }
+
     /// Gives the connection back, if another request may follow on it; else it is closed.
     pub(crate) fn release(self, now: Instant) {
         if let (Upstream::H1(mut connection), Some(life)) = (self.upstream, self.life)
@@ -190,7 +203,7 @@ impl Pool {
     fn pop(&self) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut last) = idle.pop() {
-            if last.connection.is_alive() {
+            if is_good(last.connection.standing()) && last.connection.is_alive() {
                 return Some(last);
             }
         }
@@ -235,7 +248,7 @@ impl Pool {
         picked: &Picked,
         opened: impl Fn(&Picked) -> OpenConnection,
     ) -> Result<h2::ClientStream, ProxyError> {
-        let transport = open(picked).await?;
+        let transport = connect(picked).await?;
         if transport.alpn().is_some_and(|spoken| spoken != b"h2") || transport.is_tls_without_alpn() {
             self.agreed_on_h2.set(false);
             return Err(ProxyError::unsent(Kind::Identity("it does not speak HTTP/2 (ALPN)".into())));
@@ -257,7 +270,7 @@ impl Pool {
             Admitted::Free(taken) => return Ok(taken),
             Admitted::New(held) => held,
         };
-        let transport = open(picked).await?;
+        let transport = connect(picked).await?;
         if transport.alpn() != Some(b"h2") {
             return Ok(begin_h1(picked, transport, opened, held));
         }
@@ -314,7 +327,7 @@ impl Pool {
 async fn open_h1(picked: &Picked, opened: impl Fn(&Picked) -> OpenConnection) -> Result<Taken, ProxyError> {
     match admit(picked).await? {
         Admitted::Free(taken) => Ok(taken),
-        Admitted::New(held) => Ok(begin_h1(picked, open(picked).await?, opened, held)),
+        Admitted::New(held) => Ok(begin_h1(picked, connect(picked).await?, opened, held)),
     }
 }
 
@@ -354,8 +367,9 @@ fn begin_h1(
     (Upstream::H1(connection), Some(life), false)
 }
 
-async fn open(picked: &Picked) -> Result<Transport, ProxyError> {
-    connect(&picked.cluster().config(), picked.endpoint()).await
+/// Whether an endpoint may be called on a connection that is open: it is trusted still.
+fn is_good(standing: Option<&Rc<Standing>>) -> bool {
+    standing.is_none_or(|standing| standing.is_good())
 }
 
 /// Waits until the connection takes the stream.

@@ -14,3 +14,4 @@ mod namespace;
 mod records;
 mod secrets;
 mod tcp;
+mod tokens;

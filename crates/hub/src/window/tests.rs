@@ -26,7 +26,8 @@ struct Proxy {
 
 impl Lab {
     fn new() -> Self {
-        Self { window: Window::new(WINDOW), zero: Instant::now(), at: 10_000.0 }
+        let zero = Instant::now();
+        Self { window: Window::new(WINDOW, zero), zero, at: 10_000.0 }
     }
 
     fn now(&self) -> Instant {
@@ -45,7 +46,7 @@ impl Lab {
 
     fn push(&mut self, proxy: &Proxy) -> u64 {
         let now = self.now();
-        proxy.messages(self.wall()).iter().map(|message| self.window.ingest(message, now)).sum()
+        proxy.messages(self.wall()).iter().map(|message| self.window.ingest(message, None, now)).sum()
     }
 
     fn edges(&self) -> Vec<Edge> {
@@ -518,7 +519,7 @@ fn metrics_of_strangers_are_taken_and_ignored() {
     metrics.push(Metric { name: "process.cpu.time".into(), data: Some(gauge), ..Metric::default() });
     metrics.push(Metric { name: "istio_requests".into(), ..Metric::default() });
     let now = lab.now();
-    assert_eq!(lab.window.ingest(&messages[0], now), 0);
-    assert_eq!(lab.window.ingest(&ExportMetricsServiceRequest::default(), now), 0);
+    assert_eq!(lab.window.ingest(&messages[0], None, now), 0);
+    assert_eq!(lab.window.ingest(&ExportMetricsServiceRequest::default(), None, now), 0);
     assert_eq!(lab.edge().requests, 4);
 }

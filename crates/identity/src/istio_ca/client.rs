@@ -1,14 +1,13 @@
 //! The asking side of the certificate service.
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
 use tonic::body::Body;
-use tonic::client::{Grpc, GrpcService};
+use tonic::client::GrpcService;
 use tonic::codegen::StdError;
 use tonic::{IntoRequest, Response, Status};
-use tonic_prost::ProstCodec;
 
 use super::{CREATE_CERTIFICATE, IstioCertificateRequest, IstioCertificateResponse};
+use crate::grpc::Client;
 
 /// More than the longest chain of certificates needs: an answer is one chain.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -16,7 +15,7 @@ const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 /// A client of the certificate service, over any gRPC channel.
 #[derive(Clone, Debug)]
 pub struct IstioCertificateServiceClient<T> {
-    inner: Grpc<T>,
+    inner: Client<T>,
 }
 
 impl<T> IstioCertificateServiceClient<T>
@@ -28,7 +27,7 @@ where
 {
     /// Speaks over a channel.
     pub fn new(channel: T) -> Self {
-        Self { inner: Grpc::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES) }
+        Self { inner: Client::new(channel, MAX_ANSWER_BYTES) }
     }
 
     /// Asks for a certificate.
@@ -42,11 +41,6 @@ where
         &mut self,
         request: impl IntoRequest<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        self.inner
-            .ready()
-            .await
-            .map_err(|error| Status::unavailable(format!("the service is not ready: {}", error.into())))?;
-        let path = PathAndQuery::from_static(CREATE_CERTIFICATE);
-        self.inner.unary(request.into_request(), path, ProstCodec::default()).await
+        self.inner.unary(request.into_request(), CREATE_CERTIFICATE).await
     }
 }

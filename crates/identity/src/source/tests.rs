@@ -1,12 +1,10 @@
-//! Handshakes in memory, with good certificates and with every kind of bad one.
+//! Handshakes in memory, with good certificates; those with bad ones are in [`crate::hostile`].
 
-use std::time::SystemTime;
-
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 use rustls::HandshakeKind;
 
 use super::*;
-use crate::forge::{DAY, Forge, Forged, Met, id, meet, params};
+use crate::Revocations;
+use crate::forge::{Forge, Met, id, meet};
 use crate::peer_id;
 
 const WEB: &str = "spiffe://mesh.local/ns/shop/sa/web";
@@ -26,100 +24,6 @@ fn client_id(met: &Met) -> Result<String, String> {
 fn kind(met: &Met) -> HandshakeKind {
     let stream = met.client.as_ref().expect("the client agreed");
     stream.get_ref().1.handshake_kind().expect("a finished handshake")
-}
-
-/// A client that shows whatever it has, and expects `CART`.
-fn forged_client(forge: &Forge, forged: &Forged) -> Arc<ClientConfig> {
-    let verifier = PeerOfClient::new(Trust::Fixed(forge.bundle()), vec![id(CART)]);
-    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(
-        forged.key.with_pair(|p| Ok(p.serialize_der())).expect("a key"),
-    );
-    let config = client_builder(verifier).with_client_auth_cert(forged.chain.clone(), key.into());
-    Arc::new(config.expect("a configuration"))
-}
-
-/// A server that shows whatever it has.
-fn forged_server(forged: &Forged) -> Arc<ServerConfig> {
-    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(
-        forged.key.with_pair(|p| Ok(p.serialize_der())).expect("a key"),
-    );
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(VERSIONS)
-        .expect("TLS 1.3")
-        .with_no_client_auth()
-        .with_single_cert(forged.chain.clone(), key.into());
-    Arc::new(config.expect("a configuration"))
-}
-
-fn changed(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
-    let mut params = params(&[WEB]);
-    change(&mut params);
-    params
-}
-
-/// Both ends must refuse a peer with this certificate, in these words.
-async fn check_refused(what: &str, forge: &Forge, forged: &Forged, words: &str) {
-    let source = forge.source(CART);
-    let says = |outcome: Option<std::io::Error>| outcome.map(|error| error.to_string()).unwrap_or_default();
-    let met =
-        meet(forged_client(forge, forged), source.server_config(&[], ClientCertificate::Required)).await;
-    let error = says(met.server.err());
-    assert!(error.contains(words), "{what}, as a client: {error:?}");
-    assert!(met.client.is_err(), "{what}, as a client");
-    let met = meet(source.client_config(&[id(WEB), id(CART)], &[]), forged_server(forged)).await;
-    let error = says(met.client.err());
-    assert!(error.contains(words), "{what}, as a server: {error:?}");
-}
-
-#[tokio::test]
-async fn certificates_that_break_a_must_are_refused_on_both_ends() {
-    let forge = Forge::new("mesh.local");
-    let past = SystemTime::now() - DAY;
-    let to_come = SystemTime::now() + DAY;
-    let usages = |usages: &[KeyUsagePurpose]| {
-        let usages = usages.to_vec();
-        changed(|p| p.key_usages = usages)
-    };
-    let cases: [(&str, CertificateParams, &str); 15] = [
-        ("two URIs", params(&[WEB, CART]), "exactly one URI name, this certificate has 2"),
-        ("the same URI twice", params(&[WEB, WEB]), "exactly one URI name, this certificate has 2"),
-        ("no names", params(&[]), "exactly one URI name, this certificate has 0"),
-        (
-            "a DNS name alone",
-            changed(|p| p.subject_alt_names = vec![SanType::DnsName("web".try_into().expect("a name"))]),
-            "exactly one URI name, this certificate has 0",
-        ),
-        ("no path", params(&["spiffe://mesh.local"]), "is not a workload's SPIFFE ID"),
-        ("an empty path", params(&["spiffe://mesh.local/"]), "is not a workload's SPIFFE ID"),
-        ("another scheme", params(&["https://mesh.local/ns/shop/sa/web"]), "is not a workload's SPIFFE ID"),
-        ("another trust domain", params(&["spiffe://evil.local/ns/shop/sa/web"]), "trust domain mesh.local"),
-        (
-            "an authority",
-            changed(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
-            "CaUsedAsEndEntity",
-        ),
-        ("expired", changed(|p| p.not_after = past.into()), "expired"),
-        ("not yet valid", changed(|p| p.not_before = to_come.into()), "not valid yet"),
-        ("no key usage", usages(&[]), "must be digitalSignature"),
-        ("no digitalSignature", usages(&[KeyUsagePurpose::KeyAgreement]), "must be digitalSignature"),
-        (
-            "keyCertSign",
-            usages(&[KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign]),
-            "must be digitalSignature",
-        ),
-        (
-            "cRLSign",
-            usages(&[KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign]),
-            "must be digitalSignature",
-        ),
-    ];
-    for (what, params, words) in cases {
-        check_refused(what, &forge, &forge.sign(&params), words).await;
-    }
-    let purpose = changed(|p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning]);
-    check_refused("another purpose", &forge, &forge.sign(&purpose), "extended key usage").await;
-    let foreign = Forge::new("mesh.local").sign(&params(&[WEB]));
-    check_refused("a foreign root", &forge, &foreign, "invalid peer certificate").await;
 }
 
 #[tokio::test]
@@ -227,8 +131,12 @@ async fn sessions_end_when_certificates_or_roots_change() {
     check("the client's certificate", &|web, _| web.replace_svid(forge.svid(WEB)).expect("replaced")).await;
     check("the server's certificate", &|_, cart| cart.replace_svid(forge.svid(CART)).expect("replaced"))
         .await;
-    check("the client's roots", &|web, _| web.replace_bundle(forge.bundle()).expect("replaced")).await;
-    check("the server's roots", &|_, cart| cart.replace_bundle(forge.bundle()).expect("replaced")).await;
+    let roots = forge.bundle_with(&[&Forge::new("mesh.local")]);
+    check("the client's roots", &|web, _| web.replace_bundle(roots.clone()).expect("replaced")).await;
+    check("the server's roots", &|_, cart| cart.replace_bundle(roots.clone()).expect("replaced")).await;
+    let revoked =
+        Trust::new(forge.bundle()).with_revoked(Revocations::new([id("spiffe://mesh.local/x")], []));
+    check("who is revoked", &|_, cart| cart.replace_trust(revoked.clone()).expect("replaced")).await;
 }
 
 #[tokio::test]
@@ -251,7 +159,7 @@ fn only_ones_own_identity_and_trust_domain_can_be_put_in_place() {
     let error = web.replace_svid(forge.svid(CART)).expect_err("refused");
     assert!(matches!(error, IdentityError::Unexpected { .. }), "{error}");
     let error = web.replace_svid(Forge::new("mesh.local").svid(WEB)).expect_err("refused");
-    assert!(matches!(error, IdentityError::Certificate(_)), "{error}");
+    assert!(matches!(error, IdentityError::Chain { .. }), "{error}");
     let error = web.replace_bundle(Forge::new("other.local").bundle()).expect_err("refused");
     assert!(matches!(error, IdentityError::TrustDomain { .. }), "{error}");
     assert_eq!(web.svid().serial(), serial);

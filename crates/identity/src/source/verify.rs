@@ -1,51 +1,42 @@
 //! The judges of a handshake: who the peer is, and whether that is right. And what we show the peer.
 //!
-//! The chain is webpki's business, through rustls; what makes a certificate an X.509-SVID is [`crate::svid`]'s.
-//! Host names play no part: a peer is its SPIFFE ID.
+//! What a chain proves is [`crate::Trust`]'s business. Host names play no part: a peer is its SPIFFE ID.
 
 use std::fmt;
 use std::sync::Arc;
 
 use meshwork_model::spiffe::SpiffeId;
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::{IdentitySource, provider};
-use crate::{Bundle, IdentityError, svid};
+use crate::bundle::Role;
+use crate::{IdentityError, Trust};
 
-/// The roots that a verifier judges by.
-pub(super) enum Trust {
+/// Whom a verifier believes.
+pub(super) enum Believed {
     /// Those of the moment.
     Current(Arc<IdentitySource>),
     /// Always the same.
-    Fixed(Bundle),
-}
-
-impl Trust {
-    fn with_bundle<T>(&self, act: impl FnOnce(&Bundle) -> T) -> T {
-        match self {
-            Self::Current(source) => act(&source.current.load().bundle),
-            Self::Fixed(bundle) => act(bundle),
-        }
-    }
+    Fixed(Trust),
 }
 
 /// A client's judge of its server.
 pub(super) struct PeerOfClient {
-    trust: Trust,
+    believed: Believed,
     expected: Vec<SpiffeId>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl PeerOfClient {
-    pub(super) fn new(trust: Trust, expected: Vec<SpiffeId>) -> Self {
-        Self { trust, expected, algorithms: provider().signature_verification_algorithms }
+    pub(super) fn new(believed: Believed, expected: Vec<SpiffeId>) -> Self {
+        Self { believed, expected, algorithms: provider().signature_verification_algorithms }
     }
 
     fn check_expected(&self, found: &SpiffeId) -> Result<(), IdentityError> {
@@ -67,12 +58,10 @@ impl ServerCertVerifier for PeerOfClient {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let leaf = ParsedCertificate::try_from(end_entity)?;
-        let found = self.trust.with_bundle(|bundle| {
-            let algorithms = self.algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&leaf, bundle.roots(), intermediates, now, algorithms)?;
-            Ok::<_, rustls::Error>(svid::id_under(end_entity, bundle)?)
-        })?;
+        let found = match &self.believed {
+            Believed::Current(source) => source.prove(end_entity, intermediates, now, Role::Server)?,
+            Believed::Fixed(trust) => trust.prove(end_entity, intermediates, now, Role::Server)?.id,
+        };
         self.check_expected(&found)?;
         Ok(ServerCertVerified::assertion())
     }
@@ -100,7 +89,7 @@ impl ServerCertVerifier for PeerOfClient {
     }
 }
 
-/// A server's judge of its clients: anybody of the trust domain; what each may do is policy's business.
+/// A server's judge of its clients: anybody of a trust domain that is believed; what each may do is policy's business.
 pub(super) struct PeerOfServer {
     source: Arc<IdentitySource>,
     required: bool,
@@ -129,9 +118,7 @@ impl ClientCertVerifier for PeerOfServer {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let current = self.source.current.load();
-        current.bundle.chain_of_client().verify_client_cert(end_entity, intermediates, now)?;
-        svid::id_under(end_entity, &current.bundle)?;
+        self.source.prove(end_entity, intermediates, now, Role::Client)?;
         Ok(ClientCertVerified::assertion())
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use meshwork_control_plane::store::backup;
 
 use super::{folders, output};
+use crate::secrecy;
 
 /// Write all state of a control plane to one file, while it runs or not
 ///
@@ -37,27 +38,39 @@ struct State {
     /// The control plane's state folder; `$XDG_STATE_HOME/meshwork/control-plane` where it is left out
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+
+    /// The folder of the CA, where the control plane runs with `--ca`
+    #[arg(long, value_name = "DIR")]
+    ca: Option<PathBuf>,
 }
 
 impl State {
-    fn folder(self) -> anyhow::Result<PathBuf> {
-        self.state.map_or_else(folders::control_plane, Ok)
+    /// The folders of the state, and of the CA where it is not in that.
+    fn folders(self) -> anyhow::Result<(PathBuf, Option<PathBuf>)> {
+        Ok((self.state.map_or_else(folders::control_plane, Ok)?, self.ca))
     }
 }
 
 impl Backup {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let state = self.state.folder()?;
-        backup::backup(&state, &self.file)?;
+        secrecy::keep();
+        let (state, ca) = self.state.folders()?;
+        let has_ca = backup::backup(&state, ca.as_deref(), &self.file)?;
         output::line(format_args!("{} has the state of {}", self.file.display(), state.display()));
+        if !has_ca {
+            output::line(format_args!(
+                "without a CA: there is none in it; --ca DIR adds one that is elsewhere"
+            ));
+        }
         Ok(())
     }
 }
 
 impl Restore {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let state = self.state.folder()?;
-        match backup::restore(&self.file, &state)? {
+        secrecy::keep();
+        let (state, ca) = self.state.folders()?;
+        match backup::restore(&self.file, &state, ca.as_deref())? {
             Some(aside) => output::line(format_args!(
                 "{} is as it was in {}; what was there is in {}",
                 state.display(),

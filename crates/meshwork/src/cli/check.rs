@@ -1,5 +1,7 @@
 //! `meshwork check`.
 
+mod mtls;
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -13,7 +15,11 @@ use super::output::{self, Format};
 /// Tries each thing that it takes, in processes that end at once; changes nothing. Fails where something is missing
 /// without which nothing goes.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Check {
+    #[command(subcommand)]
+    what: Option<What>,
+
     /// Where the control plane listens for proxies
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15012")]
     control_plane: SocketAddr,
@@ -23,9 +29,18 @@ pub(crate) struct Check {
     output: Format,
 }
 
+/// What else can be checked.
+#[derive(clap::Subcommand)]
+enum What {
+    Mtls(mtls::Mtls),
+}
+
 impl Check {
     /// Tries everything. No thread may have been started.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        if let Some(What::Mtls(mtls)) = &self.what {
+            return Ok(mtls.run());
+        }
         let verdicts = meshwork_capture::check()?;
         let reachable = meshwork_capture::reachable(self.control_plane);
         let steps: Vec<Value> = verdicts.iter().map(|(step, verdict)| as_json(*step, verdict)).collect();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use meshwork_agent::bootstrap;
 
 use super::{runtime, workload};
+use crate::secrecy;
 
 /// Let an Envoy join the mesh as a workload's proxy
 ///
@@ -33,6 +34,7 @@ pub(crate) struct EnvoyBootstrap {
 
 impl EnvoyBootstrap {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        secrecy::keep();
         runtime::on_this_thread(async {
             let enrolled = self.workload.enrol().await?;
             let bootstrap = bootstrap::EnvoyBootstrap {
@@ -44,7 +46,7 @@ impl EnvoyBootstrap {
             let path = bootstrap.write(&self.out, &enrolled.identity)?;
             let identity = Arc::clone(&enrolled.identity);
             let fresh = bootstrap.keep_fresh(&self.out, &identity);
-            workload::keep(enrolled, &path, self.once, fresh).await
+            workload::keep(enrolled, &bootstrap.node.name, &path, self.once, fresh).await
         })
     }
 }

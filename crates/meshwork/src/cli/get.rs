@@ -124,6 +124,9 @@ fn what(spec: &Value) -> String {
         .or_else(|| list("ports", &port))
         .or_else(|| list("listeners", &port))
         .or_else(labels)
+        .or_else(|| {
+            list("agents", &word).map(|agents| format!("{} by {agents}", word(&spec["serviceAccount"])))
+        })
         .unwrap_or_default()
 }
 
@@ -160,6 +163,7 @@ mod tests {
         check(json!({ "hosts": ["a.example", "b.example"], "ports": [] }), "a.example, b.example");
         check(json!({ "selector": { "matchLabels": { "app": "cart" } } }), "app=cart");
         check(json!({ "host": "cart.shop" }), "cart.shop");
+        check(json!({ "serviceAccount": "web", "agents": ["shop/host-agent"] }), "web by shop/host-agent");
         check(Value::Null, "");
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use meshwork_agent::bootstrap;
 
 use super::{runtime, workload};
+use crate::secrecy;
 
 /// Let a gRPC program join the mesh without a proxy
 ///
@@ -28,6 +29,7 @@ pub(crate) struct GrpcBootstrap {
 
 impl GrpcBootstrap {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        secrecy::keep();
         runtime::on_this_thread(async {
             let enrolled = self.workload.enrol().await?;
             let bootstrap = bootstrap::GrpcBootstrap {
@@ -37,7 +39,7 @@ impl GrpcBootstrap {
             let path = bootstrap.write(&self.out, &enrolled.identity)?;
             let identity = Arc::clone(&enrolled.identity);
             let fresh = bootstrap.keep_fresh(&self.out, &identity);
-            workload::keep(enrolled, &path, self.once, fresh).await
+            workload::keep(enrolled, &bootstrap.node.name, &path, self.once, fresh).await
         })
     }
 }

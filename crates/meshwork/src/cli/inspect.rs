@@ -99,7 +99,7 @@ impl Inspect {
             What::Listeners => (vec!["LISTENER", "ADDRESS"], listeners(value)),
             What::Certs => (vec!["USED BY", "AS", "SUBJECT", "NAMES", "SERIAL", "EXPIRES"], certs(value)),
             What::Stats => (vec!["METRIC", "VALUE"], metrics(value)),
-            What::Ready => (vec!["STATE", "NODE", "VERSION", "UP"], server(value)),
+            What::Ready => (vec!["STATE", "NODE", "VERSION", "UP", "SANDBOX"], server(value)),
         };
         table::render(&head, &rows, std::io::stdout().is_terminal())
     }
@@ -227,7 +227,13 @@ fn metrics(value: &Value) -> Vec<Vec<String>> {
 }
 
 fn server(value: &Value) -> Vec<Vec<String>> {
-    let fields = [&value["state"], &value["node"]["id"], &value["version"], &value["uptime_current_epoch"]];
+    let fields = [
+        &value["state"],
+        &value["node"]["id"],
+        &value["version"],
+        &value["uptime_current_epoch"],
+        &value["sandbox"],
+    ];
     vec![fields.into_iter().map(text_of).collect()]
 }
 

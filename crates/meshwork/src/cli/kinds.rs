@@ -19,6 +19,7 @@ const SHORT: &[(&str, &str)] = &[
     ("svc", "Service"),
     ("vs", "VirtualService"),
     ("we", "WorkloadEntry"),
+    ("wr", "WorkloadRegistration"),
 ];
 
 /// A kind of resource.

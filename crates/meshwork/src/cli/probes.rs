@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use meshwork_agent::probe::{self, Kind, Probe, Program, Status};
+use meshwork_agent::probe::{self, Check, Kind, Probe, Program, Status};
 use meshwork_capture::{Supervisor, wire};
 use meshwork_data_plane::WorkloadNetwork;
 use meshwork_xds::client::Health;
@@ -51,6 +51,16 @@ impl Probes {
     /// Whether a workload is not ready before its program has said so.
     pub(super) fn gate(&self) -> bool {
         self.readiness.is_some()
+    }
+
+    /// What this process starts programs for; a supervisor, where there is one, does that.
+    pub(super) fn programs(&self) -> Option<&'static str> {
+        let is_command = |probe: &Option<Probe>| {
+            probe.as_ref().is_some_and(|probe| matches!(probe.check, Check::Exec { .. }))
+        };
+        let is_supervised = std::env::var_os(meshwork_capture::VARIABLE).is_some();
+        let starts = !is_supervised && (is_command(&self.readiness) || is_command(&self.liveness));
+        starts.then_some("probes by command")
     }
 
     /// Asks for ever: what readiness says goes to `health`, and `unwell` is called when the program is found dead.

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use meshwork_data_plane::{self as data_plane, NodeLabels};
 use meshwork_identity::FileIdentity;
+use meshwork_model::proxy::{LogSink, NetworkFilter, Resource};
 use meshwork_telemetry::Registry;
 use meshwork_xds::bootstrap::{self, Bootstrap};
 use meshwork_xds::{self as xds, Update};
@@ -56,10 +57,32 @@ impl Proxy {
                 bail!("{} errors in {name}", problems::errors(&found));
             }
         };
+        let folders = self.state.iter().cloned().collect();
+        let sandbox = self.serving.close_in(folders, None, logs(&bootstrap))?;
         let identity = self.identity.open().context("the identity's files cannot be used")?;
         let kept = self.state.as_ref().map(|dir| Kept::open(dir, &owner(&bootstrap))).transpose()?;
-        runtime::on_this_thread(serve(bootstrap, identity, self.serving, kept))
+        runtime::on_this_thread(serve(bootstrap, identity, self.serving, kept, sandbox))
     }
+}
+
+/// The files that the bootstrap's listeners log to.
+fn logs(bootstrap: &Bootstrap) -> Vec<PathBuf> {
+    let listeners = bootstrap.resources.iter().filter_map(|resource| match resource {
+        Resource::Listener(listener) => Some(listener),
+        _ => None,
+    });
+    let mut logs: Vec<PathBuf> = Vec::new();
+    for chain in listeners.flat_map(|listener| listener.chains.iter().chain(&listener.default_chain)) {
+        let of_chain = match &chain.filter {
+            NetworkFilter::Http(http) => &http.access_logs,
+            NetworkFilter::Tcp(tcp) => &tcp.access_logs,
+        };
+        logs.extend(of_chain.iter().filter_map(|log| match &log.sink {
+            LogSink::File(path) => Some(PathBuf::from(&**path)),
+            LogSink::Stdout | LogSink::Stderr => None,
+        }));
+    }
+    logs
 }
 
 /// Whose config is kept: another node, or the same under another control plane, does not take it.
@@ -73,6 +96,7 @@ async fn serve(
     identity: Option<FileIdentity>,
     serving: Serving,
     kept: Option<Kept>,
+    sandbox: Arc<str>,
 ) -> anyhow::Result<()> {
     let mut signals = signals::Stop::listen()?;
     let registry = Registry::new(SystemTime::now());
@@ -81,7 +105,7 @@ async fn serve(
         NodeLabels { identity: source.as_ref().map(|source| source.id().clone()), ..NodeLabels::default() };
     let mut options = serving.options(node, bootstrap.admin, &registry)?;
     options.about =
-        data_plane::About { id: bootstrap.node.id.clone(), cluster: bootstrap.node.cluster.clone() };
+        data_plane::About { id: bootstrap.node.id.clone(), cluster: bootstrap.node.cluster.clone(), sandbox };
     let proxy = data_plane::Proxy::start(options, source, registry)?;
     let files = RefCell::new(SecretFiles::default());
     let bytes = bootstrap.bytes.clone();

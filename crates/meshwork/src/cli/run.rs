@@ -16,6 +16,8 @@ mod joining;
 
 use joining::Joining;
 
+use crate::sandbox::Sandbox;
+
 /// Exit codes as shells have them: there is no such program, it cannot be started, and all else that is not its own.
 const NOT_FOUND: u8 = 127;
 const NOT_STARTED: u8 = 126;
@@ -68,6 +70,9 @@ pub(crate) struct Run {
 
     #[command(flatten)]
     proxy: Proxy,
+
+    #[command(flatten)]
+    sandbox: Sandbox,
 
     /// How long the program may take to end after SIGTERM; it is killed then
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "10s")]
@@ -223,6 +228,9 @@ impl Run {
             line.add("--inbound", inbound(port, self.proxy.advertise));
         }
         self.proxy.add_to(&mut line, workers);
+        for (name, value) in self.sandbox.arguments() {
+            line.add(name, value);
+        }
         line.0
     }
 }

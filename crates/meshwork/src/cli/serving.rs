@@ -1,12 +1,17 @@
 //! The arguments of everything that runs a data plane.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use meshwork_capture::sandbox::Needs;
 use meshwork_data_plane::{self as data_plane, NodeLabels};
+use meshwork_identity::files::create_private_dir;
 use meshwork_telemetry::{AccessLog, Registry, Sink};
+
+use crate::sandbox::{self, Sandbox};
 
 /// How a data plane runs, whatever its config.
 #[derive(clap::Args)]
@@ -31,9 +36,30 @@ pub(crate) struct Serving {
     /// How long what has begun may go on after the process is asked to end; a second signal ends it at once
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "10s")]
     drain_time: Duration,
+
+    #[command(flatten)]
+    sandbox: Sandbox,
 }
 
 impl Serving {
+    /// Closes the process in, as far as the kernel can, and says how far: it writes to `folders` and to its log, and
+    /// starts no programs but for `programs`.
+    ///
+    /// # Errors
+    /// The sandbox is demanded and not to be had, or a folder cannot be made.
+    pub(crate) fn close_in(
+        &self,
+        folders: Vec<PathBuf>,
+        programs: Option<&'static str>,
+        logs: impl IntoIterator<Item = PathBuf>,
+    ) -> anyhow::Result<Arc<str>> {
+        for folder in &folders {
+            create_private_dir(folder)?;
+        }
+        let appended = sandbox::appended(&self.access_log).into_iter().chain(logs).collect();
+        self.sandbox.enter(Needs { folders, appended, programs, other_processes: None })
+    }
+
     /// Starts a data plane's options; `admin` is used where no argument names another address.
     ///
     /// # Errors

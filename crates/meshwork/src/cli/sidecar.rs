@@ -2,12 +2,14 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use meshwork_agent::bootstrap::Node;
+use meshwork_agent::host::Socket;
 use meshwork_agent::{Enrolled, channel};
 use meshwork_capture::wire::FromSidecar;
 use meshwork_data_plane::{self as data_plane, NodeLabels};
@@ -27,7 +29,7 @@ use super::probes::{Probed, Probes};
 use super::serving::Serving;
 use super::{runtime, workload};
 use crate::kept::Kept;
-use crate::{memory, secrecy, signals};
+use crate::{memory, signals};
 
 /// Run the proxy of a workload
 ///
@@ -47,6 +49,15 @@ pub(crate) struct Sidecar {
     /// How often metrics are pushed to the control plane
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "10s")]
     push_metrics: Duration,
+
+    /// Offer the workload its identity on this socket, by SPIFFE's Workload API and Envoy's SDS: to programs of the user that
+    /// the proxy runs as
+    #[arg(long, value_name = "PATH")]
+    workload_api: Option<PathBuf>,
+
+    /// The number of the user whose programs get the identity, where it is another one
+    #[arg(long, value_name = "UID", requires = "workload_api")]
+    workload_api_user: Option<u32>,
 }
 
 /// How often files of certificates are looked at: a new one acts within it, and a look costs nothing.
@@ -64,20 +75,32 @@ impl Sidecar {
     /// # Errors
     /// The workload cannot enrol, the proxy cannot start, or the control plane does not take it.
     pub(super) fn run_as(self, gateway: Option<GatewayNode>) -> anyhow::Result<()> {
-        secrecy::keep();
+        let mut folders = vec![self.workload.state().to_owned()];
+        if let Some(socket) = self.offered() {
+            socket.make_folder()?;
+            folders.push(socket.folder().to_owned());
+        }
+        let sandbox = self.serving.close_in(folders, self.probes.programs(), [])?;
         runtime::on_this_thread(async {
-            let enrolled = self.workload.enrol().await?;
+            let enrolled = Arc::new(self.workload.enrol().await?);
             let node = Node { gateway, ..self.workload.node(&enrolled)? };
-            Box::pin(self.serve(enrolled, node)).await
+            Box::pin(self.serve(enrolled, node, sandbox)).await
         })
     }
 
-    async fn serve(self, enrolled: Enrolled, mut node: Node) -> anyhow::Result<()> {
+    async fn serve(self, enrolled: Arc<Enrolled>, mut node: Node, sandbox: Arc<str>) -> anyhow::Result<()> {
         let registry = Registry::new(SystemTime::now());
-        let (proxy, beside) = self.start(&enrolled, &mut node, &registry)?;
-        let channel = channel(&enrolled.identity, enrolled.control_plane, &enrolled.server);
+        let (proxy, beside) = self.start(&enrolled, &mut node, &registry, sandbox)?;
         let (ending, ended) = oneshot::channel();
-        let metrics = tokio::spawn(push(&registry, &node, channel.clone(), self.push_metrics, ended));
+        let connect = {
+            let enrolled = Arc::clone(&enrolled);
+            move || channel(&enrolled.identity, enrolled.control_plane, &enrolled.server)
+        };
+        let channel = connect();
+        // As long as that serves, one connection is enough for both.
+        let mut shared = Some(channel.clone());
+        let connect = move || shared.take().unwrap_or_else(&connect);
+        let metrics = tokio::spawn(push(&registry, &node, connect, self.push_metrics, ended));
         let kept =
             Kept::within(self.workload.state(), &format!("{} by {}", node.id(), enrolled.identity.id()));
         let mut session = xds::client::Session::new(xds_node(&node));
@@ -94,15 +117,17 @@ impl Sidecar {
         let (health, reports) = watch::channel(None);
         let discovery = xds::grpc::run_client(channel, session, reports, apply, memory::give_back);
         let mut discovery = pin!(discovery.instrument(control_plane));
+        let offered = offer(self.offered(), self.workload_api_user, Arc::clone(&enrolled));
         let mut beside = pin!(run_beside(beside, self.probes, &proxy, &node, &health));
         tokio::select! {
-            () = enrolled.keep_fresh() => {}
+            () = enrolled.keep_fresh(&node.name) => {}
             () = kept.write_on_change() => {}
             () = proxy.asked_to_quit() => {}
             ended = &mut discovery => if let Ended::Denied(denied) = ended {
                 return Err(refusal(address, &identity, &denied));
             },
             failed = &mut beside => return failed.map(|never| match never {}),
+            failed = offered => return failed.map(|never| match never {}),
             never = follow_files(&proxy) => match never {},
             () = signals.asked() => {
                 // Before the drain, so that nobody is sent here while it lasts.
@@ -120,16 +145,25 @@ impl Sidecar {
         Ok(metrics.await?)
     }
 
+    /// Where the workload gets its identity.
+    fn offered(&self) -> Option<Socket> {
+        let is_own = self.workload_api_user.is_none_or(|user| user == rustix::process::geteuid().as_raw());
+        // Who is somebody else cannot connect otherwise; who it is, the kernel says.
+        let mode = if is_own { 0o600 } else { 0o666 };
+        self.workload_api.clone().map(|path| Socket { path, mode })
+    }
+
     /// Starts the proxy with every socket that it will have, and completes what the node says of itself.
     fn start(
         &self,
         enrolled: &Enrolled,
         node: &mut Node,
         registry: &Arc<Registry>,
+        sandbox: Arc<str>,
     ) -> anyhow::Result<(data_plane::Proxy, Option<Beside>)> {
         let captured = Captured::take()?;
         let mut options = self.serving.options(labels(node, enrolled), None, registry)?;
-        options.about = data_plane::About { id: node.id(), cluster: node.cluster() };
+        options.about = data_plane::About { id: node.id(), cluster: node.cluster(), sandbox };
         options.workload_sockets = captured.as_ref().map(Captured::workload_sockets);
         let identity = Arc::clone(&enrolled.identity);
         let proxy = data_plane::Proxy::start(options, Some(identity), Arc::clone(registry))?;
@@ -138,6 +172,19 @@ impl Sidecar {
         let beside = captured.map(|captured| captured.hand_over(&proxy, node)).transpose()?;
         Ok((proxy, beside))
     }
+}
+
+/// Offers the workload its identity on a socket, for ever, where that is wanted.
+async fn offer(
+    socket: Option<Socket>,
+    user: Option<u32>,
+    enrolled: Arc<Enrolled>,
+) -> anyhow::Result<Infallible> {
+    if let Some(socket) = socket {
+        let user = user.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        meshwork_agent::host::serve_own(enrolled, &socket, user).await?;
+    }
+    std::future::pending().await
 }
 
 /// Follows the files of certificates that config names, for ever.
@@ -202,19 +249,19 @@ fn labels(node: &Node, enrolled: &Enrolled) -> NodeLabels {
 }
 
 /// Pushes metrics until `ended` does, and once more then.
-fn push(
+fn push<C: FnMut() -> Channel + Send + 'static>(
     registry: &Arc<Registry>,
     node: &Node,
-    channel: Channel,
+    connect: C,
     every: Duration,
     ended: oneshot::Receiver<()>,
-) -> impl Future<Output = ()> + use<> {
+) -> impl Future<Output = ()> + Send + use<C> {
     let resource = ResourceAttributes {
         service: label(node, "app"),
         namespace: node.namespace.clone(),
         instance: node.name.clone(),
     };
-    push_otlp(Arc::clone(registry), resource, channel, every, async { drop(ended.await) })
+    push_otlp(Arc::clone(registry), resource, connect, every, async { drop(ended.await) })
 }
 
 fn xds_node(node: &Node) -> xds::Node {

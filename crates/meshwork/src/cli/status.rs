@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
-use meshwork_model::problem::Severity;
+use meshwork_model::problem::{Code, Severity};
+use serde_json::Value;
 
 use super::api::Api;
 use super::output::{self, Format};
@@ -52,8 +53,14 @@ impl StatusOf {
         if self.problems {
             return self.problems();
         }
-        let asked = async { Status::ask_value(&self.api.client()?, self.revision).await };
-        let mut told = runtime::on_this_thread(asked)?;
+        let asked = async {
+            let client = self.api.client()?;
+            let told = Status::ask_value(&client, self.revision).await?;
+            // An older control plane, or one that is in trouble, tells what it can.
+            let problems = client.get("/api/v1/problems").await.unwrap_or_default();
+            Ok((told, problems))
+        };
+        let (mut told, all) = runtime::on_this_thread(asked)?;
         let mut status: Status = serde_json::from_value(told.clone())?;
         if let Some(wanted) = &self.proxy {
             status.proxies.retain(|proxy| proxy.name == *wanted || proxy.full_name() == *wanted);
@@ -64,6 +71,7 @@ impl StatusOf {
         }
         if !self.output.print(&told)? {
             self.tell(&status);
+            warn_of_authority(&all);
         }
         let lacks = |revision: u64| status.proxies.iter().any(|proxy| proxy.revision < revision);
         Ok(if self.revision.is_some_and(lacks) { ExitCode::from(NOT_EVERYWHERE) } else { ExitCode::SUCCESS })
@@ -108,6 +116,15 @@ impl StatusOf {
         }
         let have = status.proxies.iter().filter(|proxy| proxy.revision >= revision).count();
         output::line(format_args!("{have} of {} have revision {revision}", status.proxies.len()));
+    }
+}
+
+/// Who looks at proxies is to see that the certificate authority needs somebody.
+fn warn_of_authority(problems: &Value) {
+    let texts = Texts::new();
+    let all = problems.as_array().into_iter().flatten().map(|value| problems::of_json(value, &texts));
+    for problem in all.filter(|problem| problem.code == Code::Authority) {
+        output::note(format_args!("warning[{}]: {problem}", problem.code.words().code));
     }
 }
 

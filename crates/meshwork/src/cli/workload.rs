@@ -12,9 +12,9 @@ use super::binds::{InboundArgument, OutboundArgument};
 use super::output;
 use crate::signals;
 
-/// Who a workload is, how it proves that, and where its ports are.
+/// Where a program enrols, whom it believes there, and by what it is let in.
 #[derive(clap::Args)]
-pub(crate) struct Workload {
+pub(super) struct Joining {
     /// Where the control plane listens for proxies
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15012")]
     control_plane: SocketAddr,
@@ -23,6 +23,37 @@ pub(crate) struct Workload {
     #[arg(long, value_name = "FILE")]
     trust_bundle: PathBuf,
 
+    /// A file with a join token; needed the first time only
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// How long certificates should live, such as 24h; the control plane decides where it is left out
+    #[arg(long, value_name = "DURATION", value_parser = super::duration)]
+    svid_lifetime: Option<Duration>,
+}
+
+impl Joining {
+    /// How to enrol with a folder of state.
+    ///
+    /// # Errors
+    /// The token file cannot be read.
+    pub(super) fn enrolment(&self, state: &Path) -> anyhow::Result<Enrolment> {
+        Ok(Enrolment {
+            control_plane: self.control_plane,
+            trust_bundle: self.trust_bundle.clone(),
+            token: token(self.token_file.as_deref())?,
+            state: state.to_owned(),
+            lifetime: self.svid_lifetime,
+        })
+    }
+}
+
+/// Who a workload is, how it proves that, and where its ports are.
+#[derive(clap::Args)]
+pub(crate) struct Workload {
+    #[command(flatten)]
+    joining: Joining,
+
     /// The folder that keeps this workload's key and certificate; one per workload
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
@@ -30,10 +61,6 @@ pub(crate) struct Workload {
     /// The workload's name, the same as in its join token
     #[arg(long = "workload", value_name = "NAME")]
     name: String,
-
-    /// A file with a join token; needed the first time only
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
 
     /// A port that the workload serves, as PORT[/PROTOCOL]=BIND>APPLICATION: services' target port, what is spoken on it
     /// where no Service says so, where the proxy listens for it, where the application listens; may be repeated
@@ -49,10 +76,6 @@ pub(crate) struct Workload {
     /// may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = super::label)]
     labels: Vec<(String, String)>,
-
-    /// How long certificates should live, such as 24h; the control plane decides where it is left out
-    #[arg(long, value_name = "DURATION", value_parser = super::duration)]
-    svid_lifetime: Option<Duration>,
 }
 
 impl Workload {
@@ -66,14 +89,8 @@ impl Workload {
     /// # Errors
     /// The token file cannot be read, or the enrolment failed.
     pub(crate) async fn enrol(&self) -> anyhow::Result<Enrolled> {
-        let enrolment = Enrolment {
-            control_plane: self.control_plane,
-            trust_bundle: self.trust_bundle.clone(),
-            token: self.token()?,
-            state: self.state.clone(),
-            lifetime: self.svid_lifetime,
-        };
-        let missing = self.token_file.as_ref().filter(|_| enrolment.token.is_none());
+        let enrolment = self.joining.enrolment(&self.state)?;
+        let missing = self.joining.token_file.as_ref().filter(|_| enrolment.token.is_none());
         let enrolled = enrol(&enrolment).await;
         match missing {
             Some(path) => enrolled.with_context(|| format!("there is no token file {}", path.display())),
@@ -102,15 +119,19 @@ impl Workload {
             is_probed: false,
         })
     }
+}
 
-    fn token(&self) -> anyhow::Result<Option<String>> {
-        let Some(path) = &self.token_file else { return Ok(None) };
-        match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Some(text.trim().to_owned())),
-            // A token is spent once; a workload that has its certificate starts without it.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot read the token in {}", path.display())),
-        }
+/// The token in a file; `None` where there is no such file: a token is spent once, and a workload that has its certificate
+/// starts without it.
+///
+/// # Errors
+/// The file cannot be read.
+fn token(file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let Some(path) = file else { return Ok(None) };
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read the token in {}", path.display())),
     }
 }
 
@@ -121,6 +142,7 @@ impl Workload {
 /// Signals cannot be handled.
 pub(crate) async fn keep(
     enrolled: Enrolled,
+    workload: &str,
     bootstrap: &Path,
     once: bool,
     fresh_files: impl Future<Output = ()>,
@@ -130,7 +152,7 @@ pub(crate) async fn keep(
         return Ok(());
     }
     tokio::select! {
-        () = enrolled.keep_fresh() => {}
+        () = enrolled.keep_fresh(workload) => {}
         () = fresh_files => {}
         stopped = signals::stop() => stopped?,
     }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AuthorizationProvider, Key, MtlsMode, OutsidePolicy};
+use super::{AuthorizationProvider, Key, KeyUrl, MtlsMode, OutsidePolicy};
 use crate::proxy::{Fault, HealthCheck, RetryBudget, RetryPolicy, TokenBucket};
+use crate::spiffe::SpiffeId;
 
 /// What holds for calls of a service, or for requests of a route. Source: `meshwork.dev/v1alpha1` TrafficPolicy; Gateway
 /// API GEP-713, direct attachment.
@@ -62,6 +63,48 @@ pub struct MeshDefaults {
     pub mtls: Option<MtlsMode>,
     /// Services that CUSTOM policies have asked, by name.
     pub providers: BTreeMap<Arc<str>, Arc<AuthorizationProvider>>,
+    /// Trust domains whose identities are believed, each by its own bundle; no two have one name.
+    pub federated: Vec<FederatedDomain>,
+    /// How keys for tokens are fetched.
+    pub key_fetching: KeyFetching,
+}
+
+/// Another trust domain, and where its bundle comes from: at least one of the two is there. Source: SPIFFE Federation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FederatedDomain {
+    /// Its name, lowercase, without `spiffe://`.
+    pub trust_domain: Arc<str>,
+    /// Its bundle, as it was written: a SPIFFE bundle document, or certificates as PEM.
+    pub bundle: Option<Arc<str>>,
+    /// Where newer ones are fetched.
+    pub endpoint: Option<BundleEndpoint>,
+}
+
+/// Where a trust domain serves its bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleEndpoint {
+    /// An `https:` URL.
+    pub url: KeyUrl,
+    /// How it proves who it is.
+    pub proof: BundleProof,
+}
+
+/// How a bundle endpoint proves who it is. Source: SPIFFE Federation §5.2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BundleProof {
+    /// `https_web`: by a certificate for its host, under the roots of the system.
+    Web,
+    /// `https_spiffe`: by this identity, under the bundle that is known of its trust domain.
+    Spiffe(SpiffeId),
+}
+
+/// How keys for tokens are fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyFetching {
+    /// Whether hosts outside the mesh may be at loopback and link-local addresses.
+    pub allows_local: bool,
+    /// How long fetched keys are believed before they are asked for again.
+    pub cache: Option<Duration>,
 }
 
 impl TrafficTarget {

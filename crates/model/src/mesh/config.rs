@@ -28,6 +28,7 @@ impl Config {
             telemetries,
             destination_rules,
             traffic_policies,
+            registrations,
             defaults,
             outside,
         } = part;
@@ -49,6 +50,7 @@ impl Config {
         add(&mut self.telemetries, telemetries, |_| {});
         add(&mut self.destination_rules, destination_rules, |rule| age(&mut rule.age, before));
         add(&mut self.traffic_policies, traffic_policies, |policy| age(&mut policy.age, before));
+        add(&mut self.registrations, registrations, |_| {});
         if *defaults != MeshDefaults::default() {
             self.defaults = defaults.clone();
         }

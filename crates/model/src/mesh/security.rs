@@ -103,7 +103,9 @@ pub struct Wanted<T> {
 pub struct Source {
     /// SPIFFE IDs without `spiffe://`: `mesh.local/ns/shop/sa/web`.
     pub principals: Wanted<StringMatch>,
-    /// Namespaces.
+    /// Trust domains.
+    pub trust_domains: Wanted<StringMatch>,
+    /// Namespaces: of our own trust domain, where nothing is said of those.
     pub namespaces: Wanted<StringMatch>,
     /// Service accounts.
     pub accounts: Wanted<Account>,
@@ -195,6 +197,8 @@ pub struct JwtRule {
     pub forward: bool,
     /// How long the keys are waited for.
     pub timeout: Duration,
+    /// Whether a token must expire.
+    pub must_expire: bool,
 }
 
 /// Where keys come from.
@@ -217,6 +221,23 @@ pub struct KeyUrl {
     pub port: u16,
     /// Path and query.
     pub path: Arc<str>,
+}
+
+// === impl KeyUrl ===
+
+impl KeyUrl {
+    /// The host, with its port where that is not the usual one.
+    pub fn authority(&self) -> String {
+        let usual = if self.https { 443 } else { 80 };
+        if self.port == usual { self.host.to_string() } else { format!("{}:{}", self.host, self.port) }
+    }
+}
+
+impl std::fmt::Display for KeyUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.https { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority(), self.path)
+    }
 }
 
 // === impl PeerAuthentication ===

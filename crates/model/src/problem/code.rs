@@ -49,6 +49,8 @@ pub enum Code {
     Workload,
     /// A message or a bootstrap file that a proxy refuses.
     Refused,
+    /// The certificate authority needs somebody.
+    Authority,
 }
 
 /// Everything that is said of a [`Code`].
@@ -150,6 +152,10 @@ codes! {
     Refused "MW1301" "a proxy refuses this"
         "A bootstrap file, or a resource of a control plane, has something that the proxy does not honour or that is wrong."
         "Correct the field that the message names; docs/envoy-support.md lists what is honoured.";
+    Authority "MW1401" "the certificate authority needs somebody"
+        "A root or an intermediate ends soon, or a file of the authority cannot be read or written; when it has ended, nobody \
+         gets a certificate any more."
+        "Do what the message says; docs/rotation.md tells how roots are replaced under traffic.";
 }
 
 impl Code {

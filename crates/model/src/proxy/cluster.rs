@@ -84,6 +84,9 @@ pub struct Dns {
     pub failure_refresh: Option<(Duration, Duration)>,
     /// How load follows health.
     pub policy: LoadPolicy,
+    /// Whether addresses near the host (loopback, link-local, where clouds tell secrets) are not believed: others than
+    /// who runs the proxy name these hosts.
+    pub only_far: bool,
 }
 
 /// Endpoints by name.
@@ -135,6 +138,7 @@ impl Dns {
             refresh: Self::REFRESH,
             failure_refresh: Some((Duration::from_secs(1), Duration::from_secs(30))),
             policy: LoadPolicy::default(),
+            only_far: false,
         }
     }
 }

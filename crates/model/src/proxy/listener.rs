@@ -252,6 +252,8 @@ pub enum Transport {
 pub enum Gate {
     /// Authorization by what is known of the connection.
     Rbac(Arc<Rbac>),
+    /// Rules that decide nothing: what they would say is noted, under keys that begin so.
+    Tried(Arc<Rbac>, Arc<str>),
     /// Not too many at the same time.
     Limit(ConnectionLimit),
 }

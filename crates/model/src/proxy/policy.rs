@@ -107,6 +107,14 @@ pub enum Principal {
     SourceAddress(Cidr),
     /// A header field. Never matches a TCP connection.
     Header(HeaderMatch),
+    /// A header field that is there, and each of whose values passes one of the tests. Never matches a TCP connection.
+    /// Envoy has no such test: it is content with one value that passes.
+    EachValue {
+        /// Lowercase field name.
+        name: Arc<str>,
+        /// What a value may be.
+        tests: Vec<StringMatch>,
+    },
     /// The normalised path without query. Never matches a TCP connection.
     Path(StringMatch),
     /// What filters found out about the request.

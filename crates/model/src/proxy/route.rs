@@ -266,7 +266,7 @@ pub enum PathMatch {
 pub struct HeaderMatch {
     /// Lowercase field name, `:method`, `:path`, `:authority` or `:scheme`.
     pub name: Arc<str>,
-    /// The test; of several values, joined by `,`, as Envoy does.
+    /// The test; of several values one that passes it is enough.
     pub test: HeaderTest,
     /// Whether the test must fail. A field that is missing fails all but [`HeaderTest::Present`], inverted or not.
     pub invert: bool,

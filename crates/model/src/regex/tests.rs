@@ -99,3 +99,27 @@ fn expressions_are_equal_by_what_is_written() {
     assert_ne!(Regex::new("a").ok(), Regex::new("[a]").ok());
     assert_ne!(Rewrite::new("a", "b").ok(), Rewrite::new("a", "c").ok());
 }
+
+#[test]
+fn an_expression_begins_with_what_is_plain_to_see() {
+    let check = |pattern: &str, expected: &str| {
+        let regex = Regex::new(pattern).expect(pattern);
+        assert_eq!(regex.literal_start(), expected, "{pattern}");
+    };
+    check(r"\/items\/[^\/]+\/x", "/items/");
+    check("/a.b", "/a");
+    check("/ab*", "/a");
+    check("/ab?c", "/a");
+    check("/ab{0,2}", "/a");
+    check("/ab+c", "/ab");
+    check("/a|/b", "");
+    check("/a(b|c)", "");
+    check("(?i)/a", "");
+    check("^/a", "");
+    check(r"/a\d", "/a");
+    check(r"/a\bc", "/a");
+    check(r"/a\Q|b", "");
+    check(r"/a\x41", "/a");
+    check("/é", "/");
+    check("/a", "/a");
+}

@@ -1,6 +1,6 @@
 use super::*;
 use crate::fraction::Fraction;
-use crate::proxy::{Domain, Redirect, RouteAction, Secure, VirtualHost};
+use crate::proxy::{Domain, Redirect, RouteAction, Secure};
 use crate::regex::Regex;
 use std::sync::Arc;
 
@@ -245,4 +245,50 @@ fn a_header_may_select_among_clusters() {
     check(&[("n", "x")], 7);
     check(&[("n", "1"), ("n", "2")], 7);
     check(&[], 7);
+}
+
+#[test]
+fn what_is_passed_over_is_told_with_the_first_test_that_fails() {
+    #[derive(Default)]
+    struct Told(Vec<String>);
+    impl<'t> Trace<'t> for Told {
+        fn host(&mut self, host: &'t VirtualHost) {
+            self.0.push(host.name.to_string());
+        }
+
+        fn missed(&mut self, route: &'t Route, why: Miss<'t>) {
+            let why = match why {
+                Miss::Path(_) => "path".to_owned(),
+                Miss::Fraction => "fraction".to_owned(),
+                Miss::Certificate => "certificate".to_owned(),
+                Miss::Header(header) => header.name.to_string(),
+                Miss::Grpc => "grpc".to_owned(),
+                Miss::Query(query) => query.name.to_string(),
+            };
+            self.0.push(format!("{}: {why}", route.name));
+        }
+    }
+    let test = |name: &str, change: &dyn Fn(&mut RouteMatch)| {
+        let mut matches = RouteMatch::new(PathMatch::Prefix("/a".into()), vec![]);
+        change(&mut matches);
+        Route::new(name, matches, RouteAction::Local)
+    };
+    let header = HeaderMatch { name: "x-a".into(), test: HeaderTest::Present, invert: false };
+    let query = QueryMatch { name: "q".into(), test: None };
+    let routes = vec![
+        test("1", &|test| test.path = PathMatch::Exact("/b".into())),
+        test("2", &|test| test.fraction = Some(Fraction { numerator: 0, denominator: 100 })),
+        test("3", &|test| test.is_verified = Some(true)),
+        test("4", &|test| test.headers = vec![header.clone()]),
+        test("5", &|test| test.only_grpc = true),
+        test("6", &|test| test.query = vec![query.clone()]),
+        test("7", &|_| ()),
+        test("8", &|_| ()),
+    ];
+    let table = RouteTable::new("t", vec![VirtualHost::new("h", vec![Domain::Any], routes)]);
+    let mut told = Told::default();
+    let head = head("a", "GET", "/a/x", &[]);
+    let route = select_traced(&table, &head, Asked::default(), &mut told).expect("a route");
+    assert_eq!(&*route.name, "7");
+    assert_eq!(told.0, ["h", "1: path", "2: fraction", "3: certificate", "4: x-a", "5: grpc", "6: q"]);
 }

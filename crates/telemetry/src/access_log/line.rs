@@ -3,6 +3,7 @@
 //! Methods, paths and authorities are a peer's bytes: they are escaped, what is not UTF-8 becomes U+FFFD, and
 //! each is cut after [`MAX_FIELD_BYTES`].
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -18,6 +19,23 @@ macro_rules! key {
     ($name:literal) => {
         concat!(",\"", $name, "\":")
     };
+}
+
+/// The parameter in which clients send tokens that they cannot put into a field. Source: RFC 6750 §2.3.
+const TOKEN: &[u8] = b"access_token=";
+
+/// A path with its query, but for tokens: whoever reads the log could use them.
+fn without_token(path: &[u8]) -> Cow<'_, [u8]> {
+    let Some(query) = path.iter().position(|byte| *byte == b'?') else { return path.into() };
+    let (path_alone, query) = path.split_at(query + 1);
+    if !query.split(|byte| *byte == b'&').any(|pair| pair.starts_with(TOKEN)) {
+        return path.into();
+    }
+    let pairs = query.split(|byte| *byte == b'&');
+    let shown: Vec<Vec<u8>> = pairs
+        .map(|pair| if pair.starts_with(TOKEN) { [TOKEN, b"(hidden)"].concat() } else { pair.to_vec() })
+        .collect();
+    [path_alone, shown.join(&b'&').as_slice()].concat().into()
 }
 
 /// A buffer of finished lines.
@@ -56,7 +74,7 @@ impl LineWriter {
         self.text(key!("protocol"), entry.protocol.as_bytes());
         self.text(key!("method"), entry.method);
         self.text(key!("authority"), entry.authority);
-        self.text(key!("path"), entry.path);
+        self.text(key!("path"), &without_token(entry.path));
         self.number(key!("response_code"), u64::from(entry.status));
         if let Some(status) = entry.grpc_status {
             self.number(key!("grpc_status"), u64::from(status));
@@ -77,8 +95,18 @@ impl LineWriter {
         self.text(key!("upstream_cluster"), entry.cluster.as_bytes());
         self.address(key!("upstream_host"), entry.upstream);
         self.text(key!("upstream_peer"), entry.upstream_peer.as_bytes());
+        self.told(key!("upstream_transport_failure_reason"), entry.upstream_failure);
+        self.told(key!("policy_dry_run"), entry.dry_run);
+        self.told(key!("policy_audit"), entry.audit);
         self.text(key!("config_version"), entry.config_version.as_bytes());
         self.bytes.extend_from_slice(b"}\n");
+    }
+
+    /// A text that is left out where there is none.
+    fn told(&mut self, key: &str, text: &str) {
+        if !text.is_empty() {
+            self.text(key, text.as_bytes());
+        }
     }
 
     fn start_time(&mut self, at: SystemTime) {

@@ -56,6 +56,9 @@ fn a_line_tells_everything() {
         cluster: "inbound|8080||",
         upstream: None,
         upstream_peer: "",
+        upstream_failure: "",
+        dry_run: "",
+        audit: "",
         config_version: "9a41",
     };
     let expected = json!({
@@ -86,6 +89,14 @@ fn a_line_tells_everything() {
 }
 
 #[test]
+fn what_policies_say_that_decide_nothing_is_told() {
+    let (dry_run, audit) = ("ns[shop]-policy[a]=denied", "ns[shop]-policy[b]-rule[0]");
+    let line = line(&Entry { dry_run, audit, upstream_failure: "revoked", ..Entry::default() });
+    assert_eq!((&line["policy_dry_run"], &line["policy_audit"]), (&dry_run.into(), &audit.into()));
+    assert_eq!(line["upstream_transport_failure_reason"], "revoked");
+}
+
+#[test]
 fn addresses_are_as_they_are_written() {
     for text in ["127.0.0.1:1", "203.0.113.255:65535", "[::1]:80", "[2001:db8::1]:15006"] {
         let upstream = Some(text.parse().expect("an address"));
@@ -109,6 +120,17 @@ fn a_peers_bytes_are_made_safe() {
     check_path(&[b'a'; 9000], &format!("{}…", "a".repeat(8192)));
     check_path("é".repeat(8000).as_bytes(), &format!("{}…", "é".repeat(4096)));
     check_path(&[b"x", "é".repeat(8000).as_bytes()].concat(), &format!("x{}\u{fffd}…", "é".repeat(4095)));
+}
+
+#[test]
+fn tokens_in_a_query_are_not_told() {
+    check_path(b"/a?access_token=eyJ.x.y&b=c", "/a?access_token=(hidden)&b=c");
+    check_path(
+        b"/a?b=c&access_token=eyJ&access_token=",
+        "/a?b=c&access_token=(hidden)&access_token=(hidden)",
+    );
+    check_path(b"/access_token=x?no_access_token=y", "/access_token=x?no_access_token=y");
+    check_path(b"/a?", "/a?");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::edge::Protocol;
 use crate::histogram::Histogram;
 use crate::labels::{self, Label};
 use crate::names::{self, Metric};
-use crate::registry::{EdgeSnapshot, ProcessTotals, Registry};
+use crate::registry::{EdgeSnapshot, Labelled, ProcessTotals, Registry};
 
 const NANOS_PER_MILLI: f64 = 1e6;
 
@@ -35,6 +35,7 @@ pub fn requests(
 ) -> Vec<ExportMetricsServiceRequest> {
     let span = Span { start: unix_nanos(registry.started()), now: unix_nanos(now) };
     let mut messages = vec![process_metrics(&registry.process(), span)];
+    messages[0].extend(labelled_metrics(&registry.labelled(), span));
     for (i, edges) in registry.fold().chunks(EDGES_PER_MESSAGE).enumerate() {
         messages.resize(messages.len().max(i + 1), Vec::new());
         messages[i].extend(metrics(edges, span));
@@ -54,6 +55,15 @@ fn message(metrics: Vec<OtlpMetric>, resource: &ResourceAttributes) -> ExportMet
 
 fn process_metrics(process: &ProcessTotals, span: Span) -> Vec<OtlpMetric> {
     process.iter().filter_map(|(metric, total)| sum(metric, vec![number(*total, span, Vec::new())])).collect()
+}
+
+fn labelled_metrics(labelled: &Labelled, span: Span) -> Vec<OtlpMetric> {
+    let mut metrics = Vec::new();
+    for (metric, grows, series) in labels::labelled(labelled) {
+        let points = series.into_iter().map(|(labels, total)| number(total, span, labels)).collect();
+        metrics.extend(if grows { sum(&metric, points) } else { gauge(&metric, points) });
+    }
+    metrics
 }
 
 fn metrics(edges: &[EdgeSnapshot], span: Span) -> Vec<OtlpMetric> {

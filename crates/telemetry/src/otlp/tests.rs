@@ -127,7 +127,7 @@ async fn shutdown_pushes_once_more() {
     let channel = channel(&listener);
     kept.serve(listener);
     let every = Duration::from_hours(1);
-    push_otlp(busy(1), ResourceAttributes::default(), channel, every, ready(())).await;
+    push_otlp(busy(1), ResourceAttributes::default(), move || channel.clone(), every, ready(())).await;
     assert_eq!(kept.len(), 1);
 }
 
@@ -140,7 +140,8 @@ async fn pushes_begin_to_succeed_when_the_receiver_comes() {
     let (stop, stopped) = oneshot::channel::<()>();
     let every = Duration::from_millis(10);
     let stopped = async { drop(stopped.await) };
-    let task = push_otlp(registry.clone(), ResourceAttributes::default(), channel, every, stopped);
+    let task =
+        push_otlp(registry.clone(), ResourceAttributes::default(), move || channel.clone(), every, stopped);
     let task = tokio::spawn(task);
     let failed = || registry.own.exports_failed.load(Relaxed);
     tokio::time::timeout(Duration::from_secs(20), async {
@@ -165,7 +166,32 @@ async fn a_receiver_that_hangs_holds_nothing_up() {
     let channel = channel(&listener);
     let registry = busy(1);
     let every = Duration::from_secs(10);
-    let push = push_otlp(registry.clone(), ResourceAttributes::default(), channel, every, pending());
+    let push =
+        push_otlp(registry.clone(), ResourceAttributes::default(), move || channel.clone(), every, pending());
     let _ = tokio::time::timeout(Duration::from_mins(1), push).await;
     assert!(registry.own.exports_failed.load(Relaxed) >= 2);
+}
+
+#[tokio::test]
+async fn what_failed_is_pushed_over_another_connection() {
+    let (closed, open) = (loopback().await, loopback().await);
+    let (mut first, second) = (Some(channel(&closed)), channel(&open));
+    drop(closed);
+    let kept = Kept::default();
+    kept.serve(open);
+    let connect = move || first.take().unwrap_or_else(|| second.clone());
+    let every = Duration::from_millis(10);
+    let push = push_otlp(busy(1), ResourceAttributes::default(), connect, every, pending());
+    let is_there = async {
+        while kept.len() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let either = async {
+        tokio::select! {
+            () = push => {}
+            () = is_there => {}
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), either).await.expect("the push goes through in time");
 }

@@ -157,7 +157,14 @@ fn dns(
             Some(failures) => Some(failures?),
         },
         policy,
+        only_far: is_only_far(message.metadata.as_ref()),
     })
+}
+
+/// Whether our own metadata says so.
+fn is_only_far(metadata: Option<&pb::core::Metadata>) -> bool {
+    let own = metadata.and_then(|metadata| metadata.filter_metadata.get(metadata::OWN));
+    own.is_some_and(|own| metadata::to_json(own).get(metadata::ONLY_FAR) == Some(&Value::Bool(true)))
 }
 
 fn refresh_rate(

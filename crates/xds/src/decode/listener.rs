@@ -321,7 +321,7 @@ fn network_filters(
     };
     let mut gates = Vec::new();
     for (index, filter) in before.iter().enumerate() {
-        gates.extend(gate(filter, &at.index(index), problems));
+        gates.extend(gates_of(filter, &at.index(index), problems));
     }
     let at = at.index(before.len());
     let typed = at.field("typed_config");
@@ -348,18 +348,28 @@ fn typed_config(filter: &pb::listener::Filter) -> Option<&pb::Any> {
     }
 }
 
-/// What a connection has to pass; `None` where everyone passes.
-fn gate(filter: &pb::listener::Filter, at: &Path<'_>, problems: &mut Problems) -> Option<Gate> {
+/// What a connection has to pass; nothing where everyone passes.
+fn gates_of(filter: &pb::listener::Filter, at: &Path<'_>, problems: &mut Problems) -> Vec<Gate> {
     let typed = at.field("typed_config");
     let config = typed_config(filter);
     if let Some(message) = config.and_then(unpack::<pb::NetworkRbac>) {
         // What is known of a connection does not change, so that judging it once or again is the same.
-        let rules = policy::rbac(message.rules.as_ref()?, &typed.field("rules"), problems)?;
-        return Some(Gate::Rbac(Arc::new(rules)));
+        let mut read = |rules: &Option<pb::rbac::Rbac>, field| {
+            policy::rbac(rules.as_ref()?, &typed.field(field), problems).map(Arc::new)
+        };
+        let (tried, rules) = (read(&message.shadow_rules, "shadow_rules"), read(&message.rules, "rules"));
+        let tried = tried.map(|rules| Gate::Tried(rules, message.shadow_rules_stat_prefix.as_str().into()));
+        return tried.into_iter().chain(rules.map(Gate::Rbac)).collect();
     }
-    let Some(message) = config.and_then(unpack::<pb::ConnectionLimit>) else {
-        return problems.error(at, "only rbac and connection_limit may stand before the last filter", "");
-    };
+    if let Some(message) = config.and_then(unpack::<pb::ConnectionLimit>) {
+        return limit(&message, &typed, problems).into_iter().collect();
+    }
+    let refused: Option<Gate> =
+        problems.error(at, "only rbac and connection_limit may stand before the last filter", "");
+    refused.into_iter().collect()
+}
+
+fn limit(message: &pb::ConnectionLimit, typed: &Path<'_>, problems: &mut Problems) -> Option<Gate> {
     let Some(most) = message.max_connections.map(|most| most.value).filter(|most| *most > 0) else {
         return problems.error(&typed.field("max_connections"), "one is the least", "");
     };
@@ -367,7 +377,7 @@ fn gate(filter: &pb::listener::Filter, at: &Path<'_>, problems: &mut Problems) -
         None => None,
         Some(delay) => Some(duration(delay, &typed.field("delay"), problems)?),
     };
-    let enabled = message.runtime_enabled.and_then(|flag| flag.default_value);
+    let enabled = message.runtime_enabled.as_ref().and_then(|flag| flag.default_value.as_ref());
     enabled.is_none_or(|enabled| enabled.value).then_some(Gate::Limit(ConnectionLimit { most, delay }))
 }
 

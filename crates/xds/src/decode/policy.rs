@@ -6,14 +6,19 @@ use std::sync::Arc;
 
 use meshwork_model::cidr::Cidr;
 use meshwork_model::proxy::{
-    Action, MetadataMatch, Permission, Principal, Rbac, Rule, StringMatch, ValueMatch,
+    Action, HeaderMatch, HeaderTest, MetadataMatch, Permission, Principal, Rbac, Rule, StringMatch,
+    ValueMatch,
 };
 
 use meshwork_model::regex::Regex;
 
-use super::{required, route};
+use super::{required, route, unpack};
 use crate::path::{Path, Problems};
 use crate::pb;
+
+/// The name of the extension by which a principal is a header field each of whose values passes: it holds the principal
+/// of whom one value does.
+pub(crate) const EACH_VALUE: &str = "meshwork.v1.each_value";
 
 /// A test of a text.
 pub(super) fn string(
@@ -281,6 +286,39 @@ fn principal(message: &pb::rbac::Principal, at: &Path<'_>, problems: &mut Proble
         Some(Identifier::SourcedMetadata(sourced)) => {
             sourced_metadata(sourced, &at.field("sourced_metadata"), problems).map(Principal::Metadata)
         }
+        Some(Identifier::Custom(extension)) => each_value(extension, &at.field("custom"), problems),
         _ => problems.error(at, "this principal is not supported", "write `any: true` for everybody"),
     }
+}
+
+fn each_value(
+    extension: &pb::core::TypedExtensionConfig,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Principal> {
+    let held = extension.typed_config.as_ref().filter(|_| extension.name == EACH_VALUE);
+    let Some(message) = held.and_then(unpack::<pb::rbac::Principal>) else {
+        let fix = format!("only `{EACH_VALUE}` with a principal in it is; write `authenticated` for a peer");
+        return problems.error(&at.field("name"), "this extension is not supported", &fix);
+    };
+    let at = at.field("typed_config");
+    let values = match principal(&message, &at, problems)? {
+        Principal::OneOf(values) => values,
+        one => vec![one],
+    };
+    let mut named: Option<Arc<str>> = None;
+    let tests = values.into_iter().map(|value| {
+        let Principal::Header(HeaderMatch { name, test, invert: false }) = value else { return None };
+        let is_same = **named.get_or_insert_with(|| Arc::clone(&name)) == *name;
+        match test {
+            HeaderTest::Value(text) if is_same => Some(text),
+            HeaderTest::Present if is_same => Some(StringMatch::Prefix("".into())),
+            _ => None,
+        }
+    });
+    let tests: Option<Vec<StringMatch>> = tests.collect();
+    let Some((name, tests)) = named.zip(tests) else {
+        return problems.error(&at, "this does not test values of one header field", "write `header`s in it");
+    };
+    Some(Principal::EachValue { name, tests })
 }

@@ -24,7 +24,7 @@ impl Writer<'_> {
         let mut message = pb::cluster::Cluster {
             name: cluster.name.to_string(),
             connect_timeout: Some(duration(cluster.connect_timeout)),
-            metadata: service_metadata(cluster),
+            metadata: metadata_of(cluster),
             circuit_breakers: Some(options::circuit_breakers(&cluster.breakers)),
             outlier_detection: cluster.outliers.as_deref().map(outliers),
             ..pb::cluster::Cluster::default()
@@ -173,16 +173,20 @@ pub(super) fn marks(identity: Option<&str>, labels: &[Criterion]) -> pb::Struct 
     marks
 }
 
-fn service_metadata(cluster: &Cluster) -> Option<pb::core::Metadata> {
-    let service = cluster.service.as_ref()?;
-    let entry = json!({
-        "host": service.host(),
-        "name": &*service.name,
-        "namespace": &*service.namespace,
+fn metadata_of(cluster: &Cluster) -> Option<pb::core::Metadata> {
+    let service = cluster.service.as_ref().map(|service| {
+        let entry = json!({
+            "host": service.host(),
+            "name": &*service.name,
+            "namespace": &*service.namespace,
+        });
+        (metadata::ISTIO, json!({ metadata::SERVICES: [entry] }))
     });
-    let istio = metadata::from_json(&json!({ metadata::SERVICES: [entry] }));
-    Some(pb::core::Metadata {
-        filter_metadata: [(metadata::ISTIO.to_owned(), istio)].into(),
-        ..pb::core::Metadata::default()
-    })
+    let is_only_far = matches!(&cluster.discovery, Discovery::Dns(dns) if dns.only_far);
+    let own = is_only_far.then(|| (metadata::OWN, json!({ metadata::ONLY_FAR: true })));
+    let all = service.into_iter().chain(own);
+    let filter_metadata: std::collections::HashMap<_, _> =
+        all.map(|(filter, value)| (filter.to_owned(), metadata::from_json(&value))).collect();
+    (!filter_metadata.is_empty())
+        .then(|| pb::core::Metadata { filter_metadata, ..pb::core::Metadata::default() })
 }

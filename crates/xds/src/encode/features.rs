@@ -87,7 +87,10 @@ fn inbound_tcp() -> Listener {
     let address = Some("[::1]:41001".parse().unwrap());
     let chains = vec![FilterChain {
         tls: Some(MeshServer { allowed: vec![identity("payments")], ..downstream(&[]) }.into()),
-        gates: vec![Gate::Rbac(Arc::new(network))],
+        gates: vec![
+            Gate::Tried(Arc::new(Rbac { action: Action::Deny, ..network.clone() }), "tried.".into()),
+            Gate::Rbac(Arc::new(network)),
+        ],
         ..FilterChain::new(
             "strict",
             NetworkFilter::Tcp(Arc::new(TcpProxy {

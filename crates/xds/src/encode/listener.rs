@@ -106,6 +106,18 @@ impl Writer<'_> {
                 };
                 filter(NETWORK_RBAC, pack(&config))
             }
+            Gate::Tried(rbac, prefix) => {
+                let config = pb::NetworkRbac {
+                    shadow_rules: Some(match self.dialect {
+                        Dialect::Meshwork => self.rbac(rbac),
+                        Dialect::Envoy | Dialect::Grpc => self.rbac(&of_connections(rbac)),
+                    }),
+                    shadow_rules_stat_prefix: prefix.to_string(),
+                    stat_prefix: format!("{stat_prefix}."),
+                    ..pb::NetworkRbac::default()
+                };
+                filter(NETWORK_RBAC, pack(&config))
+            }
             Gate::Limit(limit) => {
                 let config = pb::ConnectionLimit {
                     stat_prefix: stat_prefix.to_owned(),

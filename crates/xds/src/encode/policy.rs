@@ -2,14 +2,20 @@
 
 #![expect(deprecated, reason = "files that people have use the older forms, too")]
 
+use std::sync::Arc;
+
 use meshwork_model::cidr::Cidr;
 use meshwork_model::proxy::{
-    Action, MetadataMatch, Permission, Principal, Rbac, Rule, StringMatch, ValueMatch,
+    Action, HeaderMatch, HeaderTest, MetadataMatch, Permission, Principal, Rbac, Rule, StringMatch,
+    ValueMatch,
 };
 
-use super::Writer;
 use super::route::header;
+use super::{Writer, pack};
+use crate::decode::EACH_VALUE;
+use crate::node::Dialect;
 use crate::pb;
+use crate::pb::rbac::principal::Identifier;
 
 pub(super) fn string(test: &StringMatch) -> pb::matcher::StringMatcher {
     use pb::matcher::string_matcher::MatchPattern;
@@ -30,7 +36,6 @@ pub(super) fn string(test: &StringMatch) -> pb::matcher::StringMatcher {
 }
 
 impl Writer<'_> {
-    #[expect(clippy::unused_self, reason = "one way to write, whatever the dialect")]
     pub(super) fn rbac(&self, rbac: &Rbac) -> pb::rbac::Rbac {
         let action = match rbac.action {
             Action::Allow => pb::rbac::rbac::Action::Allow,
@@ -39,8 +44,66 @@ impl Writer<'_> {
         };
         pb::rbac::Rbac {
             action: action as i32,
-            policies: rbac.rules.iter().map(|rule| (rule.name.to_string(), policy(rule))).collect(),
+            policies: rbac.rules.iter().map(|rule| (rule.name.to_string(), self.policy(rule))).collect(),
             ..pb::rbac::Rbac::default()
+        }
+    }
+
+    /// A rule. Envoy refuses empty lists, so a list that nothing can match is written as "not anything".
+    fn policy(&self, rule: &Rule) -> pb::rbac::Policy {
+        let mut permissions: Vec<_> = rule.permissions.iter().map(permission).collect();
+        if permissions.is_empty() {
+            permissions.push(permission(&Permission::Not(Box::new(Permission::Any))));
+        }
+        let mut principals: Vec<_> = rule.principals.iter().map(|test| self.principal(test)).collect();
+        if principals.is_empty() {
+            principals.push(self.principal(&Principal::Not(Box::new(Principal::Any))));
+        }
+        pb::rbac::Policy { permissions, principals, ..pb::rbac::Policy::default() }
+    }
+
+    fn principal(&self, tested: &Principal) -> pb::rbac::Principal {
+        use pb::rbac::principal::{Authenticated, Set};
+        let set = |tests: &[Principal]| Set { ids: tests.iter().map(|test| self.principal(test)).collect() };
+        let identifier = match tested {
+            Principal::Any => Identifier::Any(true),
+            Principal::All(tests) if tests.is_empty() => Identifier::Any(true),
+            Principal::OneOf(tests) if tests.is_empty() => {
+                Identifier::NotId(Box::new(self.principal(&Principal::Any)))
+            }
+            Principal::All(tests) => Identifier::AndIds(set(tests)),
+            Principal::OneOf(tests) => Identifier::OrIds(set(tests)),
+            Principal::Not(test) => Identifier::NotId(Box::new(self.principal(test))),
+            Principal::Authenticated(test) => {
+                Identifier::Authenticated(Authenticated { principal_name: test.as_ref().map(string) })
+            }
+            Principal::DirectAddress(range) => Identifier::DirectRemoteIp(cidr(range)),
+            Principal::RemoteAddress(range) => Identifier::RemoteIp(cidr(range)),
+            Principal::SourceAddress(range) => Identifier::SourceIp(cidr(range)),
+            Principal::Header(matcher) => Identifier::Header(header(matcher)),
+            Principal::EachValue { name, tests } => self.each_value(name, tests),
+            Principal::Path(test) => Identifier::UrlPath(pb::matcher::PathMatcher {
+                rule: Some(pb::matcher::path_matcher::Rule::Path(string(test))),
+            }),
+            Principal::Metadata(test) => Identifier::Metadata(metadata(test)),
+        };
+        pb::rbac::Principal { identifier: Some(identifier) }
+    }
+
+    /// Each value passes: for our own proxy, since Envoy and gRPC know no such test. To them it is that one value passes.
+    fn each_value(&self, name: &Arc<str>, tests: &[StringMatch]) -> Identifier {
+        let of_value = |test: &StringMatch| {
+            let is_any = matches!(test, StringMatch::Prefix(text) if text.is_empty());
+            let test = if is_any { HeaderTest::Present } else { HeaderTest::Value(test.clone()) };
+            Principal::Header(HeaderMatch { name: Arc::clone(name), test, invert: false })
+        };
+        let one = self.principal(&Principal::OneOf(tests.iter().map(of_value).collect()));
+        match one.identifier {
+            Some(identifier) if self.dialect != Dialect::Meshwork => identifier,
+            _ => Identifier::Custom(pb::core::TypedExtensionConfig {
+                name: EACH_VALUE.to_owned(),
+                typed_config: Some(pack(&one)),
+            }),
         }
     }
 }
@@ -69,25 +132,14 @@ fn permission_of_connections(tested: &Permission) -> Permission {
 fn principal_of_connections(tested: &Principal) -> Principal {
     let each = |tests: &[Principal]| tests.iter().map(principal_of_connections).collect();
     match tested {
-        Principal::Path(_) | Principal::Header(_) => Principal::Not(Box::new(Principal::Any)),
+        Principal::Path(_) | Principal::Header(_) | Principal::EachValue { .. } => {
+            Principal::Not(Box::new(Principal::Any))
+        }
         Principal::All(tests) => Principal::All(each(tests)),
         Principal::OneOf(tests) => Principal::OneOf(each(tests)),
         Principal::Not(test) => Principal::Not(Box::new(principal_of_connections(test))),
         other => other.clone(),
     }
-}
-
-/// A rule. Envoy refuses empty lists, so a list that nothing can match is written as "not anything".
-fn policy(rule: &Rule) -> pb::rbac::Policy {
-    let mut permissions: Vec<_> = rule.permissions.iter().map(permission).collect();
-    if permissions.is_empty() {
-        permissions.push(permission(&Permission::Not(Box::new(Permission::Any))));
-    }
-    let mut principals: Vec<_> = rule.principals.iter().map(principal).collect();
-    if principals.is_empty() {
-        principals.push(principal(&Principal::Not(Box::new(Principal::Any))));
-    }
-    pb::rbac::Policy { permissions, principals, ..pb::rbac::Policy::default() }
 }
 
 fn permission(tested: &Permission) -> pb::rbac::Permission {
@@ -116,33 +168,6 @@ fn permission(tested: &Permission) -> pb::rbac::Permission {
     pb::rbac::Permission { rule: Some(rule) }
 }
 
-fn principal(tested: &Principal) -> pb::rbac::Principal {
-    use pb::rbac::principal::{Authenticated, Identifier, Set};
-    let set = |tests: &[Principal]| Set { ids: tests.iter().map(principal).collect() };
-    let identifier = match tested {
-        Principal::Any => Identifier::Any(true),
-        Principal::All(tests) if tests.is_empty() => Identifier::Any(true),
-        Principal::OneOf(tests) if tests.is_empty() => {
-            Identifier::NotId(Box::new(principal(&Principal::Any)))
-        }
-        Principal::All(tests) => Identifier::AndIds(set(tests)),
-        Principal::OneOf(tests) => Identifier::OrIds(set(tests)),
-        Principal::Not(test) => Identifier::NotId(Box::new(principal(test))),
-        Principal::Authenticated(test) => {
-            Identifier::Authenticated(Authenticated { principal_name: test.as_ref().map(string) })
-        }
-        Principal::DirectAddress(range) => Identifier::DirectRemoteIp(cidr(range)),
-        Principal::RemoteAddress(range) => Identifier::RemoteIp(cidr(range)),
-        Principal::SourceAddress(range) => Identifier::SourceIp(cidr(range)),
-        Principal::Header(matcher) => Identifier::Header(header(matcher)),
-        Principal::Path(test) => Identifier::UrlPath(pb::matcher::PathMatcher {
-            rule: Some(pb::matcher::path_matcher::Rule::Path(string(test))),
-        }),
-        Principal::Metadata(test) => Identifier::Metadata(metadata(test)),
-    };
-    pb::rbac::Principal { identifier: Some(identifier) }
-}
-
 fn cidr(range: &Cidr) -> pb::core::CidrRange {
     pb::core::CidrRange {
         address_prefix: range.network().to_string(),
@@ -152,7 +177,7 @@ fn cidr(range: &Cidr) -> pb::core::CidrRange {
 
 pub(super) fn metadata(test: &MetadataMatch) -> pb::matcher::MetadataMatcher {
     use pb::matcher::metadata_matcher::{PathSegment, path_segment::Segment};
-    let segment = |key: &std::sync::Arc<str>| PathSegment { segment: Some(Segment::Key(key.to_string())) };
+    let segment = |key: &Arc<str>| PathSegment { segment: Some(Segment::Key(key.to_string())) };
     pb::matcher::MetadataMatcher {
         filter: test.filter.to_string(),
         path: test.path.iter().map(segment).collect(),
@@ -187,8 +212,6 @@ fn value(test: &ValueMatch) -> pb::matcher::ValueMatcher {
 
 #[cfg(test)]
 mod tests {
-    use meshwork_model::proxy::{HeaderMatch, HeaderTest};
-
     use super::*;
 
     #[test]

@@ -16,14 +16,13 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::admission::Admission;
-use super::{Handler, PeerIdentity, Stream, wire};
-use crate::client::Health;
+use super::{Asking, Handler, PeerIdentity, Stream, wire};
 use crate::node::Node;
 use crate::pb::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
 use crate::resource::Snapshot;
-use crate::server::{self, Protocol, Session};
+use crate::server::{self, Session};
 
 /// The gRPC service, to be added to a tonic server.
 pub type AdsServer = AggregatedDiscoveryServiceServer<Ads>;
@@ -45,11 +44,8 @@ pub struct Ads {
 
 /// What the two protocols' messages have in common.
 trait Messages: Send + 'static {
-    type Request: Send + 'static;
+    type Request: Asking;
     type Response: Send + 'static;
-    const PROTOCOL: Protocol;
-    fn node(message: &Self::Request) -> Option<&crate::pb::core::Node>;
-    fn health(message: &Self::Request) -> Option<Health>;
     fn read(message: Self::Request) -> Option<server::Request>;
     fn write(response: server::Response) -> Self::Response;
 }
@@ -60,14 +56,7 @@ struct Whole;
 impl Messages for Delta {
     type Request = DeltaDiscoveryRequest;
     type Response = DeltaDiscoveryResponse;
-    const PROTOCOL: Protocol = Protocol::Delta;
 
-    fn node(message: &Self::Request) -> Option<&crate::pb::core::Node> {
-        message.node.as_ref()
-    }
-    fn health(message: &Self::Request) -> Option<Health> {
-        wire::health(&message.type_url, message.error_detail.as_ref())
-    }
     fn read(message: Self::Request) -> Option<server::Request> {
         wire::from_delta(message)
     }
@@ -79,14 +68,7 @@ impl Messages for Delta {
 impl Messages for Whole {
     type Request = DiscoveryRequest;
     type Response = DiscoveryResponse;
-    const PROTOCOL: Protocol = Protocol::StateOfTheWorld;
 
-    fn node(message: &Self::Request) -> Option<&crate::pb::core::Node> {
-        message.node.as_ref()
-    }
-    fn health(message: &Self::Request) -> Option<Health> {
-        wire::health(&message.type_url, message.error_detail.as_ref())
-    }
     fn read(message: Self::Request) -> Option<server::Request> {
         wire::from_whole(message)
     }
@@ -113,7 +95,7 @@ impl Ads {
             handler: Arc::clone(&self.handler),
             admission: Arc::clone(&self.admission),
             stream,
-            session: Session::new(M::PROTOCOL),
+            session: Session::new(M::Request::PROTOCOL),
             snapshots: None,
             outgoing: VecDeque::new(),
             ended: false,
@@ -191,11 +173,11 @@ impl<M: Messages> Open<M> {
     async fn receive(&mut self, message: M::Request) -> Result<(), Status> {
         if self.snapshots.is_none() {
             self.admission.admit().await;
-            self.stream.node = Node::of(M::node(&message));
+            self.stream.node = Node::of(message.node());
             let connected = self.handler.connect(&self.stream);
             self.snapshots = Some(connected.map_err(|denied| Status::permission_denied(denied.0))?);
         }
-        if let Some(health) = M::health(&message) {
+        if let Some(health) = wire::health(message.type_url(), message.error()) {
             self.handler.health(&self.stream, health);
             return Ok(());
         }

@@ -249,3 +249,13 @@ async fn who_is_denied_learns_why() {
     let status = refusal(node("stranger"), true).await;
     assert_eq!((status.code(), status.message()), (tonic::Code::PermissionDenied, "you are nobody here"));
 }
+
+#[test]
+fn failures_are_told_in_words_that_help() {
+    let abrupt = format!("h2 protocol error: {}https://docs.rs/rustls/x#unexpected-eof more", super::ABRUPT);
+    assert_eq!(super::in_words(&abrupt), "h2 protocol error: the peer closed the connection more");
+    let alert = super::in_words("connection error: received fatal alert: CertificateUnknown");
+    assert!(alert.ends_with("join token"), "{alert}");
+    assert_eq!(super::in_words("received fatal alert: InternalError"), "received fatal alert: InternalError");
+    assert_eq!(super::in_words("a\u{1b}b"), "a b");
+}

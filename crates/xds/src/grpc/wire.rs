@@ -6,7 +6,46 @@ use prost::Message;
 
 use crate::node::Node;
 use crate::resource::{Raw, Rejection, kind_of_type_url, type_url};
+use crate::server::Protocol;
 use crate::{client, pb, server};
+
+/// What clients' messages of both protocols say.
+pub(crate) trait Asking: Send + 'static {
+    const PROTOCOL: Protocol;
+    /// Who asks; the first message of a stream says so.
+    fn node(&self) -> Option<&pb::core::Node>;
+    fn type_url(&self) -> &str;
+    /// Why the last response is refused.
+    fn error(&self) -> Option<&pb::Status>;
+}
+
+impl Asking for pb::discovery::DeltaDiscoveryRequest {
+    const PROTOCOL: Protocol = Protocol::Delta;
+
+    fn node(&self) -> Option<&pb::core::Node> {
+        self.node.as_ref()
+    }
+    fn type_url(&self) -> &str {
+        &self.type_url
+    }
+    fn error(&self) -> Option<&pb::Status> {
+        self.error_detail.as_ref()
+    }
+}
+
+impl Asking for pb::discovery::DiscoveryRequest {
+    const PROTOCOL: Protocol = Protocol::StateOfTheWorld;
+
+    fn node(&self) -> Option<&pb::core::Node> {
+        self.node.as_ref()
+    }
+    fn type_url(&self) -> &str {
+        &self.type_url
+    }
+    fn error(&self) -> Option<&pb::Status> {
+        self.error_detail.as_ref()
+    }
+}
 
 /// Google's standard error detail, by which we say of each resource why it was refused.
 /// Source: googleapis `google/rpc/error_details.proto`.

@@ -62,6 +62,16 @@ pub(super) fn namespace(text: &Text<'_>, report: &mut Report<'_>) -> Option<Stri
     self::text(text, report)
 }
 
+/// A trust domain, which has neither a scheme nor a path.
+pub(super) fn trust_domain(text: &Text<'_>, report: &mut Report<'_>) -> Option<StringMatch> {
+    if text.value.contains(['/', ':']) {
+        let fix = "Write it as in `principals`: mesh.local";
+        text.error(report, format!("\"{}\" is not a trust domain", text.value), fix);
+        return None;
+    }
+    host(text, report)
+}
+
 /// A service account of the policy's namespace, or `NAMESPACE/NAME`.
 pub(super) fn account(text: &Text<'_>, metadata: &Metadata, report: &mut Report<'_>) -> Option<Account> {
     let here = &*metadata.key.namespace;
@@ -127,6 +137,9 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
+/// The bits that all addresses of IPv4 have in common that are written as those of IPv6. Source: RFC 4291 §2.5.5.2.
+const MAPPED_BITS: u32 = 96;
+
 /// An address, or a range of them.
 pub(super) fn cidr(text: &Text<'_>, report: &mut Report<'_>) -> Option<Cidr> {
     let range = parse_cidr(text.value);
@@ -145,7 +158,13 @@ fn parse_cidr(text: &str) -> Option<Cidr> {
     let address: IpAddr = address.parse().ok()?;
     let bits = if address.is_ipv4() { 32 } else { 128 };
     let length = length.unwrap_or(bits);
-    (length <= bits).then(|| Cidr::new(address, length))
+    // What IPv6 calls an address of IPv4 is one of IPv4 to policy, wherever it stands.
+    match (address.to_canonical(), length.checked_sub(MAPPED_BITS)) {
+        (v4 @ IpAddr::V4(_), Some(length)) if address.is_ipv6() && length <= 32 => {
+            Some(Cidr::new(v4, length))
+        }
+        _ => (length <= bits).then(|| Cidr::new(address, length)),
+    }
 }
 
 /// A port in quotes.
@@ -191,6 +210,10 @@ mod tests {
             ("10.1.2.3", Some("10.1.2.3/32")),
             ("10.1.2.3/8", Some("10.0.0.0/8")),
             ("2001:db8::1/32", Some("2001:db8::/32")),
+            ("::ffff:10.1.2.3", Some("10.1.2.3/32")),
+            ("::ffff:10.1.2.3/104", Some("10.0.0.0/8")),
+            ("::ffff:10.1.2.3/129", None),
+            ("::/0", Some("::/0")),
             ("10.0.0.0/33", None),
             ("10.0.0.0/", None),
             ("localhost", None),

@@ -118,6 +118,19 @@ fn two_namespaces_do_not_claim_one_host() {
     );
     let own = |namespace: &str| virtual_service("v", namespace, &format!("  exportTo: [\".\"]\n{rule}"));
     check(Code::ClaimedTwice, &format!("{}{}", own("shop"), own("web")), &[]);
+    // Its own says what becomes of a namespace's requests, and keeps nobody else from saying it for all others.
+    check(Code::ClaimedTwice, &format!("{}{}", own("web"), virtual_service("w", "shop", &rule)), &[]);
+    let to =
+        |namespace: &str, to: &str| virtual_service("v", namespace, &format!("  exportTo: [{to}]\n{rule}"));
+    check(Code::ClaimedTwice, &format!("{}{}", to("shop", "\".\", web"), to("web", "\".\", shop")), &[]);
+    check(
+        Code::ClaimedTwice,
+        &format!("{}{}", to("shop", "bank, web"), to("web", "bank")),
+        &[
+            "VirtualService web/v: spec.hosts[0]: the VirtualService shop/v of another namespace says what becomes of the \
+           Service shop/cart already; Leave it to one of them, or keep them apart by `exportTo`",
+        ],
+    );
 }
 
 #[test]

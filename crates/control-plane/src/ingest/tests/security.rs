@@ -241,11 +241,25 @@ fn issuers_of_tokens_are_read() {
         (true, "auth.example.com".into(), 443, "/keys?a=b".into())
     );
     assert_eq!(url("http://auth.shop:8080"), (false, "auth.shop".into(), 8080, "/".into()));
-    for bad in ["ftp://a/b", "https://", "https://a:0/", "https://a b/", "https://a/#x"] {
+    for bad in [
+        "ftp://a/b",
+        "https://",
+        "https://a:0/",
+        "https://a b/",
+        "https://a/#x",
+        "https://127.1/",
+        "https://0x7f000001/",
+        "https://2130706433/",
+        "https://0177.0.0.1/",
+        "https://user@a/",
+    ] {
         check(&format!("jwksUri: \"{bad}\""), &[&format!("\"{bad}\" is not an address of keys")]);
     }
     let without_keys = "nobody's token passes with these keys, and Envoy refuses what asks for them: none of its keys is known";
     check("jwks: '{\"keys\": []}'", &[without_keys]);
+    let secret = "a key in it is a secret: whoever may read this resource can make tokens";
+    let key = "YSBzZWNyZXQgb2YgdGhpcnR5LXR3byBieXRlcy4uLi4";
+    check(&format!("jwks: '{{\"keys\": [{{\"kty\": \"oct\", \"k\": \"{key}\"}}]}}'"), &[secret]);
     check("jwks: nothing", &["this is not a JSON Web Key Set"]);
     check("jwks: '{\"keys\": []}', jwksUri: https://a", &["an issuer has `jwks` or `jwksUri`, not both"]);
     check(
@@ -263,7 +277,58 @@ fn issuers_of_tokens_are_read() {
     let rule = rule.expect("read");
     assert_eq!((rule.places.len(), rule.payload_header.as_deref()), (3, Some("x-payload")));
     assert_eq!(rule.claim_headers, [("x-role".into(), vec!["realm".into(), "role".into()])]);
-    assert_eq!((rule.forward, rule.timeout.as_secs()), (true, 2));
+    assert_eq!((rule.forward, rule.timeout.as_secs(), rule.must_expire), (true, 2, true));
+}
+
+#[test]
+fn a_token_expires_unless_somebody_writes_that_it_need_not() {
+    let check = |annotation: &str, must_expire: bool, expected: &[&str]| {
+        let text = format!(
+            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{ name: r, namespace: shop{annotation} \
+             }}\nspec: {{ jwtRules: [{{ issuer: me, jwksUri: \"https://a.example\" }}] }}\n"
+        );
+        let loaded = load(&[("a.yaml", &text)]);
+        let found: Vec<String> =
+            loaded.problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect();
+        assert_eq!(found, expected, "{annotation}");
+        let rule = loaded.config.request_authentications.values().next().and_then(|r| r.rules.first());
+        assert_eq!(rule.map(|rule| rule.must_expire), Some(must_expire), "{annotation}");
+    };
+    let annotation =
+        |value: &str| format!(", annotations: {{ meshwork.dev/allow-tokens-without-expiry: {value} }}");
+    check("", true, &[]);
+    check(&annotation("\"false\""), true, &[]);
+    check(&annotation("\"true\""), false, &[]);
+    let at = "metadata.annotations.meshwork.dev/allow-tokens-without-expiry";
+    check(&annotation("yes"), true, &[&format!("{at}: expected \"true\" or \"false\", found \"yes\"")]);
+}
+
+#[test]
+fn keys_are_not_fetched_from_near_the_proxy() {
+    let rule = |url: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{ name: r, namespace: shop }}\n\
+             spec:\n  jwtRules:\n    - issuer: me\n      jwksUri: \"{url}\"\n"
+        )
+    };
+    let fix = "Serve them as a Service of the mesh, or write `jwks: { allowLocalAddresses: true }` in the MeshConfig";
+    for (url, why) in [
+        ("http://127.0.0.1:8080/keys", "127.0.0.1: it is loopback of the host"),
+        ("http://localhost/keys", "localhost: it is loopback of the host"),
+        ("http://169.254.169.254/latest/meta-data", "169.254.169.254: it is a link-local address"),
+        ("https://0.0.0.0/", "0.0.0.0: it is no host's address"),
+    ] {
+        check(
+            &rule(url),
+            &[&format!(
+                "a.yaml:7:16: RequestAuthentication shop/r: spec.jwtRules[0].jwksUri: keys are not fetched from {why}; {fix}"
+            )],
+        );
+    }
+    check(&rule("https://10.0.0.1/keys"), &[]);
+    let mesh = "---\napiVersion: meshwork.dev/v1alpha1\nkind: MeshConfig\n\
+                metadata: { name: default, namespace: meshwork-system }\nspec: { jwks: { allowLocalAddresses: true } }\n";
+    check(&format!("{}{mesh}", rule("http://127.0.0.1:8080/keys")), &[]);
 }
 
 #[test]

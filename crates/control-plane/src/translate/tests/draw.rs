@@ -102,8 +102,14 @@ fn chain(chain: &FilterChain) -> String {
         let _ = writeln!(text, "    logs to {:?}: {:?}", log.sink, log.filter);
     }
     for gate in &chain.gates {
-        let Gate::Rbac(rbac) = gate else { panic!("{gate:?}") };
-        text.push_str(&policy(rbac));
+        match gate {
+            Gate::Rbac(rbac) => text.push_str(&policy(rbac)),
+            Gate::Tried(rbac, prefix) => {
+                let _ = writeln!(text, "    tried as {prefix}");
+                text.push_str(&policy(rbac));
+            }
+            Gate::Limit(_) => panic!("{gate:?}"),
+        }
     }
     text
 }

@@ -39,8 +39,9 @@ fn passes(feature: &str, chain: &str, asked: &Asked) -> bool {
         _ => None,
     });
     let chain = chain.expect("such a chain");
-    let gates = chain.gates.iter().map(|gate| match gate {
-        Gate::Rbac(rbac) => Arc::clone(rbac),
+    let gates = chain.gates.iter().filter_map(|gate| match gate {
+        Gate::Rbac(rbac) => Some(Arc::clone(rbac)),
+        Gate::Tried(..) => None,
         Gate::Limit(_) => panic!("no limit"),
     });
     let filters = match &chain.filter {
@@ -48,7 +49,11 @@ fn passes(feature: &str, chain: &str, asked: &Asked) -> bool {
         NetworkFilter::Tcp(_) => &[],
     };
     let rules: Vec<_> = gates.chain(filters.iter().filter_map(|filter| filter.policy().cloned())).collect();
-    let peer = asked.account.map(|account| SpiffeId::workload("mesh.local", "shop", account).expect("valid"));
+    let identity = |account: &str| match account.strip_prefix("spiffe://") {
+        Some(_) => SpiffeId::parse(account),
+        None => SpiffeId::workload("mesh.local", "shop", account),
+    };
+    let peer = asked.account.map(|account| identity(account).expect("valid"));
     let address = asked.from.parse().ok();
     let facts = Facts {
         peer: peer.as_ref(),
@@ -62,7 +67,8 @@ fn passes(feature: &str, chain: &str, asked: &Asked) -> bool {
         head: asked.head.as_ref().filter(|_| matches!(chain.filter, NetworkFilter::Http(_))),
         ..Facts::default()
     };
-    matches!(authorize(rules.iter().map(|rbac| &**rbac), &facts), Verdict::Allowed(_))
+    let rules: Vec<Rules> = rules.into_iter().map(Rules::new).collect();
+    matches!(authorize(&rules, &facts), Verdict::Allowed(_))
 }
 
 #[test]
@@ -82,6 +88,22 @@ fn a_permissive_port_judges_whoever_comes() {
     // Bytes have no method, so that the first rule says nothing of them.
     check("tls", None, "192.0.2.1", false);
     check("tls", None, "10.0.0.1", true);
+}
+
+#[test]
+fn workloads_of_another_trust_domain_are_let_in_by_their_whole_name() {
+    let check = |account: &'static str, expected: bool| {
+        assert_eq!(passes("federated", "mtls", &asked(account)), expected, "{account}");
+    };
+    check("web", true);
+    check("spiffe://partner.example/ns/x/sa/y", true);
+    // A namespace of the same name elsewhere is another one to ALLOW, and the same to DENY.
+    check("spiffe://partner.example/ns/shop/sa/web", false);
+    check("spiffe://partner.example/ns/x/sa/z", false);
+    check("spiffe://mesh.local/ns/x/sa/y", false);
+    check("spiffe://third.example/ns/x/sa/y", false);
+    check("spiffe://partner.example/ns/bank/sa/y", false);
+    check("spiffe://mesh.local/ns/bank/sa/y", false);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use meshwork_model::proxy::{JwtAuthentication, JwtProvider, JwtRequirement, Rout
 use meshwork_model::reason::Reason;
 use meshwork_model::route::{Asked, takes};
 
-use self::keys::Keys;
+pub(super) use self::keys::Keys;
 use self::places::Token;
 use super::{Kept, LocalReply, Scene};
 use crate::error::ProxyError;
@@ -30,7 +30,7 @@ const REALM_PATH: usize = 256;
 /// The filter on a route.
 pub(super) struct Authentication {
     config: Arc<JwtAuthentication>,
-    keys: Arc<Vec<Arc<Keys>>>,
+    keys: Vec<Arc<Keys>>,
     route: Option<RouteJwt>,
 }
 
@@ -39,8 +39,8 @@ type Found = Vec<(Arc<str>, Value)>;
 
 impl Authentication {
     pub(super) fn new(config: &Arc<JwtAuthentication>, route: Option<&RouteJwt>, kept: &mut Kept) -> Self {
-        let all = |config: &JwtAuthentication| config.providers.iter().map(Keys::of).collect();
-        Self { config: Arc::clone(config), keys: kept.state(config, all), route: route.cloned() }
+        let keys = config.providers.iter().map(|provider| kept.keys(provider)).collect();
+        Self { config: Arc::clone(config), keys, route: route.cloned() }
     }
 
     /// Lets a request pass whose tokens are good.
@@ -159,10 +159,12 @@ impl Authentication {
     ) -> Result<Result<(), Failure>, ProxyError> {
         let Some(provider) = self.config.providers.get(index) else { return Ok(Err(Failure::UnknownIssuer)) };
         places::clean(provider, head);
-        let tokens = places::tokens(&[provider], head);
-        if tokens.is_empty() {
-            return Ok(Err(Failure::Missing));
-        }
+        let tokens = match places::tokens(&[provider], head) {
+            Ok(tokens) if tokens.is_empty() => return Ok(Err(Failure::Missing)),
+            Ok(tokens) if !places::are_same(&tokens) => return Ok(Err(Failure::Several)),
+            Ok(tokens) => tokens,
+            Err(failure) => return Ok(Err(failure)),
+        };
         for token in tokens.iter().rev() {
             let jwt = match Jwt::parse(&token.text) {
                 Ok(jwt) => jwt,
@@ -194,12 +196,18 @@ impl Authentication {
         for provider in &providers {
             places::clean(provider, head);
         }
-        let mut result = Ok(());
-        for token in places::tokens(&providers, head).iter().rev() {
-            result = match Jwt::parse(&token.text) {
+        let tokens = match places::tokens(&providers, head) {
+            Ok(tokens) => tokens,
+            Err(_) if allows_failed => return Ok(Ok(())),
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let (mut result, mut seen) = (Ok(()), Vec::new());
+        for token in tokens.iter().rev() {
+            let outcome = match Jwt::parse(&token.text) {
                 Err(failure) => Err(failure),
                 Ok(jwt) => match self.of_issuer(jwt::issuer(&jwt.claims)) {
                     None => Err(Failure::UnknownIssuer),
+                    Some((index, _)) if is_second(&mut seen, index, &token.text) => Err(Failure::Several),
                     Some((index, provider)) => {
                         let verified = self.verify(scene, index, token, &jwt, None).await?;
                         if verified.is_ok() {
@@ -209,6 +217,8 @@ impl Authentication {
                     }
                 },
             };
+            // A good token does not make up for a bad one, which the application may take.
+            result = result.and(outcome);
         }
         Ok(if allows_failed { Ok(()) } else { result })
     }
@@ -232,8 +242,7 @@ impl Authentication {
         let (Some(provider), Some(keys)) = (self.config.providers.get(index), self.keys.get(index)) else {
             return Ok(Err(Failure::UnknownIssuer));
         };
-        let issuer = jwt::issuer(&jwt.claims);
-        if !token.is_for(issuer) || provider.issuer.as_deref().is_some_and(|known| known != issuer) {
+        if !token.is_for(jwt::issuer(&jwt.claims)) {
             return Ok(Err(Failure::UnknownIssuer));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
@@ -241,14 +250,24 @@ impl Authentication {
             return Ok(Err(failure));
         }
         let worker = scene.place.worker;
-        Ok(match scene.wait(keys.now(worker)).await? {
-            Ok(keys) => keys.verify(jwt),
-            Err(failure) => Err(failure),
-        })
+        let known = match scene.wait(keys.now(worker)).await? {
+            Ok(known) => known,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let verified = known.verify(jwt);
+        if verified != Err(Failure::NoKey) || jwt.key_id().is_none() {
+            return Ok(verified);
+        }
+        let newer = scene.wait(keys.newer(&known)).await?;
+        Ok(newer.map_or(verified, |newer| newer.verify(jwt)))
     }
 
     fn refusal(&self, head: &RequestHead, status: u16, text: &str, failure: Option<Failure>) -> ProxyError {
-        let mut reply = LocalReply::new(Reason::Unauthenticated, status);
+        let reason = match failure {
+            Some(Failure::NoKeySet | Failure::NoValidKeys) => Reason::NoTokenKeys,
+            _ => Reason::Unauthenticated,
+        };
+        let mut reply = LocalReply::new(reason, status);
         if self.config.strip_failure_response {
             reply.body = Some(Bytes::new());
             return reply.into();
@@ -259,6 +278,14 @@ impl Authentication {
         }
         reply.into()
     }
+}
+
+/// Whether a provider has had another token before.
+fn is_second<'t>(seen: &mut Vec<(usize, &'t str)>, provider: usize, text: &'t str) -> bool {
+    let other = seen.iter().find(|(known, _)| *known == provider);
+    let is_second = other.is_some_and(|(_, first)| *first != text);
+    seen.push((provider, text));
+    is_second
 }
 
 /// Source: RFC 6750 §3; the realm is the address that was asked for, as Envoy has it.

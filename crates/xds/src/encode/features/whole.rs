@@ -577,6 +577,7 @@ fn names() -> Cluster {
         refresh: Duration::from_mins(1),
         failure_refresh: None,
         policy: LoadPolicy::default(),
+        only_far: true,
     };
     Cluster::new("outbound|443||example.com", Discovery::Dns(dns))
 }

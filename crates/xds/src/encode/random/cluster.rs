@@ -91,6 +91,7 @@ impl Random {
                 (least, least + random.time())
             }),
             policy: self.load_policy(),
+            only_far: self.0.bool(),
         }
     }
 

@@ -104,6 +104,9 @@ impl Random {
             if random.0.bool() {
                 return Gate::Rbac(Arc::new(random.rbac()));
             }
+            if random.0.bool() {
+                return Gate::Tried(Arc::new(random.rbac()), random.optional_text());
+            }
             Gate::Limit(ConnectionLimit { most: random.0.u64(1..9), delay: random.maybe(Self::time) })
         };
         FilterChain {

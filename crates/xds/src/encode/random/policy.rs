@@ -35,7 +35,7 @@ impl Random {
     }
 
     fn principal(&mut self, depth: usize) -> Principal {
-        match self.0.u8(if depth == 0 { 3..11 } else { 0..11 }) {
+        match self.0.u8(if depth == 0 { 3..12 } else { 0..12 }) {
             0 => Principal::All(self.some(1, |random| random.principal(depth - 1))),
             1 => Principal::OneOf(self.some(1, |random| random.principal(depth - 1))),
             2 => Principal::Not(Box::new(self.principal(depth - 1))),
@@ -46,6 +46,7 @@ impl Random {
             7 => Principal::Header(self.header()),
             8 => Principal::Path(self.string()),
             9 => Principal::Metadata(self.metadata_match()),
+            10 => Principal::EachValue { name: self.header().name, tests: self.some(1, Self::string) },
             _ => Principal::Any,
         }
     }

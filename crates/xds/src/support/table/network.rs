@@ -188,6 +188,8 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         "envoy.extensions.filters.network.rbac.v3.RBAC",
         &[
             yes("rules"),
+            yes("shadow_rules"),
+            yes("shadow_rules_stat_prefix"),
             harmless("stat_prefix", STATISTICS),
             harmless("enforcement_type", "what is known of a connection stays the same while it lives"),
         ],

@@ -53,7 +53,10 @@ pub(super) const ACCEPTED: &[Accepted] = &[
             no("filter_state", "there is no filter state"),
             yes("not_id"),
             only("sourced_metadata", "of the source DYNAMIC"),
-            no("custom", "write `authenticated`"),
+            only(
+                "custom",
+                "named `meshwork.v1.each_value`, with a principal of one header field: each of its values passes",
+            ),
         ],
     ),
     accept("envoy.config.rbac.v3.Principal.Set", &[yes("ids")]),

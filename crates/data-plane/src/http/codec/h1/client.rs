@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Buf;
@@ -16,6 +17,7 @@ use super::{Broken, Incoming, Outgoing, copy_fields, engine_limits, length_of};
 use crate::error::{Kind, ProxyError, Retry};
 use crate::http::body::{Frame, Length, Shape};
 use crate::http::codec::Answer;
+use crate::standing::Standing;
 use crate::transport::Transport;
 
 /// An HTTP/1 connection to an endpoint, with at most one exchange at a time.
@@ -75,6 +77,11 @@ impl ClientConnection {
         self.wire.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
+    /// How the endpoint stands, where the mesh's trust judges it.
+    pub(crate) fn standing(&self) -> Option<&Rc<Standing>> {
+        self.wire.transport.standing()
+    }
+
     /// Requests that were sent on it.
     pub(crate) fn requests(&self) -> u64 {
         self.requests
@@ -83,6 +90,9 @@ impl ClientConnection {
     /// Prepares for waiting in the pool.
     pub(crate) fn rest(&mut self) {
         self.wire.rest();
+        if let Some(standing) = self.standing() {
+            standing.rest();
+        }
     }
 
     /// Ready when something has arrived.

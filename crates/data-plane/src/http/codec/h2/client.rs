@@ -15,6 +15,7 @@ use crate::error::{Kind, ProxyError, Retry};
 use crate::http::body::{Frame, Length};
 use crate::http::codec::Answer;
 use crate::limits;
+use crate::standing::Standing;
 use crate::transport::Transport;
 
 /// An HTTP/2 connection to an endpoint, shared by the exchanges of one worker.
@@ -23,10 +24,11 @@ pub(crate) struct ClientConnection {
     shared: Rc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
     streams: Cell<u32>,
     is_closed: Cell<bool>,
+    /// How the endpoint stands, where the mesh's trust judges it.
+    standing: Option<Rc<Standing>>,
 }
 
 /// A connection with its driver, which the caller runs until the connection ends.
@@ -71,9 +73,11 @@ impl ClientConnection {
             .initial_window_size(limits::H2_STREAM_WINDOW)
             .initial_connection_window_size(limits::H2_CONNECTION_WINDOW)
             .max_send_buffer_size(limits::H2_SEND_BUFFER);
+        let standing = transport.standing().cloned();
         let (requests, connection) =
             builder.handshake(transport).await.map_err(|e| upstream(&e, Retry::Safe))?;
-        let shared = Rc::new(Shared::default());
+        let (streams, is_closed) = (Cell::default(), Cell::default());
+        let shared = Rc::new(Shared { streams, is_closed, standing });
         let connection_state = Rc::clone(&shared);
         let driver = async move {
             let _ = connection.await;
@@ -89,10 +93,14 @@ impl ClientConnection {
         self.is_open() && self.shared.streams.get() < most
     }
 
-    /// Whether the connection takes streams at all: it has neither ended nor been told to end (GOAWAY).
+    /// Whether the connection takes streams at all: it has neither ended nor been told to end (GOAWAY), and the endpoint
+    /// is trusted still.
     pub(crate) fn is_open(&mut self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        !self.shared.is_closed.get() && !matches!(self.requests.poll_ready(&mut cx), Poll::Ready(Err(_)))
+        let is_good = self.shared.standing.as_ref().is_none_or(|standing| standing.is_good());
+        is_good
+            && !self.shared.is_closed.get()
+            && !matches!(self.requests.poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
     /// Whether no stream is in flight.
@@ -120,6 +128,11 @@ impl Drop for ClientStream {
 }
 
 impl ClientStream {
+    /// How the endpoint stands, where the mesh's trust judges it.
+    pub(crate) fn standing(&self) -> Option<&Rc<Standing>> {
+        self.shared.standing.as_ref()
+    }
+
     /// Ready when the connection has room for the stream.
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
         self.requests.poll_ready(cx).map_err(|e| upstream(&e, Retry::Safe))
@@ -194,16 +207,21 @@ impl ClientStream {
     }
 }
 
+/// What rustls says of a peer's alert. The library keeps nothing but the text of it.
+const ALERT: &str = "received fatal alert: ";
+
 /// A stream that was refused never reached the application (RFC 9113 §8.7); one whose connection ended may have.
 fn upstream(error: &::h2::Error, retry: Retry) -> ProxyError {
     if error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM) {
         return ProxyError { kind: Kind::StreamRefused, retry: Retry::Safe };
     }
-    let text = error.to_string().into();
-    let kind = if error.is_reset() && error.is_remote() {
-        Kind::StreamReset(text)
+    let text = error.to_string();
+    let kind = if let Some((_, alert)) = text.split_once(ALERT) {
+        Kind::Identity(format!("the peer ended the connection by TLS ({alert})"))
+    } else if error.is_reset() && error.is_remote() {
+        Kind::StreamReset(text.into())
     } else {
-        Kind::UpstreamBroken(text)
+        Kind::UpstreamBroken(text.into())
     };
     let retry = match retry {
         Retry::Never if error.is_io() || error.is_go_away() => Retry::IfRepeatable,

@@ -2,7 +2,7 @@
 
 use ::http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue};
 use ::http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
-use meshwork_http1::{ParseError, may_trail};
+use meshwork_http1::{ParseError, is_authority, may_trail};
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
 
 use crate::error::{Kind, ProxyError};
@@ -11,7 +11,7 @@ use crate::http::body::{Length, Shape};
 /// Reads a request's head; the length is what it says, or `None` at the end of the stream.
 ///
 /// # Errors
-/// There is no authority, two different ones, or too many fields.
+/// There is no authority, two different ones, one with a user, a path that is none, or too many fields.
 pub(super) fn read_request(
     parts: &request::Parts,
     is_ended: bool,
@@ -33,8 +33,20 @@ pub(super) fn read_request(
         (Some(authority), _) | (None, Some(authority)) => head.set_authority(authority),
         (None, None) => return Err(ProxyError::fatal(Kind::Refused("there is no :authority"))),
     }
+    if parts.headers.get_all(HOST).iter().nth(1).is_some() {
+        return Err(ProxyError::fatal(Kind::BadRequest(ParseError::RepeatedHost)));
+    }
+    // What HTTP/1.1 refuses is refused here, too: a user, and what no name has. Source: RFC 9113 §8.3.1.
+    if !is_authority(head.authority()) {
+        return Err(ProxyError::fatal(Kind::BadRequest(ParseError::BadHost)));
+    }
     if parts.method != Method::CONNECT {
-        head.set_path_and_query(parts.uri.path_and_query().map_or("/", |p| p.as_str()).as_bytes());
+        let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        let is_target = path.starts_with('/') || path == "*" && parts.method == Method::OPTIONS;
+        if !is_target {
+            return Err(ProxyError::fatal(Kind::BadRequest(ParseError::BadTargetForm)));
+        }
+        head.set_path_and_query(path.as_bytes());
     }
     read_fields(&parts.headers, &mut head.fields);
     Ok(length(&parts.headers, is_ended))

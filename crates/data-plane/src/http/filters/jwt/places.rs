@@ -1,6 +1,10 @@
 //! Where tokens are found in a request.
+//!
+//! Two tokens that differ are none: which one the application would take, nobody knows. Source: Istio
+//! RequestAuthentication, where what several tokens mean is left open.
 
 use meshwork_model::head::RequestHead;
+use meshwork_model::jwt::Failure;
 use meshwork_model::proxy::{JwtProvider, TokenPlace};
 
 /// A token as it was found.
@@ -12,8 +16,11 @@ pub(super) struct Token {
     issuers: Option<Vec<String>>,
 }
 
-/// Tokens at these providers' places: fields, then parameters, then cookies.
-pub(super) fn tokens(providers: &[&JwtProvider], head: &RequestHead) -> Vec<Token> {
+/// Tokens at these providers' places: fields, then parameters, then cookies; one of each place.
+///
+/// # Errors
+/// One place has several that differ.
+pub(super) fn tokens(providers: &[&JwtProvider], head: &RequestHead) -> Result<Vec<Token>, Failure> {
     let mut places: Vec<(TokenPlace, Option<Vec<String>>)> = Vec::new();
     for provider in providers {
         for place in places_of(provider) {
@@ -35,11 +42,21 @@ pub(super) fn tokens(providers: &[&JwtProvider], head: &RequestHead) -> Vec<Toke
     places.sort_by_key(|(place, _)| rank(place));
     let mut tokens = Vec::new();
     for (place, issuers) in places {
-        for text in at(&place, head) {
-            tokens.push(Token { text, place: place.clone(), issuers: issuers.clone() });
+        let mut texts = at(&place, head);
+        texts.dedup();
+        if texts.len() > 1 {
+            return Err(Failure::Several);
+        }
+        if let Some(text) = texts.pop() {
+            tokens.push(Token { text, place, issuers });
         }
     }
-    tokens
+    Ok(tokens)
+}
+
+/// Whether all are one and the same token.
+pub(super) fn are_same(tokens: &[Token]) -> bool {
+    tokens.windows(2).all(|pair| pair[0].text == pair[1].text)
 }
 
 /// Removes the fields that a good token would set: nobody else may.
@@ -64,8 +81,8 @@ fn at(place: &TokenPlace, head: &RequestHead) -> Vec<String> {
             let values = head.fields.all(name.as_bytes()).filter_map(|value| std::str::from_utf8(value).ok());
             values.filter_map(|value| behind(value, prefix)).collect()
         }
-        TokenPlace::Param(name) => param(head, name).into_iter().collect(),
-        TokenPlace::Cookie(name) => cookie(head, name).into_iter().collect(),
+        TokenPlace::Param(name) => params(head, name),
+        TokenPlace::Cookie(name) => cookies(head, name),
     }
 }
 
@@ -79,17 +96,17 @@ fn behind(value: &str, prefix: &str) -> Option<String> {
     Some(rest.find(is_legal).map_or(value, |start| &rest[start..]).to_owned())
 }
 
-fn param(head: &RequestHead, name: &str) -> Option<String> {
-    let path = std::str::from_utf8(head.path_and_query()).ok()?;
-    let (_, query) = path.split_once('?')?;
-    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+fn params(head: &RequestHead, name: &str) -> Vec<String> {
+    let path = std::str::from_utf8(head.path_and_query()).unwrap_or_default();
+    let Some((_, query)) = path.split_once('?') else { return Vec::new() };
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).collect()
 }
 
-fn cookie(head: &RequestHead, name: &str) -> Option<String> {
+fn cookies(head: &RequestHead, name: &str) -> Vec<String> {
     let lines = head.fields.all(b"cookie").filter_map(|line| std::str::from_utf8(line).ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"').to_owned())
+    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"').to_owned()).collect()
 }
 
 impl Token {
@@ -137,7 +154,7 @@ mod tests {
     fn tokens_are_found_at_their_places_and_taken_out() {
         let check = |places: Vec<TokenPlace>, mut head: RequestHead, expected: &[&str], left: &str| {
             let provider = JwtProvider { places, ..JwtProvider::default() };
-            let tokens = tokens(&[&provider], &head);
+            let tokens = tokens(&[&provider], &head).expect("one");
             assert_eq!(tokens.iter().map(|token| &*token.text).collect::<Vec<_>>(), expected);
             for token in &tokens {
                 token.remove(&mut head);
@@ -153,8 +170,36 @@ mod tests {
     #[test]
     fn a_cookie_is_read() {
         let head = head("/", &[("cookie", "a=b; token=\"x.y.z\""), ("cookie", "c=d")]);
-        assert_eq!(cookie(&head, "token").as_deref(), Some("x.y.z"));
-        assert_eq!(cookie(&head, "c").as_deref(), Some("d"));
-        assert_eq!(cookie(&head, "e"), None);
+        assert_eq!(cookies(&head, "token"), ["x.y.z"]);
+        assert_eq!(cookies(&head, "c"), ["d"]);
+        assert_eq!(cookies(&head, "e"), [""; 0]);
+    }
+
+    #[test]
+    fn tokens_that_differ_are_none() {
+        let places = vec![
+            TokenPlace::Header { name: "authorization".into(), prefix: "Bearer ".into() },
+            TokenPlace::Param("token".into()),
+            TokenPlace::Cookie("token".into()),
+        ];
+        let provider = JwtProvider { places, ..JwtProvider::default() };
+        let check = |path: &str, fields: &[(&str, &str)], expected: Option<bool>| {
+            let found = tokens(&[&provider], &head(path, fields)).ok();
+            assert_eq!(found.map(|tokens| are_same(&tokens)), expected, "{path} {fields:?}");
+        };
+        let (one, other) = ("Bearer a.b.c", "Bearer d.e.f");
+        check("/", &[("authorization", one)], Some(true));
+        check("/", &[("authorization", one), ("authorization", one)], Some(true));
+        check("/", &[("authorization", one), ("authorization", other)], None);
+        check("/", &[("authorization", one), ("authorization", other), ("authorization", one)], None);
+        check("/?token=a.b.c&token=d.e.f", &[], None);
+        check("/?token=a.b.c&token=", &[], None);
+        check("/", &[("cookie", "token=a.b.c; token=d.e.f")], None);
+        check("/", &[("cookie", "token=a.b.c"), ("cookie", "token=d.e.f")], None);
+        check("/?token=a.b.c", &[("authorization", one), ("cookie", "token=a.b.c")], Some(true));
+        check("/?token=d.e.f", &[("authorization", one)], Some(false));
+        check("/", &[("authorization", one), ("cookie", "token=d.e.f")], Some(false));
+        // What has no token says nothing of one.
+        check("/", &[("authorization", "Basic x"), ("authorization", one)], Some(true));
     }
 }

@@ -15,6 +15,14 @@ use crate::{eventually, free_address, http, user};
 /// The namespace of everything in these tests.
 pub const NAMESPACE: &str = "shop";
 
+/// The config of a Service whose HTTP port is that of the workload of the same name.
+pub fn service(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{ name: {name}, namespace: {NAMESPACE} }}\n\
+         spec: {{ selector: {{ app: {name} }}, ports: [{{ name: http, port: 80, targetPort: 8080 }}] }}\n---\n"
+    )
+}
+
 /// A running control plane, and a folder for what belongs to it.
 pub struct Mesh {
     control_plane: Program,
@@ -24,7 +32,14 @@ pub struct Mesh {
     dir: TempDir,
     /// What the control plane is told beside the usual.
     arguments: Vec<String>,
+    environment: Environment,
 }
+
+/// How long a command may take.
+const COMMAND_SECONDS: &str = "180";
+
+/// Variables of programs, beside the usual.
+type Environment = Vec<(String, String)>;
 
 impl Mesh {
     /// Starts a control plane with this config.
@@ -34,6 +49,11 @@ impl Mesh {
 
     /// Starts a control plane with this config and further arguments.
     pub fn start_with(config: &str, arguments: &[&str]) -> Self {
+        Self::start_in(config, arguments, &[])
+    }
+
+    /// The same, where all programs of the mesh have further variables in their environment.
+    pub fn start_in(config: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let dir = tempfile::Builder::new().prefix("meshwork-e2e-").tempdir().expect("a folder");
         for folder in ["config", "home", "tmp", "state", "peers"] {
             std::fs::create_dir(dir.path().join(folder)).expect("a folder");
@@ -48,8 +68,11 @@ impl Mesh {
         let (listen, api) = (free_address(), free_address());
         let trace = Trace::new(&dir.path().to_string_lossy());
         let arguments: Vec<_> = arguments.iter().map(|&a| a.to_owned()).collect();
-        let control_plane = control_plane(dir.path(), "control-plane", listen, api, &arguments);
-        Self { control_plane, listen, api, trace, dir, arguments }
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        let environment: Environment = environment.collect();
+        let control_plane =
+            control_plane(dir.path(), "control-plane", [listen, api], &arguments, &environment);
+        Self { control_plane, listen, api, trace, dir, arguments, environment }
     }
 
     /// The folder of everything here.
@@ -120,13 +143,8 @@ impl Mesh {
     pub fn enrolment(&self, workload: &str, labels: &[&str]) -> Vec<String> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let state = self.path("state/control-plane");
-        let mut command = self.meshwork();
-        command.args(["token", "create", "--namespace", NAMESPACE, "--service-account", workload]);
-        command.args(["--workload", workload, "--state"]).arg(&state);
-        for label in labels {
-            command.args(["--label", label]);
-        }
-        let token = self.file(&format!("{workload}.token"), &crate::program::output(&mut command));
+        let labels: Vec<_> = labels.iter().flat_map(|label| ["--label", label]).collect();
+        let token = self.file(&format!("{workload}.token"), &self.token(workload, &labels));
         let own = self.path(&format!("home/{workload}"));
         std::fs::create_dir_all(&own).expect("a folder");
         user::give(&own);
@@ -135,6 +153,49 @@ impl Mesh {
         arguments.extend(["--state".to_owned(), text(&own.join("state"))]);
         arguments.extend(["--workload".to_owned(), workload.to_owned(), "--token-file".to_owned(), token]);
         arguments
+    }
+
+    /// Starts a sidecar that is told its ports, as a new workload that services select by `app`: its own name.
+    pub fn explicit(&self, workload: &str, options: &[&str]) -> Program {
+        let label = format!("app={workload}");
+        let mut command = self.meshwork();
+        command.arg("sidecar").args(self.enrolment(workload, &[&label]));
+        command.args(["--label", &label]).args(options);
+        Program::start(workload, self.scratch(), &mut command)
+    }
+
+    /// Starts such a sidecar anew, with what its state folder has.
+    pub fn explicit_again(&self, workload: &str, options: &[&str]) -> Program {
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        let mut command = self.meshwork();
+        command.args(["sidecar", "--workload", workload, "--control-plane", &self.listen.to_string()]);
+        command.args(["--trust-bundle", &text(self.path("state/control-plane/bundle.pem"))]);
+        command.args(["--state", &text(self.state_of(workload))]);
+        command.args(["--label", &format!("app={workload}")]).args(options);
+        Program::start(workload, self.scratch(), &mut command)
+    }
+
+    /// The state folder of a workload that [`Self::enrolment`] is for.
+    pub fn state_of(&self, workload: &str) -> PathBuf {
+        self.path(&format!("home/{workload}/state"))
+    }
+
+    /// The folder of the control plane's state.
+    pub fn control_plane_state(&self) -> PathBuf {
+        self.path("state/control-plane")
+    }
+
+    /// Where the control plane takes proxies.
+    pub fn listen_address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// A join token for a workload and the service account of its name; options beside them are the command's own.
+    pub fn token(&self, workload: &str, options: &[&str]) -> String {
+        let mut command = self.meshwork();
+        command.args(["token", "create", "--namespace", NAMESPACE, "--service-account", workload]);
+        command.args(["--workload", workload, "--state"]).arg(self.path("state/control-plane")).args(options);
+        crate::program::output(&mut command).trim().to_owned()
     }
 
     /// GETs JSON from the control plane's API; `None` while it does not answer.
@@ -196,15 +257,27 @@ impl Mesh {
     /// Kills the control plane as `kill -9` does, and starts it anew on the same state.
     pub fn restart_control_plane(&mut self) {
         self.control_plane.kill();
+        self.start_control_plane();
+    }
+
+    /// Kills the control plane as `kill -9` does, and starts it anew with further arguments on the same state.
+    pub fn restart_control_plane_with(&mut self, arguments: &[&str]) {
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self.restart_control_plane();
+    }
+
+    /// Starts the control plane anew, which has ended, on the same state.
+    pub fn start_control_plane(&mut self) {
+        let at = [self.listen, self.api];
         self.control_plane =
-            control_plane(self.dir.path(), "control-plane", self.listen, self.api, &self.arguments);
+            control_plane(self.dir.path(), "control-plane", at, &self.arguments, &self.environment);
     }
 
     /// Starts a further control plane of the same CA, with the same further arguments and a state folder of its own.
     pub fn beside(&self, name: &str, listen: SocketAddr, api: SocketAddr) -> (Program, Api) {
         let ca = self.path("state/control-plane/ca").to_string_lossy().into_owned();
         let arguments = [&self.arguments[..], &["--ca".to_owned(), ca]].concat();
-        let program = control_plane(self.dir.path(), name, listen, api, &arguments);
+        let program = control_plane(self.dir.path(), name, [listen, api], &arguments, &self.environment);
         (program, Api { address: api, state: self.path(&format!("state/{name}")) })
     }
 
@@ -226,10 +299,11 @@ impl Mesh {
         self.scratch().join(name)
     }
 
-    /// Runs a command of the binary that asks this control plane by its socket, to its end.
+    /// Runs a command of the binary that asks this control plane by its socket, to its end, which has to come in time.
     pub fn cli(&self, words: &[&str]) -> Finished {
-        let mut command = self.meshwork();
-        command.args(words).arg("--api");
+        let mut command = Command::new("timeout");
+        self.ordinary(&mut command);
+        command.args(["--kill-after=5", COMMAND_SECONDS]).arg(self.path("meshwork")).args(words).arg("--api");
         command.arg(format!("unix:{}", self.path("state/control-plane/api.sock").display()));
         Finished::of(&mut command)
     }
@@ -249,8 +323,13 @@ impl Mesh {
     /// A command of the binary, as the ordinary user types it.
     pub fn meshwork(&self) -> Command {
         let mut command = Command::new(self.path("meshwork"));
-        ordinary(&mut command, self.scratch());
+        self.ordinary(&mut command);
         command
+    }
+
+    fn ordinary(&self, command: &mut Command) {
+        ordinary(command, self.scratch());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
     }
 }
 
@@ -259,12 +338,19 @@ fn ordinary(command: &mut Command, scratch: &Path) {
     command.env("TMPDIR", scratch.join("tmp")).env(VARIABLE, scratch);
 }
 
-fn control_plane(dir: &Path, name: &str, listen: SocketAddr, api: SocketAddr, more: &[String]) -> Program {
+fn control_plane(
+    dir: &Path,
+    name: &str,
+    [listen, api]: [SocketAddr; 2],
+    more: &[String],
+    environment: &Environment,
+) -> Program {
     let mut command = Command::new(dir.join("meshwork"));
     command.arg("control-plane").arg("--config").arg(dir.join("config"));
     command.arg("--state").arg(dir.join("state").join(name));
     command.args(["--listen", &listen.to_string(), "--api", &api.to_string()]).args(more);
     ordinary(&mut command, dir);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     let mut program = Program::start(name, dir, &mut command);
     program.listens(listen);
     program.listens(api);

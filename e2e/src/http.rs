@@ -28,9 +28,9 @@ impl Answer {
     }
 }
 
-/// A connection on which requests are sent one after the other.
-pub struct Connection {
-    stream: BufReader<TcpStream>,
+/// A connection on which requests are sent one after the other, over TCP or what is told.
+pub struct Connection<S = TcpStream> {
+    stream: BufReader<S>,
 }
 
 impl Connection {
@@ -42,7 +42,14 @@ impl Connection {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self::over(stream))
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
+    /// Over a stream that is there already.
+    pub fn over(stream: S) -> Self {
+        Self { stream: BufReader::new(stream) }
     }
 
     /// Sends bytes as they are.

@@ -4,6 +4,9 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// An answer that says no more than that somebody is there.
+pub const HELLO: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+
 /// An HTTP/1.1 origin. Requests are recorded whole, head and body as they came.
 pub struct Origin {
     address: SocketAddr,

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use e2e::http::Connection;
 use e2e::mesh::write_token;
-use e2e::origin::Origin;
+use e2e::origin::{HELLO, Origin};
 use e2e::program::Program;
 use e2e::{eventually, free_address};
 
 /// From the start of the process to the first answer.
 const WITHIN: Duration = Duration::from_secs(2);
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
 
 fn get(address: SocketAddr, path: &str) -> Option<u16> {
     let mut connection = Connection::open(address).ok()?;
@@ -112,7 +111,7 @@ fn proxy(dir: &Path, at: SocketAddr, api_type: &str) -> Program {
 fn comes_back(api_type: &str) {
     let dir = tempfile::tempdir().expect("a folder");
     let dir = dir.path();
-    let origin = Origin::start(ANSWER);
+    let origin = Origin::start(HELLO);
     let (at, front) = (free_address(), free_address());
     let mut control_plane = foreign(dir, at, &resources(front, origin.address(), "/"));
     let mut running = proxy(dir, at, api_type);

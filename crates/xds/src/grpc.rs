@@ -55,25 +55,36 @@ const REFUSALS: [&str; 5] = [
     "fatal alert: UnknownCA",
 ];
 
-/// What a failed call says, and what lies under it, each once: "transport error" alone helps nobody. A peer's words move no
-/// cursor. Where the control plane refuses the certificate, what to do.
-pub(crate) fn causes(status: &tonic::Status) -> String {
-    let mut text = status.message().to_owned();
+/// What a failed call says, and what lies under it, for a log. A peer's words move no cursor. Where the control plane refuses
+/// the certificate, what to do.
+pub(crate) fn told(status: &tonic::Status) -> String {
+    in_words(&causes(status, |_| true))
+}
+
+/// What a failed call says, and what of that which lies under it is to be told, each once: "transport error" alone helps
+/// nobody.
+pub fn causes(status: &tonic::Status, is_told: impl Fn(&str) -> bool) -> String {
+    let mut text = printable(status.message());
     let mut source = std::error::Error::source(status);
     // Errors nest a handful deep; the bound is against one that names itself.
     for _ in 0..8 {
         let Some(error) = source else { break };
         let words = error.to_string();
-        if !text.contains(&words) {
+        if is_told(&words) && !text.contains(&words) {
             text = format!("{text}: {words}");
         }
         source = error.source();
     }
-    in_words(&text)
+    text
+}
+
+/// A peer's words go to a terminal or a log: they move no cursor there.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn in_words(text: &str) -> String {
-    let mut words: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut words = printable(text);
     if let Some(at) = words.find(ABRUPT) {
         let from = at + ABRUPT.len();
         let to = words[from..].find(char::is_whitespace).map_or(words.len(), |length| from + length);

@@ -1,11 +1,12 @@
 //! One question to the control plane: sign this key.
 
-use std::error::Error;
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use meshwork_identity::SpiffeId;
 use meshwork_identity::istio_ca::{IstioCertificateRequest, IstioCertificateServiceClient};
+use meshwork_xds::grpc::{causes, printable};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -128,7 +129,7 @@ pub(crate) fn failure(address: SocketAddr, status: &Status) -> EnrolError {
         None if !matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled | Code::Unknown) => {
             EnrolError::Unready { address, words: said(status) }
         }
-        _ => EnrolError::Unreachable { address, cause: causes(status) },
+        _ => EnrolError::Unreachable { address, cause: causes(status, |words| words != "transport error") },
     }
 }
 
@@ -157,25 +158,4 @@ fn is_final(code: Code) -> bool {
             | Unauthenticated
             | Unimplemented
     )
-}
-
-/// The status and what lies under it, each once: "transport error" helps nobody.
-fn causes(status: &Status) -> String {
-    let mut text = printable(status.message());
-    let mut source = status.source();
-    // Errors nest a handful deep; the bound is against one that names itself.
-    for _ in 0..8 {
-        let Some(error) = source else { break };
-        let words = error.to_string();
-        if words != "transport error" && !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = error.source();
-    }
-    text
-}
-
-/// A peer's words go to a terminal or a log: they move no cursor there.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use meshwork_identity::workload_api::{JwtSvidMessage, JwtSvidRequest, SpiffeWorkloadApiClient};
 use meshwork_identity::{JwtSvid, SpiffeId, jwt_svid};
+use meshwork_xds::grpc::printable;
 use tokio::sync::Semaphore;
 use tonic::Status;
 use zeroize::Zeroizing;
 
 use crate::enrol::Enrolled;
-use crate::enrol::ask::{failure, printable};
+use crate::enrol::ask::failure;
 
 /// Tokens that are kept: some audiences of each workload of a host.
 const MAX_KEPT: usize = 4096;

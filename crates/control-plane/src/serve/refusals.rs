@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use meshwork_xds::grpc::printable;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -81,7 +82,7 @@ fn short(text: &str) -> String {
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    printable(&text[..end])
 }
 
 #[cfg(test)]

@@ -68,12 +68,7 @@ pub struct SpiffeWorkloadApiServer<T> {
 impl<T> SpiffeWorkloadApiServer<T> {
     /// Serves it.
     pub fn new(inner: T) -> Self {
-        Self::from_arc(Arc::new(inner))
-    }
-
-    /// Serves one that is shared.
-    pub fn from_arc(inner: Arc<T>) -> Self {
-        Self { inner }
+        Self { inner: Arc::new(inner) }
     }
 }
 

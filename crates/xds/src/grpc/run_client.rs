@@ -11,7 +11,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Code, Extensions, Request as GrpcRequest, Response as GrpcResponse, Status, Streaming};
 
-use super::{Denied, causes, wire};
+use super::{Denied, told, wire};
 use crate::client::{self, Health, Protocol, Session};
 use crate::node::Node;
 use crate::pb::discovery::{
@@ -99,7 +99,7 @@ pub async fn run_client(
             Err(status) if status.code() == Code::PermissionDenied && !is_known && link.gives_up => {
                 return Ended::Denied(Denied(status.message().to_owned()));
             }
-            Err(status) => tracing::warn!(code = ?status.code(), "xDS: {}", causes(&status)),
+            Err(status) => tracing::warn!(code = ?status.code(), "xDS: {}", told(&status)),
         }
         tokio::time::sleep(backoff.mul_f64(jitter())).await;
         backoff = (backoff * 2).min(MAX_BACKOFF);

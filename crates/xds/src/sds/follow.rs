@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::secret::read_generic;
-use crate::grpc::causes;
+use crate::grpc::told;
 use crate::node::Node;
 use crate::pb;
 use crate::pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
@@ -122,7 +122,7 @@ impl Tries {
         self.failures = self.failures.saturating_add(1);
         // Between a half and the whole, so that not all clients come back at once.
         self.at = Some(Instant::now() + backoff.mul_f64(0.5 + fastrand::f64() / 2.0));
-        let (code, words) = (status.code(), causes(status));
+        let (code, words) = (status.code(), told(status));
         if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
             self.said = Some(Instant::now());
             tracing::warn!(?code, "SDS: {words}; tries again");

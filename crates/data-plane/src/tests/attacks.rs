@@ -227,7 +227,7 @@ fn over_h2(fields: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-fn get_h2(path: &str, authority: &str, more: &[(&str, &str)]) -> Outcome {
+fn over_h2_get(path: &str, authority: &str, more: &[(&str, &str)]) -> Outcome {
     let pseudo = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", authority)];
     ask(no_admin(), &over_h2(&[&pseudo, more].concat())).0
 }
@@ -253,20 +253,20 @@ fn http_2_is_read_as_http_1_is() {
         ("/a dmin", Refused(0)),
         ("/admin\0", Refused(0)),
     ] {
-        assert_eq!(get_h2(path, "a", &[]), expected, "{path:?}");
+        assert_eq!(over_h2_get(path, "a", &[]), expected, "{path:?}");
     }
     // A fragment is no part of what is asked for.
-    assert_eq!(get_h2("/admin#x", "a", &[]), Refused(0));
-    assert_eq!(get_h2("/x#/../admin", "a", &[]), same("/x"));
+    assert_eq!(over_h2_get("/admin#x", "a", &[]), Refused(0));
+    assert_eq!(over_h2_get("/x#/../admin", "a", &[]), same("/x"));
     for authority in ["u@a", "a:pw@b", "a b", "a%2eb", "a/b", "a;b", "a:0", "a:x", ""] {
-        assert_eq!(get_h2("/x", authority, &[]), Refused(0), "{authority:?}");
+        assert_eq!(over_h2_get("/x", authority, &[]), Refused(0), "{authority:?}");
     }
-    assert_eq!(get_h2("/x", "a", &[("host", "a")]), same("/x"));
-    assert_eq!(get_h2("/x", "a", &[("host", "b")]), Refused(0));
-    assert_eq!(get_h2("/x", "a", &[("host", "a"), ("host", "b")]), Refused(0));
-    assert_eq!(get_h2("/x", "a", &[(":path", "/y")]), Refused(0));
-    assert_eq!(get_h2("/x", "a", &[("X-Role", "a")]), Refused(0));
-    assert_eq!(get_h2("/x", "a", &[("connection", "x-role")]), Refused(0));
+    assert_eq!(over_h2_get("/x", "a", &[("host", "a")]), same("/x"));
+    assert_eq!(over_h2_get("/x", "a", &[("host", "b")]), Refused(0));
+    assert_eq!(over_h2_get("/x", "a", &[("host", "a"), ("host", "b")]), Refused(0));
+    assert_eq!(over_h2_get("/x", "a", &[(":path", "/y")]), Refused(0));
+    assert_eq!(over_h2_get("/x", "a", &[("X-Role", "a")]), Refused(0));
+    assert_eq!(over_h2_get("/x", "a", &[("connection", "x-role")]), Refused(0));
 }
 
 #[test]

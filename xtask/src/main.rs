@@ -59,8 +59,7 @@ fn bench(arguments: &[String]) -> anyhow::Result<()> {
     peers::run()?;
     run::cargo(&["build", "--locked", "--profile", "dist", "--package", "meshwork", "--package", "bench"])?;
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
-    run::program(&format!("{target}/dist/bench"), &arguments)
+    run::program(&run::target().join("dist/bench").to_string_lossy(), &arguments)
 }
 
 #[expect(clippy::print_stderr, reason = "progress of a developer's tool")]

@@ -1,27 +1,33 @@
 //! What CI runs, step by step; each step says its name, so that one can be run alone.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+pub(crate) mod programs;
 
-use anyhow::{Context as _, bail};
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail};
 
 use crate::{peers, run, tidy};
+use programs::{How, Job, Program};
 
 struct Step {
     name: &'static str,
     run: fn() -> anyhow::Result<()>,
+    /// It begins at once, beside those before it: it waits for others more than it works.
+    is_early: bool,
 }
 
 const STEPS: &[Step] = &[
-    Step { name: "format", run: || run::cargo(&["fmt", "--all", "--check"]) },
-    Step { name: "tidy", run: tidy::run },
-    Step { name: "clippy", run: clippy },
+    Step { name: "format", run: || run::cargo(&["fmt", "--all", "--check"]), is_early: false },
+    Step { name: "tidy", run: tidy::run, is_early: false },
+    Step { name: "clippy", run: clippy, is_early: false },
     // Some unit tests run namespaces, and need nft.
-    Step { name: "peers", run: peers::run },
-    Step { name: "unit", run: unit },
-    Step { name: "docs", run: docs },
-    Step { name: "e2e", run: e2e },
+    Step { name: "peers", run: peers::run, is_early: true },
+    Step { name: "unit", run: unit, is_early: false },
+    Step { name: "docs", run: docs, is_early: false },
+    Step { name: "e2e", run: e2e, is_early: false },
 ];
 
 /// Runs all steps, or those named; stops at the first that fails.
@@ -30,26 +36,61 @@ pub(crate) fn run(only: &[String]) -> anyhow::Result<()> {
         let names: Vec<_> = STEPS.iter().map(|s| s.name).collect();
         bail!("no step is called `{unknown}`; there are {}", names.join(", "));
     }
-    for step in STEPS.iter().filter(|s| only.is_empty() || only.iter().any(|name| name == s.name)) {
-        let start = Instant::now();
-        crate::say(format_args!("==> {}", step.name));
-        (step.run)().map_err(|e| {
-            e.context(format!("step `{}` (again alone: cargo xtask test --only {})", step.name, step.name))
+    let begun = Instant::now();
+    let steps: Vec<_> =
+        STEPS.iter().filter(|s| only.is_empty() || only.iter().any(|name| name == s.name)).collect();
+    std::thread::scope(|scope| {
+        let early = steps.iter().filter(|step| step.is_early);
+        let mut early: BTreeMap<_, _> = early.map(|step| (step.name, step.begin(scope))).collect();
+        for step in &steps {
+            crate::say(format_args!("==> {}", step.name));
+            let took = match early.remove(step.name) {
+                Some(running) => running.join().map_err(|_| anyhow!("step `{}` panicked", step.name))??,
+                None => step.perform()?,
+            };
+            crate::say(format_args!("==> {} passed in {took:.0?}", step.name));
+        }
+        crate::say(format_args!("==> all passed in {:.0?}", begun.elapsed()));
+        Ok(())
+    })
+}
+
+impl Step {
+    /// Runs it; gives how long it took.
+    fn perform(&self) -> anyhow::Result<Duration> {
+        let begun = Instant::now();
+        (self.run)().map_err(|e| {
+            e.context(format!("step `{}` (again alone: cargo xtask test --only {})", self.name, self.name))
         })?;
-        crate::say(format_args!("==> {} passed in {:.0?}", step.name, start.elapsed()));
+        Ok(begun.elapsed())
     }
-    Ok(())
+
+    /// Runs it beside others.
+    fn begin<'s>(&'static self, scope: &'s Scope<'s, '_>) -> ScopedJoinHandle<'s, anyhow::Result<Duration>> {
+        scope.spawn(move || self.perform())
+    }
 }
 
 fn clippy() -> anyhow::Result<()> {
     run::cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"])
 }
 
+/// How tests are run where nothing else is said.
+const HOW: How<'_> = How {
+    arguments: &[],
+    environment: &[],
+    // The longest take two minutes, and the whole is to end in far less than an hour, also where one hangs.
+    time_limit: Duration::from_mins(10),
+    at_once: 1,
+    is_shown: false,
+};
+
 /// Tests of the crates, and what stands in documentation.
 fn unit() -> anyhow::Result<()> {
-    for test in built()?.iter().filter(|test| !test.is_end_to_end()) {
-        test.run(&["--quiet"])?;
-    }
+    let programs = programs::build()?;
+    let whole = |program| Job { program, test: None };
+    let jobs = programs.iter().filter(|program| !program.is_of("e2e")).map(whole).collect();
+    programs::run_all(jobs, How { at_once: UNITS_AT_ONCE, ..HOW })?;
     run::cargo(&["test", "--workspace", "--locked", "--quiet", "--doc"])
 }
 
@@ -61,77 +102,45 @@ fn docs() -> anyhow::Result<()> {
     )
 }
 
-/// One test at a time, since each starts whole meshes and the machine may be small.
+/// Programs of unit tests at a time: each keeps all cores busy, save those whose tests wait for time-outs.
+const UNITS_AT_ONCE: usize = 2;
+
+/// End-to-end tests at a time: they wait far more than they work, and neither ports nor folders are shared.
+const AT_ONCE: usize = 3;
+
+/// Nothing runs beside these: they hold two programs' answers against each other while time runs.
+const ALONE: &[&str] = &["differential"];
+
+/// These take longest and begin first, so that at the end nobody waits for one of them.
+const LONG: &[&str] = &[
+    "rotation",
+    "clock",
+    "tls",
+    "federation",
+    "workload_api",
+    "demo",
+    "churn",
+    "gateway_api",
+    "envoy_takes",
+];
+
+/// Each test in a process of its own: none waits for another, and each says how long it takes.
 fn e2e() -> anyhow::Result<()> {
-    for test in built()?.iter().filter(|test| test.is_end_to_end()) {
-        // Not quiet, and with an end: of a test that hangs, the name is the last line.
-        test.run(&["--test-threads=1"])?;
+    let programs = programs::build()?;
+    let programs: Vec<_> = programs.iter().filter(|program| program.is_of("e2e")).collect();
+    if let Some(unknown) = ALONE.iter().chain(LONG).find(|name| programs.iter().all(|p| p.name() != **name)) {
+        bail!("no end-to-end test is called `{unknown}`");
     }
-    Ok(())
-}
-
-/// How long the tests of one program may take.
-const TIME_LIMIT: &str = "1200";
-
-/// A program of tests.
-struct Built {
-    folder: PathBuf,
-    program: PathBuf,
-}
-
-/// Builds the binaries and all programs of tests, with one selection of features: a second one would build half of the
-/// dependencies anew.
-fn built() -> anyhow::Result<Vec<Built>> {
-    let output = Command::new("cargo")
-        .args([
-            "build",
-            "--workspace",
-            "--bins",
-            "--tests",
-            "--locked",
-            "--quiet",
-            "--message-format=json-render-diagnostics",
-        ])
-        .current_dir(run::root())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
-    if !output.status.success() {
-        bail!("cargo build failed: {}", output.status);
+    let (alone, mut beside): (Vec<&Program>, Vec<&Program>) =
+        programs.into_iter().partition(|program| ALONE.contains(&program.name()));
+    beside.sort_by_key(|program| LONG.iter().position(|name| *name == program.name()).unwrap_or(LONG.len()));
+    let mut jobs = Vec::new();
+    for program in beside {
+        let tests = program.tests(false)?;
+        jobs.extend(tests.into_iter().map(|test| Job { program, test: Some(test) }));
     }
-    let messages = String::from_utf8(output.stdout).context("cargo's messages are no text")?;
-    Ok(messages.lines().filter_map(Built::read).collect())
-}
-
-impl Built {
-    /// Reads what cargo says of a program; `None` where it is none of tests.
-    fn read(message: &str) -> Option<Self> {
-        let message: serde_json::Value = serde_json::from_str(message).ok()?;
-        let is_test = message["profile"]["test"].as_bool()?;
-        let manifest = Path::new(message["manifest_path"].as_str()?);
-        let program = message["executable"].as_str().filter(|_| is_test)?;
-        Some(Self { folder: manifest.parent()?.to_owned(), program: program.into() })
-    }
-
-    fn is_end_to_end(&self) -> bool {
-        self.folder.ends_with("e2e")
-    }
-
-    /// Runs it where cargo would.
-    fn run(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        let name = self.program.file_name().unwrap_or_default().to_string_lossy();
-        crate::say(format_args!("    {}", name.rsplit_once('-').map_or(&*name, |(name, _)| name)));
-        let status = Command::new("timeout")
-            .args(["--verbose", TIME_LIMIT])
-            .arg(&self.program)
-            .args(arguments)
-            .current_dir(&self.folder)
-            .env("CARGO_MANIFEST_DIR", &self.folder)
-            .status()
-            .context("cannot start a program of tests")?;
-        if !status.success() {
-            bail!("the tests of {} failed: {status}", self.program.display());
-        }
-        Ok(())
-    }
+    let how = How { arguments: &["--test-threads=1"], at_once: AT_ONCE, ..HOW };
+    programs::run_all(jobs, how)?;
+    let alone = alone.into_iter().map(|program| Job { program, test: None }).collect();
+    programs::run_all(alone, How { at_once: 1, is_shown: true, ..how })
 }

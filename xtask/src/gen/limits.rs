@@ -1,20 +1,35 @@
-//! `docs/limits.md`, from the constants of the data plane's `limits.rs` and what is said of each there.
+//! `docs/limits.md`, from the constants of each plane's `limits.rs` and what is said of each there.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-const INPUT: &str = "crates/data-plane/src/limits.rs";
 const OUTPUT: &str = "docs/limits.md";
 
 const HEAD: &str = "\
-# Limits of the data plane
+# Limits
 
-Nothing that a peer controls is unbounded. These are the bounds of a proxy, what holds by default, and why. They are
-constants of the program (`crates/data-plane/src/limits.rs`, from which `cargo xtask gen` writes this page); where the
-config can set another value, the reason says so.
+Nothing that a peer controls is unbounded. These are the bounds of the program, what holds by default, and why. They are
+constants, from which `cargo xtask gen` writes this page; where the config can set another value, the reason says so.
+";
 
+/// What each part of the page is called, what it is made from, and what is said before its table.
+const PARTS: &[(&str, &str, &str)] = &[
+    ("The data plane", "crates/data-plane/src/limits.rs", "Of a proxy."),
+    (
+        "The control plane's ports",
+        "crates/control-plane/src/limits.rs",
+        "\
+Nobody can lock others out of a port by filling it. Where all places are taken, a newcomer gets the oldest place of \
+whoever holds most: at once where that is more than its own, and else once that has had its time. Places are held by \
+addresses (of IPv6, by networks of 64 bits; loopback is one) until an identity, or a token, is proven, and from then on \
+by that, in a room of its own. `meshwork_control_plane_connections_refused_total`, `…_displaced_total` and \
+`…_overdue_total` count what came of it, and the log tells of it once for a burst.",
+    ),
+];
+
+const TABLE: &str = "\
 | limit | value | what it bounds, and why |
 |---|---|---|
 ";
@@ -35,14 +50,17 @@ pub(super) fn write(root: &Path) -> Result<()> {
 pub(crate) fn check(root: &Path) -> Result<Option<String>> {
     let page = page(root)?;
     let is_current = std::fs::read_to_string(root.join(OUTPUT)).is_ok_and(|text| text == page);
-    Ok((!is_current).then(|| format!("{OUTPUT} is not what {INPUT} says: run `cargo xtask gen`")))
+    Ok((!is_current).then(|| format!("{OUTPUT} is not what the limits.rs say: run `cargo xtask gen`")))
 }
 
 fn page(root: &Path) -> Result<String> {
-    let source = std::fs::read_to_string(root.join(INPUT)).with_context(|| format!("reading {INPUT}"))?;
     let mut text = HEAD.to_owned();
-    for limit in limits(&source) {
-        let _ = writeln!(text, "| `{}` | {} | {} |", limit.name, limit.value, limit.why);
+    for (title, input, words) in PARTS {
+        let source = std::fs::read_to_string(root.join(input)).with_context(|| format!("reading {input}"))?;
+        let _ = write!(text, "\n## {title}\n\n{words} (`{input}`)\n\n{TABLE}");
+        for limit in limits(&source) {
+            let _ = writeln!(text, "| `{}` | {} | {} |", limit.name, limit.value, limit.why);
+        }
     }
     Ok(text)
 }

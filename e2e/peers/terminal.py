@@ -18,7 +18,7 @@ import sys
 import termios
 import time
 
-DEADLINE = 40
+DEADLINE = 60
 
 
 def read(path):

@@ -14,7 +14,6 @@ mod merge;
 mod origin;
 mod outcome;
 mod pair;
-mod ports;
 mod protobuf;
 mod run;
 mod step;

@@ -19,7 +19,7 @@ use crate::forge::Shown;
 use crate::tls;
 
 /// How long an answer may take.
-const WITHIN: Duration = Duration::from_secs(20);
+const WITHIN: Duration = Duration::from_mins(1);
 
 /// A connection to a gRPC server.
 pub struct Channel {

@@ -26,17 +26,21 @@ pub mod load;
 pub mod mesh;
 pub mod nginx;
 pub mod origin;
+mod ports;
 pub mod program;
 pub mod proxy;
 pub mod tls;
 pub mod user;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test calls it dead. Generous: tests assert liveness, never speed.
-pub const DEADLINE: Duration = Duration::from_mins(1);
+pub const DEADLINE: Duration = Duration::from_mins(2);
+
+/// Nearly a second: what a timer of a second waits at least, whose clock ticks in milliseconds and began before ours.
+pub const SECOND: Duration = Duration::from_millis(950);
 
 /// The repository's root.
 pub fn root() -> PathBuf {
@@ -62,9 +66,9 @@ pub fn peer(path: &str) -> PathBuf {
     path
 }
 
-/// A loopback address whose port was free just now.
+/// A loopback address whose port is nobody else's.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port")
+    (Ipv4Addr::LOCALHOST, ports::free()).into()
 }
 
 /// Reads what a program has printed as JSON.

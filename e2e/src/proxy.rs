@@ -17,6 +17,15 @@ pub struct Proxy {
 impl Proxy {
     /// Starts a proxy that forwards everything to an origin.
     pub fn before(origin: SocketAddr) -> Self {
+        Self::start(origin, &[])
+    }
+
+    /// The same, by so many workers, whatever cores there are.
+    pub fn of_workers(workers: u32, origin: SocketAddr) -> Self {
+        Self::start(origin, &["--workers", &workers.to_string()])
+    }
+
+    fn start(origin: SocketAddr, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let address = crate::free_address();
         let text = std::fs::read_to_string(crate::root().join("e2e/testdata/engine.yaml")).expect("the file");
@@ -26,7 +35,9 @@ impl Proxy {
             .replace("$ORIGIN", &origin.port().to_string());
         let file = dir.path().join("engine.yaml");
         std::fs::write(&file, text).expect("the file");
-        let mut program = Program::meshwork("proxy", dir.path(), ["proxy", "-c", &file.to_string_lossy()]);
+        let file = file.to_string_lossy();
+        let arguments = [&["proxy", "-c", &*file][..], options].concat();
+        let mut program = Program::meshwork("proxy", dir.path(), arguments);
         program.listens(address);
         Self { address, program, dir }
     }

@@ -23,7 +23,7 @@ use crate::http::{Answer, Connection};
 pub const MESH: &[&[u8]] = &[b"istio-http/1.1", b"istio", b"http/1.1"];
 
 /// How long a peer in such a test may be silent.
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// A connection of TLS as a client.
 pub type Client = StreamOwned<ClientConnection, TcpStream>;

@@ -311,6 +311,21 @@ fn a_certificate_renews_its_own_identity_only() {
 }
 
 #[test]
+fn whose_certificate_a_handshake_refuses_is_written_down() {
+    let world = World::start();
+    let stranger = forge::Forge::new("mesh.local").sign(&forge::leaf(&[CART]));
+    let csr = world.request(&[]);
+    ask(world.at, Some(&stranger), &Wanted { csr: &csr, ..Wanted::default() }).expect_err("refused");
+    eventually("it is audited", || {
+        let is_it = |line: &serde_json::Value| {
+            let text = line.to_string();
+            ["connect", "sa/cart", "127.0.0.1", "is not proven"].iter().all(|word| text.contains(word))
+        };
+        world.audited().iter().any(is_it)
+    });
+}
+
+#[test]
 fn thousands_of_damaged_requests_are_refused_and_nothing_breaks() {
     let mut world = World::start();
     let own = world.own();

@@ -191,7 +191,7 @@ impl World {
             if let Some(error) = errors.iter().find(of_routes) {
                 return Err(format!("the config is refused: {}: {}", error["field"], error["message"]));
             }
-            if start.elapsed() > DEADLINE / 6 {
+            if start.elapsed() > DEADLINE / 2 {
                 return Err(failed);
             }
             std::thread::sleep(Duration::from_millis(50));

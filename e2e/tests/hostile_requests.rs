@@ -242,6 +242,11 @@ const SPELLINGS: &[&str] = &[
     "admin/secret",
     "./admin/secret",
     "/%61dmin%2fsecret%3fx",
+    // Of what is no escape comes one, with what is decoded behind it.
+    "/x/%2%65%2%65/admin/secret",
+    "/x/%%32%65%%32%65/admin/secret",
+    "/%%361dmin/secret",
+    "/x/..%%32fadmin%%32fsecret",
     "/admin;/../admin/secret",
     "/x/..;/../admin/secret",
 ];

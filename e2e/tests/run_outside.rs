@@ -53,7 +53,8 @@ fn a_named_host_is_reached_as_itself_alone() {
     let other = ["curl", "-k", "-sS", "--connect-to", &format!("other.example:443:{there}")];
     let other = client.run(&[&other[..], &["https://other.example/"]].concat());
     assert!(other.code != 0 && tls.bytes() == 0, "{other:?}");
-    let right = client.run(&["curl", "-k", "-sS", "https://api.shop.example/"]);
+    // Who speaks no TLS does not answer a greeting.
+    let right = client.run(&["curl", "-k", "-sS", "-m", "5", "https://api.shop.example/"]);
     assert!(right.code != 0 && tls.bytes() > 0, "what no TLS server is got a TLS greeting: {right:?}");
 }
 

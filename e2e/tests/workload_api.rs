@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::captured::Mesh;
 use e2e::forge::Shown;
@@ -361,6 +361,35 @@ fn has_followed(worker: &mut Worker, roots: &Value, keys: &Value) {
     assert!(seen["bundles"].as_array().is_some_and(|bundles| bundles.len() >= 2), "{seen:#}");
 }
 
+/// After a rotation: what is counted is told still, who is new enrols, and a new Envoy has its certificate by SDS.
+fn all_goes_on(world: &World, app: SocketAddr, cart: SocketAddr) {
+    let requests = |from: &str, to: &str| {
+        world.mesh.edge(from, to).and_then(|edge| edge["requests"].as_u64()).unwrap_or_default()
+    };
+    let before = requests("web", "foreign");
+    let outbound = free_address();
+    let call = format!("cart.shop:80={outbound}");
+    let mut late = world.mesh.explicit("late", &["--outbound", &call, "--push-metrics", "1s"]);
+    eventually("a newcomer is served", || {
+        assert!(late.alive(), "{}", late.output());
+        http::get(outbound, "/").is_ok_and(|answer| answer.status == 200)
+    });
+    eventually("its calls are told, and that they are encrypted", || {
+        world.mesh.edge("late", "cart").is_some_and(|edge| edge["requests"] != 0 && edge["mtls"] == true)
+    });
+    eventually("those of who was there are counted on", || requests("web", "foreign") > before);
+
+    let [server, caller, admin] = [free_address(), free_address(), free_address()];
+    let file = world.dir.path().join("second-envoy.json");
+    let bootstrap = envoy_bootstrap(&world.socket, [server, caller, admin], app, cart);
+    std::fs::write(&file, bootstrap.to_string()).expect("written");
+    let mut envoy = Program::envoy("second-envoy", world.dir.path(), &file);
+    eventually("a new Envoy calls the cart", || {
+        assert!(envoy.alive(), "{}", envoy.output());
+        http::get(caller, "/").is_ok_and(|answer| answer.status == 200)
+    });
+}
+
 #[test]
 fn envoy_by_sds_and_a_client_of_the_workload_api_follow_while_a_root_is_replaced() {
     let (server, caller, admin) = (free_address(), free_address(), free_address());
@@ -380,7 +409,8 @@ fn envoy_by_sds_and_a_client_of_the_workload_api_follow_while_a_root_is_replaced
     let (cart_at, outbound) = (free_address(), free_address());
     let mut cart =
         world.mesh.explicit("cart", &["--inbound", &format!("8080={cart_at}>{}", origin.address())]);
-    let mut web = world.mesh.explicit("web", &["--outbound", &format!("foreign.shop:80={outbound}")]);
+    let calls = format!("foreign.shop:80={outbound}");
+    let mut web = world.mesh.explicit("web", &["--outbound", &calls, "--push-metrics", "1s"]);
     let bootstrap = envoy_bootstrap(&world.socket, [server, caller, admin], origin.address(), cart_at);
     let file = world.dir.path().join("envoy.json");
     std::fs::write(&file, bootstrap.to_string()).expect("written");
@@ -395,12 +425,13 @@ fn envoy_by_sds_and_a_client_of_the_workload_api_follow_while_a_root_is_replaced
     let (roots, keys) = (worker.svid()["roots"].clone(), worker.does("bundle_set")["keys"].clone());
     worker.does("watch");
     let loads = [caller, outbound].map(|at| Load::start(at, 50));
-    // A life of a certificate, then a root, and a life under it.
-    std::thread::sleep(Duration::from_secs(LIFETIME));
+    // A rotation is longer than a life of a certificate; then there is a life under the new root.
     let finished = world.mesh.cli(&["ca", "rotate"]);
     assert!(finished.status.success(), "{finished:#?}");
+    let rotated = Instant::now();
     has_followed(&mut worker, &roots, &keys);
-    std::thread::sleep(Duration::from_secs(LIFETIME));
+    all_goes_on(&world, origin.address(), cart_at);
+    std::thread::sleep(Duration::from_secs(LIFETIME).saturating_sub(rotated.elapsed()));
     for load in loads {
         load.finish().is_whole(50);
     }

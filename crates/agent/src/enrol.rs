@@ -5,7 +5,9 @@
 //! (`fresh`). While a valid SVID is on disk the control plane need not be there.
 //!
 //! Whom to believe is first said by the bootstrap's trust bundle, from then on by the control plane, and kept in the
-//! state directory: what was kept counts before the bundle, which may be older than a rotation.
+//! state directory: what was kept counts before the bundle, which may be older than a rotation. A root that the control
+//! plane took away is not believed again because an old bundle has it: its key may be the reason. Only a new token says
+//! that it is.
 
 pub(crate) mod ask;
 pub(crate) mod clock;
@@ -20,11 +22,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use meshwork_identity::{
-    Bundle, IdentityError, IdentitySource, Key, SpiffeId, Svid, Trust, bootstrap_client_config,
+    Bundle, IdentityError, IdentitySource, Key, SpiffeId, Svid, Trust, anonymous_client_config,
     certificates_pem,
 };
 use tonic::transport::Channel;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::channel::{channel, channel_over, control_plane_id};
 use ask::{Asker, Wish};
@@ -134,11 +136,13 @@ pub async fn enrol(enrolment: &Enrolment) -> Result<Enrolled, EnrolError> {
         path: enrolment.trust_bundle.clone(),
         problem: "its trust domain makes no SPIFFE ID".to_owned(),
     })?;
+    let joins = enrolment.token.as_deref().is_some_and(|token| state.is_new_token(token));
+    let bootstrap = if joins { bootstrap } else { current(bootstrap, &enrolment.trust_bundle, &state)? };
     let kept = state.trust(bootstrap.trust_domain());
     let trusts = Trusts::new(kept, bootstrap)?;
     let (svid, obtained) = match state.load(&trusts.own()) {
         Found::Valid(svid) => match &enrolment.token {
-            Some(token) if trusts.is_doubtful(&svid) || state.is_new_token(token) => {
+            Some(token) if trusts.is_doubtful(&svid) || joins => {
                 (ask_whether_good(enrolment, token, &state, &trusts, &server, svid).await?, None)
             }
             _ => (svid, None),
@@ -151,6 +155,7 @@ pub async fn enrol(enrolment: &Enrolment) -> Result<Enrolled, EnrolError> {
         }
     };
     let (identity, link) = trusts.begin(&svid)?;
+    identity.note_renewal(|renewal| renewal.last = obtained);
     info!(id = %identity.id(), "has an identity");
     Ok(Enrolled {
         identity,
@@ -169,6 +174,21 @@ fn read_bundle(path: &Path) -> Result<Bundle, EnrolError> {
     let refused = |problem: String| EnrolError::TrustBundle { path: path.to_owned(), problem };
     let text = fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
     Bundle::from_pem(&text).map_err(|error| refused(error.to_string()))
+}
+
+/// The roots of a bundle's file, without those that were taken out of trust since it was written.
+fn current(bundle: Bundle, path: &Path, state: &State) -> Result<Bundle, IdentityError> {
+    let removed = state.removed();
+    let stale = bundle.fingerprints().into_iter().filter(|root| removed.contains(root)).count();
+    if stale == 0 {
+        return Ok(bundle);
+    }
+    warn!(
+        roots = stale,
+        "{} has roots that the control plane has taken out of trust: they are not believed; replace it by the bundle of now",
+        path.display()
+    );
+    bundle.without(&removed)
 }
 
 /// Whom to believe at the start.
@@ -224,7 +244,16 @@ impl Trusts {
         if self.either.fingerprints().iter().all(is_known) {
             return Ok((Arc::clone(&identity), identity));
         }
-        Ok((identity, IdentitySource::new(copy(svid)?, self.either.clone())?))
+        let link = IdentitySource::new(copy(svid)?, self.either.clone())?;
+        link.replace_trust(self.of_link())?;
+        Ok((identity, link))
+    }
+
+    /// Whom the connection to the control plane is judged by: either's roots, and not whoever is revoked, as a control plane
+    /// may be whose host was taken over.
+    fn of_link(&self) -> Trust {
+        let revoked = self.kept.as_ref().map(|kept| kept.revoked().clone());
+        Trust::new(self.either.clone()).with_revoked(revoked.unwrap_or_default())
     }
 }
 
@@ -251,10 +280,24 @@ async fn ask_whether_good(
         }
         Err(error) if error.is_no() => {
             info!(%error, "the control plane does not take the certificate that is here: asks for one by token");
-            by_token(enrolment, token, state, trusts, server).await
+            match by_token(enrolment, token, state, trusts, server).await {
+                // Whoever is on the way can break a handshake by an alert, and is no control plane.
+                Err(error @ (EnrolError::Unreachable { .. } | EnrolError::Unready { .. })) => {
+                    tell_of_no_word(&error);
+                    Ok(svid)
+                }
+                outcome => outcome,
+            }
         }
-        Err(_) => Ok(svid),
+        Err(error) => {
+            tell_of_no_word(&error);
+            Ok(svid)
+        }
     }
+}
+
+fn tell_of_no_word(error: &EnrolError) {
+    warn!(%error, "goes on with the certificate that is here");
 }
 
 impl EnrolError {
@@ -267,14 +310,20 @@ impl EnrolError {
         }
     }
 
-    /// Whether the control plane, or a handshake with it, has said no. Where rustls tells of a peer's refusal, it names
-    /// its alert.
+    /// Whether the control plane, or its end of a handshake, has said no. Where rustls tells of a peer's refusal, it names
+    /// its alert. That we do not believe whoever answers is no word of the control plane's.
     pub(super) fn is_no(&self) -> bool {
         match self {
             Self::Refused(_) => true,
-            Self::Unreachable { cause, .. } => cause.contains("alert") || cause.contains("certificate"),
+            Self::Unreachable { cause, .. } => cause.contains("alert"),
             _ => false,
         }
+    }
+
+    /// Whether one end does not take what the other one shows.
+    pub(super) fn is_distrust(&self) -> bool {
+        let is_ours = matches!(self, Self::Unreachable { cause, .. } if cause.contains("certificate"));
+        is_ours || self.is_no()
     }
 }
 
@@ -291,7 +340,7 @@ async fn by_token(
     server: &SpiffeId,
 ) -> Result<Box<Svid>, EnrolError> {
     let key = state.pending_key()?;
-    let channel = channel_over(bootstrap_client_config(&trusts.either, server), enrolment.control_plane);
+    let channel = channel_over(anonymous_client_config(trusts.of_link(), server), enrolment.control_plane);
     let asker = Asker { channel, address: enrolment.control_plane, lifetime: enrolment.lifetime };
     let chain = asker.ask_patiently(&key.unnamed_csr_pem()?, Wish::Token(token)).await?;
     let svid = usable(&chain, &trusts.either, key)?;

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tonic::Status;
 use tracing::{info, warn};
 
-use crate::attest::{Attestor, UnixAttestor};
+use crate::attest::{Attestor, UnixAttestor, UnixPeer};
 use crate::enrol::{Enrolled, Said};
 use caller::{Caller, Counts};
 use registrations::{Registration, Registrations};
@@ -202,6 +202,12 @@ impl Host {
             return Standing::Nobody(Status::permission_denied("the identity of this process is revoked"));
         }
         Standing::Somebody(found)
+    }
+
+    /// Whether no registration can be about processes of this one's user and group, whatever they run.
+    fn is_stranger(&self, peer: &UnixPeer) -> bool {
+        let told = self.registrations.borrow();
+        told.as_ref().is_some_and(|registrations| !registrations.may_have(peer.uid, peer.gid))
     }
 
     /// Says what a registration would have to ask for, once a minute.

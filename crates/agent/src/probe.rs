@@ -162,9 +162,9 @@ async fn ask(probe: &Probe, program: &impl Program) -> Result<String, String> {
             let asked = async { http::ask(connect(*port).await?, *port, path).await };
             timeout(probe.timeout, asked).await.unwrap_or_else(|_| late())
         }
-        Check::Exec { command } => {
-            let shell = vec!["/bin/sh".to_owned(), "-c".to_owned(), command.clone()];
-            match timeout(probe.timeout + RUNNER_GRACE, program.run(shell, probe.timeout)).await {
+        Check::Exec { .. } => {
+            let command = probe.check.command().unwrap_or_default();
+            match timeout(probe.timeout + RUNNER_GRACE, program.run(command, probe.timeout)).await {
                 Ok(Ok(())) => Ok(format!("{}: code 0", probe.check)),
                 Ok(Err(why)) => Err(format!("{}: {why}", probe.check)),
                 Err(_) => late(),

@@ -5,7 +5,7 @@
 //!
 //! - `no_new_privs`: no set-user-ID program and no capability of a file gives anything;
 //! - Landlock: the file system is only read, but for the folders that the process [needs](Needs); nothing is executed;
-//! - seccomp: system calls that no proxy makes fail, and the kernel logs them.
+//! - seccomp: system calls that no proxy makes fail, and the kernel logs them; so do sockets of other kinds than its own.
 //!
 //! Reading stays allowed: certificates and secrets are where config says. TCP is what a proxy does. Source:
 //! landlock(7), seccomp(2), `PR_SET_NO_NEW_PRIVS` of prctl(2).
@@ -26,6 +26,8 @@ pub struct Needs {
     pub appended: Vec<PathBuf>,
     /// What it starts programs for, where it does.
     pub programs: Option<&'static str>,
+    /// Whether it opens Unix sockets, to serve by them or to ask others.
+    pub unix_sockets: bool,
     /// What it looks at other processes for (their executables, by `/proc`), where it does: nobody may within Landlock.
     pub other_processes: Option<&'static str>,
 }

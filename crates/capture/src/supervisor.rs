@@ -28,7 +28,7 @@ use crate::signals::{self, Before, Came, Signals};
 use crate::sockets::{Held, is_reachable};
 use crate::steps::{Missing, Step, Tried};
 use crate::terminal::Terminal;
-use crate::wire::{FromSidecar, ToSidecar};
+use crate::wire::{FromSidecar, Probe, ToSidecar};
 
 /// After how long without a word from the sidecar its user is told what is waited for.
 const NOTICE_AFTER: Duration = Duration::from_secs(2);
@@ -56,6 +56,9 @@ pub struct Run {
     pub sidecar_pid: Option<PathBuf>,
     /// How many workers the sidecar has.
     pub workers: usize,
+    /// Commands that the sidecar may have run beside the program: those of its probes, each a program and its arguments. It
+    /// is closed in, and whoever takes it over is not to find a way out here.
+    pub probes: Vec<Vec<String>>,
     /// The mesh's namespace, in which names are looked up first.
     pub namespace: String,
     /// Folders that the program does not see: those of private keys.
@@ -505,8 +508,22 @@ impl<'r> Watch<'r> {
             match word {
                 FromSidecar::Ready { addresses } => self.on_ready(addresses),
                 FromSidecar::Unwell { reason } => self.on_unwell(&reason),
-                FromSidecar::Probe(probe) => drop(self.way.send(&Order::Probe(probe), &[])),
+                FromSidecar::Probe(probe) => self.on_probe(probe),
             }
+        }
+    }
+
+    fn on_probe(&mut self, probe: Probe) {
+        if self.run.probes.contains(&probe.command) {
+            // A namespace that is gone is told by the kernel.
+            let _ = self.way.send(&Order::Probe(probe), &[]);
+            return;
+        }
+        warn!("the proxy asks for a command that is none of its probes, and is refused");
+        let failure = Some("it is none of the commands that this workload is probed by".to_owned());
+        if let Some(sidecar) = &mut self.sidecar {
+            // One that is gone asks again when it is back.
+            let _ = sidecar.tell(&ToSidecar::Probed { id: probe.id, failure });
         }
     }
 

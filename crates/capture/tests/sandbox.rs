@@ -26,6 +26,8 @@ const CASES: &[Case] = &[
     ("programs_are_not_started", programs),
     ("programs_are_started_where_that_is_needed", needed_programs),
     ("system_calls_that_no_proxy_makes_fail", system_calls),
+    ("second_numbers_of_calls_lead_nowhere", second_numbers),
+    ("programs_of_the_same_user_are_not_asked", unix_sockets),
     ("all_that_a_proxy_does_goes_on", proxy),
     ("a_log_is_appended_to_and_made_anew", logs),
     ("who_is_outside_is_not_signalled", signals),
@@ -93,6 +95,11 @@ impl Scene {
         Needs { folders: vec![self.own.clone()], ..Needs::default() }
     }
 
+    /// What the agent needs besides.
+    fn with_unix_sockets(&self) -> Needs {
+        Needs { unix_sockets: true, ..self.needs() }
+    }
+
     /// Within, with what a proxy needs.
     fn enter(&self) -> Walls {
         sandbox::enter(&self.needs()).expect("within")
@@ -120,7 +127,7 @@ fn denied<T: std::fmt::Debug>(what: impl Into<io::Result<T>>) {
 }
 
 fn files(scene: &Scene) {
-    let walls = scene.enter();
+    let walls = sandbox::enter(&scene.with_unix_sockets()).expect("within");
     let own = |name: &str| scene.own.join(name);
     fs::write(own("a"), "text").expect("written");
     fs::rename(own("a"), own("b")).expect("renamed");
@@ -215,6 +222,56 @@ fn system_calls(scene: &Scene) {
     )));
     let status = fs::read_to_string("/proc/self/status").expect("read");
     assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
+}
+
+/// On x86-64 each call has a second number, under which a kernel may know it.
+fn second_numbers(scene: &Scene) {
+    let walls = scene.enter();
+    if cfg!(target_arch = "x86_64") && stands(&walls, "seccomp") {
+        for call in [libc::SYS_getpid, libc::SYS_clone, libc::SYS_clone3, libc::SYS_socket, 514, 545] {
+            denied(second(call));
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "no library makes such calls")]
+fn second(call: libc::c_long) -> io::Result<()> {
+    let nothing: libc::c_long = -1;
+    // SAFETY: Of flags that contradict each other, and of no address, every kernel makes nothing but an error.
+    match unsafe { libc::syscall(0x4000_0000 | call, nothing, nothing, nothing, nothing) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+fn unix_sockets(scene: &Scene) {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+
+    use rustix::net::{AddressFamily, SocketType, ipproto, netlink};
+    let path = scene.other.join("manager");
+    let _manager = UnixListener::bind(&path).expect("bound");
+    let name = format!("meshwork-sandbox-{}", std::process::id());
+    let name = SocketAddr::from_abstract_name(name).expect("a name");
+    let _nameless = UnixListener::bind_addr(&name).expect("bound");
+    drop(UnixStream::connect(&path).expect("connected"));
+    let walls = scene.enter();
+    UnixStream::pair().expect("leads to nobody");
+    if stands(&walls, "seccomp") {
+        denied(UnixStream::connect(&path));
+        denied(UnixStream::connect_addr(&name));
+        denied(UnixDatagram::unbound());
+        let open = |family, kind, protocol| {
+            let flags = rustix::net::SocketFlags::empty();
+            rustix::net::socket_with(family, kind, flags, protocol).map_err(io::Error::from)
+        };
+        denied(open(AddressFamily::VSOCK, SocketType::STREAM, None));
+        denied(open(AddressFamily::INET, SocketType::STREAM, Some(ipproto::SCTP)));
+        denied(open(AddressFamily::NETLINK, SocketType::RAW, Some(netlink::NETFILTER)));
+        open(AddressFamily::INET, SocketType::DGRAM, None).expect("for DNS");
+        open(AddressFamily::INET, SocketType::STREAM, Some(ipproto::TCP)).expect("for TCP");
+        open(AddressFamily::NETLINK, SocketType::RAW, None).expect("for libc");
+    }
 }
 
 fn proxy(scene: &Scene) {

@@ -14,6 +14,7 @@ mod failure;
 mod mtls;
 mod objects;
 mod openapi;
+mod secrets;
 mod status;
 mod tokens;
 
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{DefaultBodyLimit, Extension, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -34,12 +35,14 @@ use tokio::sync::Semaphore;
 
 use crate::authority::Authority;
 use crate::config::Register;
+use crate::room::Rooms;
 use crate::topology;
 use crate::world::{Proxy, World};
 pub(crate) use access::Access;
 use access::{Caller, Peer};
 use answers::{ConfigAnswer, ProblemAnswer, ProxyAnswer, TopologyAnswer};
 pub(crate) use audit::Audit;
+use connections::Known;
 pub(crate) use connections::listen as listen_on_socket;
 use failure::Failure;
 
@@ -56,6 +59,8 @@ pub(crate) struct Api {
     pub(crate) writes: Arc<Semaphore>,
     /// Room for watches.
     pub(crate) watches: Arc<Semaphore>,
+    /// Room for connections.
+    pub(crate) rooms: Arc<Rooms>,
     /// Where discovery is served.
     pub(crate) discovery: SocketAddr,
     /// Where this is served.
@@ -68,15 +73,24 @@ pub(crate) const MAX_WRITES: usize = 16;
 pub(crate) const MAX_WATCHES: usize = 128;
 /// The largest body: a folder of some thousand resources.
 const MAX_BODY_BYTES: usize = 16 << 20;
+/// The largest question of what becomes of a request: its head.
+const MAX_QUESTION_BYTES: usize = 256 << 10;
 /// How long an answer may take, but for a watch: the largest config is read in seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Serves by TCP and by the socket, for as long as it is polled.
 pub(crate) async fn serve(listener: TcpListener, socket: UnixListener, api: Api) {
+    let rooms = || Arc::clone(&api.rooms);
     let router = router(api.clone());
-    let by_host = router.clone().layer(middleware::from_fn(demand_loopback_host));
-    tokio::join!(connections::serve_tcp(listener, by_host), connections::serve_socket(socket, router));
+    let from_here = router.clone().layer(middleware::from_fn(demand_own_host));
+    tokio::join!(
+        connections::serve_tcp(listener, from_here, rooms()),
+        connections::serve_socket(socket, router, rooms()),
+    );
 }
+
+/// What is asked by POST, and changes nothing.
+const EXPLAIN: &str = "/api/v1/explain";
 
 /// What there is to ask for, for people.
 const ROUTES: &str = "\
@@ -98,6 +112,7 @@ const ROUTES: &str = "\
 ";
 
 fn router(api: Api) -> Router {
+    let explained = get(explain::get).post(explain::post);
     Router::new()
         .route("/", get(|| async { ROUTES }))
         .route("/api/v1/topology", get(topology))
@@ -107,7 +122,7 @@ fn router(api: Api) -> Router {
         .route("/api/v1/proxies", get(proxies))
         .route("/api/v1/problems", get(problems))
         .route("/api/v1/config", get(config))
-        .route("/api/v1/explain", get(explain::get).post(explain::post))
+        .route(EXPLAIN, explained.layer(DefaultBodyLimit::max(MAX_QUESTION_BYTES)))
         .route("/ready", get(|| async { "ready\n" }))
         .route("/metrics", get(metrics))
         .route("/openapi/v3", get(openapi::document))
@@ -166,11 +181,20 @@ fn of_objects() -> Router<Api> {
         .route("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}", one())
 }
 
-/// Finds out who asks.
+/// Finds out who asks. Who would change something and does not say who they are is refused before their body is read.
 async fn identify(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::Loopback);
-    match api.access.caller(peer, request.headers()).await {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD) || request.uri().path() == EXPLAIN;
+    let caller = api.access.caller(peer, request.headers()).await;
+    let caller =
+        caller.and_then(|caller| if reads { Ok(caller) } else { caller.demand_name().map(|()| caller) });
+    match caller {
         Ok(caller) => {
+            if let (Peer::Loopback, Some(known)) = (peer, request.extensions().get::<Known>())
+                && caller.demand_name().is_ok()
+            {
+                known.prove(&caller.name);
+            }
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
@@ -186,16 +210,30 @@ async fn limit_time(request: Request, next: Next) -> Response {
     }
 }
 
-/// A web page in a browser of this host can make it ask any loopback port under the page's own host name (DNS
-/// rebinding): whoever asks must name a loopback host.
-async fn demand_loopback_host(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let name = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(host, |(name, _)| name);
-    if matches!(name, "localhost" | "127.0.0.1" | "[::1]") {
-        next.run(request).await
-    } else {
-        (StatusCode::FORBIDDEN, "ask for this by a loopback address or localhost\n").into_response()
+/// Has nobody answered who asks for another host, or from a page of one.
+async fn demand_own_host(request: Request, next: Next) -> Response {
+    match foreign(&request) {
+        Some(why) => (StatusCode::FORBIDDEN, why).into_response(),
+        None => next.run(request).await,
     }
+}
+
+/// Why a request is none of ours: a web page in a browser of this host can make it ask any loopback port, also under the page's
+/// own host name (DNS rebinding). So whoever asks must name a loopback host, and no page but ours has anything to ask.
+///
+/// Source: RFC 6454 §7, `Origin`; W3C Fetch Metadata Request Headers.
+fn foreign(request: &Request) -> Option<&'static str> {
+    let field = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
+    let host = field("host").unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(host, |(name, _)| name);
+    if !matches!(name, "localhost" | "127.0.0.1" | "[::1]") {
+        return Some("ask for this by a loopback address or localhost\n");
+    }
+    let is_foreign = field("origin").is_some_and(|origin| origin.strip_prefix("http://") != Some(host));
+    // Browsers say so also of what they ask without an origin: images, scripts. Following a link shows the page nothing.
+    let is_embedded = matches!(field("sec-fetch-site"), Some("cross-site" | "same-site"))
+        && field("sec-fetch-mode") != Some("navigate");
+    (is_foreign || is_embedded).then_some("a page of another origin may not ask for this\n")
 }
 
 impl Api {
@@ -239,7 +277,7 @@ async fn proxies(State(api): State<Api>, Extension(caller): Extension<Caller>) -
 async fn problems(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Json<Vec<ProblemAnswer>> {
     let problems = api.authority.problems().into_iter().chain(api.world.problems());
     let visible = problems.filter(|problem| caller.may_see(problem));
-    Json(visible.map(|problem| ProblemAnswer::of(&problem)).collect())
+    Json(visible.map(|problem| ProblemAnswer::of(&problem).shown(&caller)).collect())
 }
 
 async fn config(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Json<ConfigAnswer> {
@@ -270,7 +308,7 @@ async fn metrics(State(api): State<Api>) -> Response {
     };
     let gauges = api.authority.gauges();
     let gauges = gauges.into_iter().map(|(name, value, help)| (name, "gauge", value, help));
-    let text: String = rows.into_iter().chain(gauges).map(row).collect();
+    let text: String = rows.into_iter().chain(gauges).chain(api.rooms.metrics()).map(row).collect();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

@@ -14,6 +14,7 @@ mod facts;
 pub(crate) mod federation;
 mod follow;
 mod held;
+mod known;
 mod own;
 mod peers;
 mod record;
@@ -44,6 +45,7 @@ use crate::store::kv::Kv;
 use crate::world::World;
 use crate::{Error, Options};
 use held::{Certificate, For, Held};
+pub(crate) use known::Known;
 use own::Own;
 use peers::Peers;
 use record::Read;
@@ -251,9 +253,21 @@ impl Authority {
             files::write_public(&self.trust_bundle, pem.as_bytes())?;
         }
         self.identity.replace_trust((*next.trust).clone())?;
+        self.leave_revoked_intermediate(&next.trust)?;
         if own::is_due(&self.identity.svid(), &next.trust, SystemTime::now()) {
             self.identity.replace_svid(self.own.issue(&self.signing)?)?;
             info!(serial = self.identity.svid().serial(), "has a new certificate of its own");
+        }
+        Ok(())
+    }
+
+    /// Signs by another intermediate, where somebody has revoked the one of now: what that signs is good for nothing.
+    fn leave_revoked_intermediate(&self, trust: &Trust) -> Result<(), IdentityError> {
+        let issuer = self.signing.issuer();
+        if trust.revoked().revokes_serial(&issuer.serial)
+            && self.signing.replace_intermediate(&issuer.serial)?
+        {
+            warn!(revoked = issuer.serial, "its intermediate is revoked: it signs by another one");
         }
         Ok(())
     }
@@ -286,18 +300,17 @@ impl Authority {
         Some(revocation::words(id, serial, reason))
     }
 
-    /// Ends when an identity, or the certificate with this serial number, is revoked.
+    /// Ends when the identity of a chain is revoked, or a certificate of it.
     ///
     /// # Cancel safety
     /// Nothing is lost.
     pub(crate) fn revoked(
         &self,
-        id: SpiffeId,
-        serial: String,
+        chain: Arc<[CertificateDer<'static>]>,
     ) -> impl Future<Output = ()> + Send + 'static + use<> {
         let mut published = self.published.subscribe();
         async move {
-            let revokes = |published: &Published| published.trust.revoked().revokes(&id, &serial);
+            let revokes = |published: &Published| published.trust.revokes(&chain);
             if published.wait_for(revokes).await.is_err() {
                 // The control plane ends: that is no revocation.
                 std::future::pending::<()>().await;

@@ -13,6 +13,8 @@ use meshwork_model::spiffe::SpiffeId;
 use meshwork_xds::{Dialect, Node, SdsSource};
 use serde_json::Value;
 
+use crate::ingest::is_label;
+
 /// The claims of a node, read but for its labels, which come from its enrolment.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Claims {
@@ -29,6 +31,11 @@ pub(crate) struct Claims {
 
 /// Ports in one direction; a workload with more is a gateway, which this is not.
 const MAX_PORTS: usize = 1024;
+/// The longest name of a region, zone or sub-zone: all who call the workload are told it.
+const MAX_LOCALITY_BYTES: usize = 253;
+/// The longest names of DNS, and the longest path that Linux takes. Source: RFC 1123; `PATH_MAX`.
+const MAX_NAME_BYTES: usize = 253;
+const MAX_PATH_BYTES: usize = 4_095;
 /// Addresses that one proxy takes captured connections on: one of each IP version, and some to spare.
 const MAX_CAPTURES: usize = 8;
 
@@ -56,11 +63,17 @@ impl Claims {
             }
         }
         let name = claim("NAME").ok_or("the node's metadata has no NAME, the workload's name")?;
+        if node.locality.iter().any(|part| part.len() > MAX_LOCALITY_BYTES || part.contains(char::is_control))
+        {
+            return Err(format!(
+                "the node's locality has a part that is no name of {MAX_LOCALITY_BYTES} bytes"
+            ));
+        }
         let dialect = node.dialect();
         let sds = match (dialect, claim("SDS_DIR")) {
             (Dialect::Meshwork, _) => SdsSource::Named,
             (Dialect::Grpc, _) => SdsSource::Grpc,
-            (Dialect::Envoy, Some(dir)) if dir.starts_with('/') => SdsSource::Directory(dir.to_owned()),
+            (Dialect::Envoy, Some(dir)) if is_path(dir) => SdsSource::Directory(dir.to_owned()),
             (Dialect::Envoy, _) => {
                 return Err("the node's metadata has no SDS_DIR, the absolute directory of its secrets; \
                             `meshwork envoy-bootstrap` writes both"
@@ -133,10 +146,10 @@ fn gateway(metadata: &Value) -> Result<Option<GatewayNode>, String> {
         }
         let certificates = match value.get("certificates") {
             None | Some(Value::Null) => None,
-            Some(folder) => Some(folder.as_str().filter(|folder| folder.starts_with('/'))?.into()),
+            Some(folder) => Some(folder.as_str().filter(|folder| is_path(folder))?.into()),
         };
         Some(GatewayNode {
-            name: value.get("name")?.as_str()?.into(),
+            name: value.get("name")?.as_str().filter(|name| name.len() <= MAX_NAME_BYTES)?.into(),
             address: value.get("address")?.as_str()?.parse().ok()?,
             binds: Some(binds).filter(|binds| binds.len() <= MAX_PORTS)?,
             certificates,
@@ -162,11 +175,19 @@ fn is_probed(metadata: &Value) -> Result<bool, String> {
 
 fn outbound(value: &Value) -> Option<Outbound> {
     let (name, namespace) = value.get("service")?.as_str()?.split_once('.')?;
+    if !is_label(name) || !is_label(namespace) {
+        return None;
+    }
     Some(Outbound {
         service: Key::new(namespace, name),
         port: port(value)?,
         bind: address(value.get("bind")?)?,
     })
+}
+
+/// An absolute path.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && text.len() <= MAX_PATH_BYTES
 }
 
 /// Numbers of a protobuf struct are floating point.
@@ -231,6 +252,25 @@ mod tests {
     }
 
     #[test]
+    fn where_a_node_runs_has_a_name() {
+        let peer = SpiffeId::workload("mesh.local", "shop", "cart").expect("valid");
+        let read = |zone: String| {
+            let locality = [String::new(), zone, String::new()];
+            let node = Node {
+                user_agent: "meshwork".to_owned(),
+                metadata: json!({"NAME": "cart-1"}),
+                locality,
+                ..Node::default()
+            };
+            Claims::read(&peer, &node)
+        };
+        assert!(read("z".repeat(MAX_LOCALITY_BYTES)).is_ok());
+        for zone in ["z".repeat(MAX_LOCALITY_BYTES + 1), "a\u{1b}[2J".to_owned()] {
+            assert!(read(zone).expect_err("refused").contains("locality"));
+        }
+    }
+
+    #[test]
     fn claims_that_contradict_the_certificate_are_refused() {
         let check = |user_agent: &str, metadata: Value, expected: &str| {
             let error = read(user_agent, metadata).expect_err("refused");
@@ -242,7 +282,12 @@ mod tests {
         check("meshwork", json!({"NAME": "x", "SERVICE_ACCOUNT": "web"}), "\"web\"");
         check("envoy", json!({"NAME": "x"}), "SDS_DIR");
         check("envoy", json!({"NAME": "x", "SDS_DIR": "relative"}), "SDS_DIR");
+        check("envoy", json!({"NAME": "x", "SDS_DIR": format!("/{}", "a".repeat(5_000))}), "SDS_DIR");
         check("meshwork", json!({"NAME": "x", "INBOUND": 1}), "INBOUND is not");
+        for service in ["cart", "Cart.shop", "cart.shop.svc", &format!("{}.shop", "a".repeat(64))] {
+            let port = json!({"port": 80, "bind": "127.0.0.1:1", "service": service});
+            check("meshwork", json!({"NAME": "x", "OUTBOUND": [port]}), "OUTBOUND[0] is not");
+        }
         check("meshwork", json!({"NAME": "x", "HEALTH": true}), "HEALTH is not");
         for capture in [
             json!(1),
@@ -255,6 +300,7 @@ mod tests {
         for gateway in [
             json!("edge"),
             json!({"name": "edge", "address": "somewhere"}),
+            json!({"name": "e".repeat(254), "address": "0.0.0.0"}),
             json!({"name": "edge", "address": "0.0.0.0", "certificates": "relative"}),
             json!({"name": "edge", "address": "0.0.0.0", "binds": [{"port": 80}]}),
         ] {

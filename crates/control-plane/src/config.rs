@@ -113,6 +113,8 @@ pub(crate) enum Refusal {
     NotFound(String),
     /// What it needs of history is forgotten.
     Forgotten(String),
+    /// There is no room for it.
+    TooMuch(String),
     Failed(KvError),
 }
 
@@ -206,9 +208,6 @@ impl Register {
                 _ => BTreeMap::new(),
             };
             let plan = state.plan(proposal, undone)?;
-            if let Some(change) = plan.changes.iter().find(|c| !proposal.rights.may_write(&c.id())) {
-                return Err(Refusal::Forbidden(format!("{} may not write {}", proposal.by, change.id())));
-            }
             let (revision, at) = (state.head.revision + 1, now());
             let checked = state.check(&plan, revision, &at)?;
             claims::check(&plan.changes, &checked.loaded.config, &*proposal.rights)
@@ -331,17 +330,16 @@ impl Register {
         stored.or_else(|| state.owned.get(id).map(|owned| owned.object()))
     }
 
-    /// The newest records, the newest first.
+    /// What is made of the newest records, the newest first. Together they may be large: one is held at a time.
     ///
     /// # Errors
     /// The store fails.
-    pub(crate) fn records(&self, limit: usize) -> Result<Vec<Record>, Refusal> {
+    pub(crate) fn records<T>(&self, limit: usize, make: impl Fn(Record) -> T) -> Result<Vec<T>, Refusal> {
         let head = &self.state().head;
         let all = (head.oldest()..=head.revision).rev().take(limit);
         // One that is forgotten in this moment ends the list.
-        all.map_while(|revision| self.record(revision).transpose())
-            .collect::<Result<_, _>>()
-            .map_err(Refusal::Failed)
+        let records = all.map_while(|revision| self.record(revision).transpose());
+        records.map(|record| record.map(&make)).collect::<Result<_, _>>().map_err(Refusal::Failed)
     }
 
     /// A revision's record; `None` where there is none, or none any more.
@@ -401,11 +399,14 @@ impl Register {
         if revision > state.head.revision {
             return Err(Refusal::NotFound(format!("there is no revision {revision}")));
         }
+        let head = &state.head;
+        if revision + 1 < head.oldest() {
+            return Err(forgotten(head));
+        }
         let mut undone = BTreeMap::new();
-        for later in self.records_from(revision + 1, u64::from(u32::MAX))?.into_iter().rev() {
-            for change in later.changes {
-                undone.insert(change.id(), change.before);
-            }
+        for later in (revision + 1..=head.revision).rev() {
+            let record = self.record(later).map_err(Refusal::Failed)?.ok_or_else(|| forgotten(head))?;
+            undone.extend(record.changes.into_iter().map(|change| (change.id(), change.before)));
         }
         Ok(undone)
     }

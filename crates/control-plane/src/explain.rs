@@ -1,9 +1,11 @@
 //! Explain: what becomes of one request, and why.
 //!
 //! The request is led through what `translate` makes for the caller's node and for the nodes behind the service, by the
-//! functions that proxies run: `model::chain`, `model::route::select`, `model::balance::pick`, `model::policy::authorize`.
-//! Of the last two kinds a variant is called that tells what it looks at; it is the same code. Pure: what only a running
-//! proxy knows (health by its own checks, tokens of a rate limit, what a provider answers) is named as not known.
+//! functions that proxies run, in the order in which they run them: `model::chain`, `model::intake`,
+//! `model::route::select`, the filters of `HttpFilter::applied` (`model::jwt::authenticate`,
+//! `model::policy::authorize`, …), `model::rewrite`, `model::balance::pick`. Of selecting and authorizing a variant is
+//! called that tells what it looks at; it is the same code. Pure: what only a running proxy knows (health by its own
+//! checks, tokens of a rate limit, what a provider answers) is named as not known.
 
 mod answer;
 mod filters;
@@ -11,12 +13,14 @@ mod inbound;
 mod offline;
 mod outbound;
 mod question;
+mod requests;
 mod rules;
 mod runs;
 mod terms;
 #[cfg(test)]
 mod tests;
 mod text;
+mod tokens;
 mod words;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -35,8 +39,9 @@ pub use answer::{
 pub use question::Question;
 
 use inbound::Coming;
-use outbound::{Calling, Leg, Sent};
-use question::{Called, Caller, dotted};
+use outbound::{Calling, LEAST_PERCENT, Leg, Lost, Sent};
+use question::{Called, Caller, Way, dotted};
+use tokens::Tokens;
 
 use crate::translate::{Mesh, mtls_said};
 
@@ -53,8 +58,9 @@ pub(crate) fn explain(
     dialect: &dyn Fn(&Key) -> Dialect,
     now: SystemTime,
 ) -> Result<Explanation, String> {
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    Explaining { mesh, question, dialect, now, is_offline: false }.all()
+    let token = question.claims.as_ref().map(tokens::of_claims).transpose()?;
+    let tokens = Tokens::new(token.as_deref(), seconds(now));
+    Explaining { mesh, question, dialect, tokens, is_offline: false }.all()
 }
 
 /// Explains a request in the mesh that config would make.
@@ -63,10 +69,11 @@ pub(crate) fn explain(
 /// As [`explain`].
 pub fn explain_config(config: &Config, question: &Question, now: SystemTime) -> Result<Explanation, String> {
     let mesh = offline::mesh(config, &question.from, &question.to);
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let token = question.claims.as_ref().map(tokens::of_claims).transpose()?;
+    let tokens = Tokens::new(token.as_deref(), seconds(now));
     let dialect = |_: &Key| Dialect::Meshwork;
-    let mut explanation =
-        Explaining { mesh: &mesh, question, dialect: &dialect, now, is_offline: true }.all()?;
+    let explaining = Explaining { mesh: &mesh, question, dialect: &dialect, tokens, is_offline: true };
+    let mut explanation = explaining.all()?;
     explanation.notes.push(
         "nothing runs: for each service one workload is taken to be there, under the service account that its label \
          `app` names"
@@ -75,11 +82,15 @@ pub fn explain_config(config: &Config, question: &Question, now: SystemTime) -> 
     Ok(explanation)
 }
 
+fn seconds(now: SystemTime) -> f64 {
+    now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
 struct Explaining<'m> {
     mesh: &'m Mesh,
     question: &'m Question,
     dialect: &'m dyn Fn(&Key) -> Dialect,
-    now: f64,
+    tokens: Tokens<'m>,
     is_offline: bool,
 }
 
@@ -94,8 +105,8 @@ impl Explaining<'_> {
     fn of_workload(&self, node: &Arc<Workload>, others: usize) -> Result<Explanation, String> {
         let (mesh, question) = (self.mesh, self.question);
         let dialect = (self.dialect)(&node.key);
-        let called = question.called(mesh, &node.key.namespace, node.gateway.is_some())?;
-        let calling = Calling { mesh, question, called: &called, node, dialect, now: self.now };
+        let called = question.called(mesh, &node.key.namespace, Way::of(node))?;
+        let calling = Calling { mesh, question, called: &called, node, dialect, tokens: self.tokens };
         let mut sent = calling.send()?;
         if self.is_offline {
             // Nobody calls anything where nothing runs.
@@ -109,13 +120,13 @@ impl Explaining<'_> {
         let source = question.source_ip.filter(|_| node.gateway.is_none());
         let own = || node.inbound.first().map(|inbound| inbound.bind.ip());
         let source = source.or_else(own).unwrap_or(Ipv4Addr::LOCALHOST.into());
-        self.finish(party(node, dialect), &called, sent, &node.identity, source)
+        Ok(self.finish(party(node, dialect), &called, sent, &node.identity, source))
     }
 
     /// Somebody of whom nothing but an identity is known: each workload is told as they would find it.
     fn of_nobody(&self, identity: &SpiffeId) -> Result<Explanation, String> {
         let (mesh, question) = (self.mesh, self.question);
-        let called = question.called(mesh, "", false)?;
+        let called = question.called(mesh, "", Way::Anywhere)?;
         let Called::Service { key, port } = &called else {
             return Err(
                 "what an identity may do is judged at services of the mesh; name a workload as the caller"
@@ -125,10 +136,8 @@ impl Explaining<'_> {
         let host = if *port == 80 { dotted(key) } else { format!("{}:{port}", dotted(key)) };
         let head = question.head(&host)?;
         let request = format!("{} {}", question.method, question.path);
-        let mut sent = Sent::of_nobody(
-            request,
-            format!("no workload has the identity {identity}: its own side is not known"),
-        );
+        let note = format!("no workload has the identity {identity}: its own side is not known");
+        let mut sent = Sent::of_nobody(request, note, self.tokens);
         if let Some((_, service)) = mesh.service(key) {
             let ports = service.ports.iter().filter(|one| one.port == *port);
             let behind: Vec<_> = ports
@@ -150,18 +159,18 @@ impl Explaining<'_> {
         }
         let from = Party { identity: identity.to_string(), ..Party::default() };
         let source = question.source_ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
-        self.finish(from, &called, sent, identity, source)
+        Ok(self.finish(from, &called, sent, identity, source))
     }
 
     fn finish(
         &self,
         from: Party,
         called: &Called,
-        sent: Sent,
+        sent: Sent<'_>,
         identity: &SpiffeId,
         source: IpAddr,
-    ) -> Result<Explanation, String> {
-        let coming = Coming { mesh: self.mesh, question: self.question, identity, source, now: self.now };
+    ) -> Explanation {
+        let coming = Coming { mesh: self.mesh, identity, source, tokens: sent.tokens };
         let mut notes = sent.notes;
         let mut legs = sent.legs;
         legs.sort_by(|a, b| b.percent.total_cmp(&a.percent).then_with(|| a.workload.cmp(&b.workload)));
@@ -171,50 +180,55 @@ impl Explaining<'_> {
         }
         let mut inbound = Vec::new();
         if sent.ended.is_none() {
-            for leg in &legs {
-                inbound.extend(coming.arrive(leg, (self.dialect)(&leg.workload))?);
-            }
+            inbound.extend(legs.iter().filter_map(|leg| coming.arrive(leg, (self.dialect)(&leg.workload))));
         }
-        let outcome = sent.ended.unwrap_or_else(|| together(&inbound));
+        let outcome = sent.ended.unwrap_or_else(|| together(&inbound, &sent.lost));
         let outbound = Some(sent.answer).filter(|answer| *answer != Outbound::default());
         let to = match called {
             Called::Service { key, port } => format!("{}:{port}", dotted(key)),
-            Called::Host { host, port } => format!("{host}:{port}"),
+            Called::Host { host, port } | Called::Unknown { host, port } => format!("{host}:{port}"),
         };
-        Ok(Explanation { from, to, request: sent.request, outcome, outbound, inbound, notes })
+        Explanation { from, to, request: sent.request, outcome, outbound, inbound, notes }
     }
 }
 
 /// What comes of all requests together.
-fn together(inbound: &[Inbound]) -> Outcome {
+fn together(inbound: &[Inbound], lost: &[Lost]) -> Outcome {
     let refused: Vec<&Inbound> = inbound.iter().filter(|one| !one.outcome.passes).collect();
     let names = |some: &[&Inbound]| {
         let names: Vec<&str> = some.iter().map(|one| &*one.to.workload).collect();
         names.join(", ")
     };
-    match (inbound, &refused[..]) {
-        ([], _) => Outcome {
+    let lost_percent: f64 = lost.iter().map(|lost| lost.percent).sum();
+    let is_whole = lost_percent < LEAST_PERCENT;
+    match (inbound, &refused[..], lost) {
+        ([], _, _) if is_whole => Outcome {
             passes: true,
             text: "it leaves for endpoints that are no workloads of the mesh".to_owned(),
             ..Outcome::default()
         },
-        (all, []) => Outcome {
+        (all, [], _) if is_whole => Outcome {
             passes: true,
             text: format!("it reaches {}", names(&all.iter().collect::<Vec<_>>())),
             ..Outcome::default()
         },
-        (all, [first, ..]) if all.len() == refused.len() => Outcome {
+        (all, [first, ..], _) if is_whole && all.len() == refused.len() => Outcome {
             text: format!("{} refuses it: {}", first.to.workload, first.outcome.text),
             ..first.outcome.clone()
         },
-        (_, [first, ..]) => {
-            let percent: f64 = refused.iter().map(|one| one.percent).sum();
+        (_, [first, ..], _) => {
+            let percent = lost_percent + refused.iter().map(|one| one.percent).sum::<f64>();
             let text = format!(
                 "{percent:.0} % of such requests are refused, by {}: {}",
                 names(&refused),
                 first.outcome.text
             );
             Outcome { text, ..first.outcome.clone() }
+        }
+        (_, [], lost) => {
+            let first = lost.first().map(|lost| lost.outcome.clone()).unwrap_or_default();
+            let text = format!("{lost_percent:.0} % of such requests go nowhere: {}", first.text);
+            Outcome { text, ..first }
         }
     }
 }

@@ -55,18 +55,19 @@ use meshwork_model::mesh::{Config, ConnectionRouteKind, RouteKind};
 use meshwork_model::problem::{Code, Problem, Severity};
 
 pub use document::is_global;
-pub(crate) use document::{ResourceId, documents};
+pub(crate) use document::{Document, ResourceId, documents};
 pub use library::Library;
 pub(crate) use metadata::is_label;
 pub(crate) use route::is_token;
 pub use schema::{schema_of, schemas};
 pub use texts::{Named, read_named, resources, texts};
+pub(crate) use words::closest;
 pub use words::plural;
 
 use library::Piece;
 use metadata::Metadata;
 use reader::{Fields, Item, Report, Room};
-use words::{closest, list};
+use words::list;
 use yaml::Node;
 
 /// What a directory holds.

@@ -19,6 +19,7 @@ use crate::authority::{self, Authority};
 use crate::config::{self, OpenError, Register};
 use crate::ingest::watch::Watch;
 use crate::last_good::LastGood;
+use crate::room::Rooms;
 use crate::serve::{self, Certificates};
 use crate::store::kv::Kv;
 use crate::store::{self, KvError, Store, StoreError};
@@ -106,16 +107,18 @@ pub async fn run(
     let socket_path = options.state.join(SOCKET);
     let socket = api::listen_on_socket(&socket_path).await;
     let socket = socket.map_err(|why| Error::State { path: socket_path.clone(), why })?;
-    let api_state = opened.api(&options, &hub, listen, api)?;
+    let rooms = Rooms::new();
+    let api_state = opened.api(&options, &hub, Arc::clone(&rooms), (listen, api))?;
     info!(%listen, %api, "serves");
     let (authority, world) = (Arc::clone(&opened.authority), Arc::clone(&opened.world));
     let trust_bundle = authority.trust_bundle().clone();
     ready(Ready { listen, api, federation: federation_address, trust_bundle });
     let failed = |why: &dyn std::fmt::Display| Error::Server(why.to_string());
+    let certificates = opened.certificates(&options);
+    let serving = serve::serve(listener, certificates, Arc::clone(&world), &hub, Arc::clone(&rooms));
+    let serving = Box::pin(serving);
     let ended = tokio::select! {
-        served = serve::serve(listener, opened.certificates(&options), Arc::clone(&world), &hub) => {
-            served.map_err(|e| failed(&e))
-        }
+        served = serving => served.map_err(|e| failed(&e)),
         () = api::serve(api_listener, socket, api_state) => Ok(()),
         () = keep::publish(&world) => Ok(()),
         () = keep::leases(&world, &opened.store, std::mem::take(&mut opened.leases)) => Ok(()),
@@ -125,7 +128,7 @@ pub async fn run(
         () = follow(&mut opened.watch, &opened.register) => Ok(()),
         () = Arc::clone(&opened.register).follow() => Ok(()),
         () = Arc::clone(&authority).run() => Ok(()),
-        () = serve_bundle(federation, &authority) => Ok(()),
+        () = serve_bundle(federation, &authority, Arc::clone(&rooms)) => Ok(()),
         () = shutdown => Ok(()),
     };
     world.end_streams();
@@ -183,8 +186,8 @@ impl Opened {
         &self,
         options: &Options,
         hub: &Arc<Hub>,
-        discovery: SocketAddr,
-        own: SocketAddr,
+        rooms: Arc<Rooms>,
+        (discovery, own): (SocketAddr, SocketAddr),
     ) -> Result<api::Api, Error> {
         let access = api::Access::open(&options.state, Arc::clone(&self.kv));
         let access = access.map_err(|why| Error::State { path: options.state.clone(), why })?;
@@ -198,6 +201,7 @@ impl Opened {
             audit: Arc::clone(&self.audit),
             writes: Arc::new(Semaphore::new(api::MAX_WRITES)),
             watches: Arc::new(Semaphore::new(api::MAX_WATCHES)),
+            rooms,
             discovery,
             own,
         })
@@ -210,9 +214,9 @@ impl Opened {
 }
 
 /// Serves our own bundle to other trust domains, where that is asked for.
-async fn serve_bundle(listener: Option<TcpListener>, authority: &Arc<Authority>) {
+async fn serve_bundle(listener: Option<TcpListener>, authority: &Arc<Authority>, rooms: Arc<Rooms>) {
     match listener {
-        Some(listener) => authority::federation::serve::serve(listener, Arc::clone(authority)).await,
+        Some(listener) => authority::federation::serve::serve(listener, Arc::clone(authority), rooms).await,
         None => std::future::pending().await,
     }
 }
@@ -237,7 +241,7 @@ fn open_register(
 }
 
 fn lock(state: &Path) -> Result<File, Error> {
-    files::create_private_dir(state)?;
+    files::open_private_dir(state)?;
     let fail = |why| Error::State { path: state.to_owned(), why };
     let file =
         File::options().create(true).truncate(false).write(true).open(state.join("lock")).map_err(fail)?;

@@ -1,7 +1,8 @@
 //! The mTLS port: certificates and tokens, trust, discovery and telemetry on one listener.
 //!
 //! A client certificate is optional to TLS, because who enrols has none yet; the certificate service judges by token
-//! or certificate, and everything else demands a verified SVID before its first byte is looked at.
+//! or certificate, and everything else demands a verified SVID before its first byte is looked at. Connections without
+//! one are served apart, by smaller limits.
 
 mod certificates;
 mod connection;
@@ -10,7 +11,6 @@ mod tokens;
 mod turns;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use meshwork_hub::Hub;
 use meshwork_identity::istio_ca::IstioCertificateServiceServer;
@@ -19,21 +19,22 @@ use meshwork_identity::{ClientCertificate, IdentitySource};
 use meshwork_xds::grpc::PeerIdentity;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
 use tonic::{Request, Status};
 
 use crate::authority::Secrets;
+use crate::limits::{
+    ANONYMOUS_RESETS, ANONYMOUS_STREAMS, ANONYMOUS_WINDOW, CALL_HEAD_BYTES, KEEP_ALIVE, PROVEN_STREAMS,
+};
+use crate::room::Rooms;
 use crate::world::World;
 pub(crate) use certificates::Certificates;
 pub(crate) use connection::PeerChain;
 use connection::{Gate, Peer};
 use refusals::Refusals;
 use tokens::Tokens;
-
-/// A peer that vanished is noticed after these two together; its lease ends a grace later.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Calls at once on one connection: a proxy has streams of discovery and of trust, and a push of metrics.
-const MAX_STREAMS: u32 = 100;
 
 /// Serves until it fails.
 ///
@@ -44,6 +45,7 @@ pub(crate) async fn serve(
     certificates: Certificates,
     world: Arc<World>,
     hub: &Arc<Hub>,
+    rooms: Arc<Rooms>,
 ) -> Result<(), tonic::transport::Error> {
     let authority = Arc::clone(&certificates.authority);
     let identity = Arc::clone(authority.identity());
@@ -51,6 +53,7 @@ pub(crate) async fn serve(
         tls: TlsAcceptor::from(identity.server_config(&[b"h2"], ClientCertificate::Optional)),
         authority: Arc::clone(&authority),
         refusals: Arc::clone(&certificates.refusals),
+        rooms,
     };
     let demand = move |request: Request<()>| demand_identity(request, &identity);
     let tokens = SpiffeWorkloadApiServer::new(Tokens(certificates.clone()));
@@ -60,17 +63,43 @@ pub(crate) async fn serve(
     let discovery = InterceptedService::new(meshwork_xds::grpc::server(world), stream(demand.clone()));
     let demand_sender = move |request: Request<()>| demand(request).map(note_sender);
     let telemetry = InterceptedService::new(hub.service(), demand_sender);
-    tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .max_concurrent_streams(MAX_STREAMS)
-        .add_service(IstioCertificateServiceServer::new(certificates))
+    let note = |request: Request<()>| -> Result<Request<()>, Status> {
+        if let Some(peer) = request.extensions().get::<Peer>() {
+            peer.asks();
+        }
+        Ok(request)
+    };
+    let certificates = InterceptedService::new(IstioCertificateServiceServer::new(certificates), note);
+    let routes = Routes::new(certificates)
         .add_service(tokens)
         .add_service(secrets)
         .add_service(discovery)
-        .add_service(telemetry)
-        .serve_with_incoming(connection::incoming(listener, gate))
-        .await
+        .add_service(telemetry);
+    let (proven, anonymous) = connection::incoming(listener, gate);
+    let of_proven = for_proven().add_routes(routes.clone());
+    let of_anonymous = for_anonymous().add_routes(routes);
+    tokio::try_join!(of_proven.serve_with_incoming(proven), of_anonymous.serve_with_incoming(anonymous))?;
+    Ok(())
+}
+
+/// What all connections have: a peer that vanished is noticed.
+fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .http2_max_header_list_size(CALL_HEAD_BYTES)
+}
+
+fn for_proven() -> Server {
+    server().max_concurrent_streams(PROVEN_STREAMS)
+}
+
+fn for_anonymous() -> Server {
+    server()
+        .max_concurrent_streams(ANONYMOUS_STREAMS)
+        .initial_stream_window_size(ANONYMOUS_WINDOW)
+        .initial_connection_window_size(ANONYMOUS_WINDOW)
+        .http2_max_local_error_reset_streams(Some(ANONYMOUS_RESETS))
 }
 
 /// Lets a call through that comes from a verified SVID, good by the trust and the clock of now, and tells the service
@@ -122,7 +151,7 @@ mod tests {
         let chain = Vec::new().into();
         let proven = Arc::new(Proven { id, serial: "1".to_owned(), chain, over: Notify::new() });
         let mut request = Request::new(());
-        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), proven: Some(Arc::clone(&proven)) };
+        let peer = Peer::new(([127, 0, 0, 1], 1).into(), Some(Arc::clone(&proven)));
         request.extensions_mut().insert(peer);
         let refuse = |_: Request<()>| Err(Status::unauthenticated("it has ended"));
         assert!(stream(refuse)(request).is_err());

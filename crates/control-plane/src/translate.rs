@@ -38,10 +38,14 @@ use meshwork_xds::Dialect;
 
 pub(crate) use backend_tls::under_system_roots;
 pub(crate) use caller::Caller;
+pub(crate) use clusters::BLACK_HOLE;
 pub(crate) use endpoints::serves;
+pub(crate) use listeners::VIRTUAL_OUTBOUND;
 pub(crate) use memo::{ClusterId, Memo};
 pub use mesh::Mesh;
-pub(crate) use policy::{Said, mtls_said};
+pub(crate) use policy::{Said, is_disbelieved, mtls_said};
+pub(crate) use routes::NOWHERE;
+pub(crate) use sidecar::sees;
 
 use routes::{Calls, Lead};
 

@@ -17,7 +17,7 @@ mod users;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use meshwork_model::mesh::{Config, Key, Resolution, SERVICE_LABEL, ServiceEntry, Workload};
+use meshwork_model::mesh::{Config, GATEWAY_LABEL, Key, Resolution, SERVICE_LABEL, ServiceEntry, Workload};
 use meshwork_model::problem::{Code, Problem};
 use meshwork_model::proxy::{Kind, Locality};
 use meshwork_model::spiffe::SpiffeId;
@@ -158,6 +158,7 @@ impl World {
         for workload in state.mesh.workloads.values() {
             problems.extend(calls_into_the_void(&state.mesh, workload));
             problems.extend(not_behind(&state.mesh, workload));
+            problems.extend(not_believed(&state.mesh, workload));
             problems.extend(not_ready(workload));
         }
         problems
@@ -423,7 +424,7 @@ impl State {
         let Some(workload) = self.mesh.workloads.get(key) else { return false };
         let unready: Option<Arc<str>> = match health {
             Health::Ready => None,
-            Health::Unready(why) => Some(why[..why.floor_char_boundary(MAX_HEALTH_BYTES)].into()),
+            Health::Unready(why) => Some(proxy::words(&why, MAX_HEALTH_BYTES).into()),
             Health::Leaving => {
                 info!(workload = %key, "leaves");
                 self.leases.end(key);
@@ -571,7 +572,17 @@ fn not_behind(mesh: &Mesh, workload: &Workload) -> Option<Problem> {
     Some(Problem::error(format!("Workload {}", workload.key), "", message, fix).of(Code::Workload).warning())
 }
 
-/// A workload that takes no requests.
+/// A gateway that asks for others, by nobody's word but its own.
+fn not_believed(mesh: &Mesh, workload: &Workload) -> Option<Problem> {
+    let node = workload.gateway.as_ref().filter(|_| translate::is_disbelieved(mesh, workload))?;
+    let message = format!(
+        "it serves the Gateway {}, and was not enrolled to: policies that ask for the client's address do not believe it",
+        node.name
+    );
+    let fix = format!("Enrol it with a token of the label {GATEWAY_LABEL}={}", node.name);
+    Some(Problem::error(format!("Workload {}", workload.key), "", message, fix).of(Code::Workload).warning())
+}
+
 /// A trust domain is chosen when a mesh is made: config can only be wrong about it.
 fn other_trust_domain(mesh: &Mesh) -> Option<Problem> {
     let said = mesh.config.defaults.trust_domain.as_ref().filter(|said| **said != mesh.trust_domain)?;
@@ -581,6 +592,7 @@ fn other_trust_domain(mesh: &Mesh) -> Option<Problem> {
     Some(Problem::error(resource, "spec.trustDomain", message, fix).of(Code::Conflict).warning())
 }
 
+/// A workload that takes no requests.
 fn not_ready(workload: &Workload) -> Option<Problem> {
     let message = format!("it is not ready and takes no requests: {}", workload.unready.as_ref()?);
     let fix = "It takes some when its readiness probe passes; look at what the program says";

@@ -9,6 +9,8 @@
 
 mod pages;
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +20,8 @@ use meshwork_http1 as http1;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
@@ -74,25 +77,31 @@ impl Server {
     }
 }
 
-async fn serve(socket: std::net::TcpListener, state: Arc<State>) -> io::Result<()> {
+async fn serve(socket: std::net::TcpListener, state: Arc<State>) -> io::Result<Infallible> {
     let socket = TcpListener::from_std(socket)?;
-    let places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    let mut open = VecDeque::new();
+    loop {
         let Ok((stream, _)) = socket.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        open.retain(|task: &AbortHandle| !task.is_finished());
+        // Who asks is answered in a moment; who stays silent keeps nobody from asking.
+        if open.len() >= ADMIN_CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
         let state = Arc::clone(&state);
-        tokio::spawn(async move {
+        let answering = tokio::spawn(async move {
             match timeout(ADMIN_REQUEST, answer(stream, &state)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(%error, "admin request failed"),
                 Err(_) => debug!("admin request took too long"),
             }
-            drop(place);
         });
+        open.push_back(answering.abort_handle());
     }
-    Ok(())
 }
 
 /// Answers one request and closes.

@@ -351,12 +351,13 @@ fn proven(
     let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
     let certificates = session.peer_certificates();
     let mut standing = None;
+    let proves = chain.tls.as_ref().is_some_and(|tls| tls.made.proves_clients);
     let id = match chain.tls.as_ref().map(|tls| &tls.source) {
         Some(DownstreamTls::Mesh(mesh)) => {
             let refused = |error: IdentityError| {
                 ProxyError::handshake((unproven::of_identity(&error), error.to_string()))
             };
-            let (id, admitted) = worker.jury.admit(session).map_err(refused)?.unzip();
+            let (id, admitted) = worker.jury.admit(session, None).map_err(refused)?.unzip();
             standing = admitted;
             if !mesh.allowed.is_empty() && !id.as_ref().is_some_and(|id| mesh.allowed.contains(id)) {
                 return Err(ProxyError::fatal(Kind::Denied(None)));
@@ -364,13 +365,13 @@ fn proven(
             id
         }
         // Who is let in without being verified has proved nothing.
-        Some(DownstreamTls::Context(_)) if chain.tls.as_ref().is_some_and(|tls| tls.made.proves_clients) => {
+        Some(DownstreamTls::Context(_)) if proves => {
             certificates.and_then(|certificates| peer_id(certificates).ok())
         }
         _ => None,
     };
-    let tls = Some(Box::new(PeerTls::of(session, standing.as_deref())));
-    let asked = session.server_name().map(|name| name.to_ascii_lowercase().into());
+    let tls = Some(Box::new(PeerTls::of(session, standing.as_deref(), proves)));
+    let asked = session.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase().into());
     let facts = Facts { server_name: asked.or(facts.server_name), ..facts };
     let transport = Transport::Server(Box::new(Secured::new(stream, standing.clone())));
     let (ahead, places) = (BytesMut::new(), Vec::new());
@@ -433,6 +434,11 @@ impl Seat {
     /// more (its listener is gone, asks for another proof, or does not let it in), or its peer is not trusted any more.
     pub(crate) fn must_end(&mut self) -> bool {
         self.worker.is_draining() || self.move_along().is_err()
+    }
+
+    /// Whether requests are to go elsewhere from now on, without haste: those that come are served.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.peer.standing.as_ref().is_some_and(|standing| standing.is_retired())
     }
 
     /// Whether the chain lets the connection in.

@@ -77,6 +77,9 @@ pub(crate) enum Kind {
     /// The downstream's connection broke.
     #[error("the client's connection broke: {0}")]
     DownstreamBroken(Cow<'static, str>),
+    /// The downstream sends frames of HTTP/2 that ask for nothing, more than anybody needs.
+    #[error("the client floods its connection with {0}")]
+    Flood(&'static str),
     /// The TLS handshake with the downstream failed.
     #[error("the TLS handshake failed: {}", .0.1)]
     Unproven(Box<(Unproven, String)>),
@@ -225,7 +228,8 @@ impl ProxyError {
             | Kind::Untrusted
             | Kind::InvalidField(_)
             | Kind::DownstreamGone
-            | Kind::DownstreamBroken(_) => Side::Downstream,
+            | Kind::DownstreamBroken(_)
+            | Kind::Flood(_) => Side::Downstream,
             Kind::NoRoute
             | Kind::NoCluster(_)
             | Kind::UnknownCluster(_)
@@ -263,6 +267,7 @@ impl ProxyError {
             Kind::MovedPath(_) => Reason::DirectResponse,
             Kind::RequestTimeout => Reason::RequestTimeout,
             Kind::SlowReader => Reason::SlowReader,
+            Kind::Flood(_) => Reason::Flood,
             Kind::Untrusted => Reason::Untrusted,
             Kind::Unproven(unproven) if unproven.0 == Unproven::Revoked => Reason::Untrusted,
             Kind::DownstreamGone | Kind::DownstreamBroken(_) | Kind::Unproven(_) => Reason::DownstreamGone,

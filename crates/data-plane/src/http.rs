@@ -16,7 +16,6 @@ mod lend;
 pub(crate) mod log;
 mod mirror;
 mod pace;
-mod path;
 mod respond;
 pub(crate) mod serve;
 pub(crate) mod taken;

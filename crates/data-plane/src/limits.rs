@@ -49,6 +49,16 @@ pub(crate) const TRIED_POLICIES: usize = 32;
 pub(crate) const JUDGED_AT_ONCE: usize = 4;
 /// How long whoever is not trusted any more, and not revoked, may end what is under way.
 pub(crate) const UNTRUSTED_END: Duration = Duration::from_secs(10);
+/// In which time connections are retired, one after the other, that were proven under a root that is about to go: peers
+/// do not come anew all at once, and it is well within the time for which a control plane waits before it takes that root
+/// away.
+pub(crate) const RETIRED_WITHIN: Duration = Duration::from_secs(5);
+/// In which part of the time since we left that root ourselves, where it is more: a peer that keeps its certificate for
+/// long does not have to come anew for ever.
+pub(crate) const RETIRED_SHARE: u32 = 8;
+/// How long an HTTP/1.1 connection that is retired has to be idle to be closed. Callers use the last used of theirs first;
+/// one that is left alone for so long is hardly about to carry a request, and no usual rhythm of calls meets just this.
+pub(crate) const RETIRED_QUIET: Duration = Duration::from_millis(2700);
 /// Connections per listener and worker. An idle one costs some KiB; past it new ones are closed at once.
 pub(crate) const CONNECTIONS_PER_LISTENER: usize = 32_768;
 /// Connections per worker on all listeners together, where descriptors do not allow fewer.
@@ -221,6 +231,25 @@ pub(crate) const H2_ENDING: Duration = Duration::from_secs(10);
 pub(crate) const H2_PENDING_RESETS: usize = 20;
 /// Streams that we reset because of a peer's mistakes before the connection is closed.
 pub(crate) const H2_ERROR_RESETS: usize = 64;
+/// HTTP/2 frames that belong to no message (PING, SETTINGS, PRIORITY, ...) and that a peer may send for nothing in each
+/// [`H2_CONTROL_WINDOW`]: they cost what one TLS handshake does. Past all it may send, the connection ends.
+pub(crate) const H2_CONTROL_FRAMES: u32 = 1_000;
+/// How long these have to last: keep-alive and measurements of the network are some frames a second.
+pub(crate) const H2_CONTROL_WINDOW: Duration = Duration::from_secs(10);
+/// How many more it may send for each frame of a message, in either direction: who reads in small pieces opens the windows
+/// of the stream and of the connection after each. Source: Envoy `max_inbound_window_update_frames_per_data_frame_sent`,
+/// 10 for each of the two.
+pub(crate) const H2_CONTROL_FRAMES_PER_MESSAGE: u32 = 20;
+/// The most that it may have saved up: what 1,000 frames of messages bring, of 16 KiB each, for as many may wait to be
+/// acknowledged at once.
+pub(crate) const H2_CONTROL_FRAMES_MOST: u32 = 20_000;
+/// As how many of them the answer to a PING counts that nobody sent.
+pub(crate) const H2_UNASKED_ANSWER: u32 = 100;
+/// Streams that a peer may reset in each [`H2_RESET_WINDOW`], besides as many as were answered (by a server: asked of it).
+/// That is a hundred streams whose client waits a tenth of a second for each. Source: CVE-2023-44487.
+pub(crate) const H2_RESETS: u32 = 1_000;
+/// How long these have to last.
+pub(crate) const H2_RESET_WINDOW: Duration = Duration::from_secs(1);
 /// HTTP/2 connections per worker and endpoint.
 pub(crate) const H2_CONNECTIONS_PER_ENDPOINT: usize = 16;
 /// Bytes that a stream may hold for sending before it waits.
@@ -235,7 +264,7 @@ pub(crate) const APPLY_WAIT: Duration = Duration::from_secs(2);
 pub(crate) const ACCESS_LOGS: usize = 32;
 /// Refused resources whose reason the admin interface shows: more are too many to read.
 pub(crate) const REFUSED: usize = 1000;
-/// Connections to the admin interface at the same time.
+/// Connections to the admin interface at the same time; past it the oldest ends.
 pub(crate) const ADMIN_CONNECTIONS: usize = 32;
 /// One request to the admin interface, from accept to the last byte of its answer.
 pub(crate) const ADMIN_REQUEST: Duration = Duration::from_secs(10);

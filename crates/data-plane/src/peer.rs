@@ -63,6 +63,8 @@ pub(crate) struct PeerTls {
     pub(crate) cipher: &'static str,
     /// The certificates that the peer showed, its own first; none where none was asked for.
     pub(crate) certificates: Certificates,
+    /// Whether who shows one has proved who they are; config may let in those who have not.
+    proves: bool,
     facts: OnceCell<Option<Box<CertificateFacts>>>,
 }
 
@@ -71,7 +73,7 @@ impl Peer {
     pub(crate) fn facts(&self) -> Facts<'_> {
         Facts {
             peer: self.id.as_ref(),
-            names: self.certificate().map(names),
+            names: self.proven().map(names),
             destination: Some(self.local.ip()),
             destination_port: self.port,
             direct: Some(self.direct.ip()),
@@ -96,7 +98,12 @@ impl Peer {
         self.standing.as_ref().is_some_and(|standing| standing.is_cut())
     }
 
-    /// What the certificate that the peer showed says.
+    /// What the certificate says by which the peer proved who they are.
+    pub(crate) fn proven(&self) -> Option<&CertificateFacts> {
+        self.tls.as_ref().filter(|tls| tls.proves)?.certificate()
+    }
+
+    /// What the certificate that the peer showed says, be it true or not.
     pub(crate) fn certificate(&self) -> Option<&CertificateFacts> {
         self.tls.as_ref()?.certificate()
     }
@@ -135,14 +142,15 @@ fn names(facts: &CertificateFacts) -> Names<'_> {
 }
 
 impl PeerTls {
-    /// What a finished handshake agreed on.
-    pub(crate) fn of(session: &ServerConnection, standing: Option<&Standing>) -> Self {
+    /// What a finished handshake agreed on; `proves` is whether certificates were verified.
+    pub(crate) fn of(session: &ServerConnection, standing: Option<&Standing>, proves: bool) -> Self {
         let shown = || session.peer_certificates().unwrap_or_default().into();
         Self {
             version: session.protocol_version().map_or("", version),
             cipher: session.negotiated_cipher_suite().map_or("", |suite| cipher(suite.suite())),
             certificates: standing
                 .map_or_else(shown, |standing| Certificates::clone(standing.certificates())),
+            proves,
             facts: OnceCell::new(),
         }
     }
@@ -174,5 +182,30 @@ fn cipher(suite: CipherSuite) -> &'static str {
         CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
         CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
         other => other.as_str().unwrap_or(""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use meshwork_identity::CertificateAuthority;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_nobody_verified_names_nobody() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let authority =
+            CertificateAuthority::open_or_create(directory.path(), "mesh.local").expect("an authority");
+        let id = SpiffeId::workload("mesh.local", "shop", "cart").expect("valid");
+        let svid = authority.issue(&id, Duration::from_hours(1), &[]).expect("signed");
+        for proves in [true, false] {
+            let certificates = svid.chain().into();
+            let tls = PeerTls { version: "", cipher: "", certificates, proves, facts: OnceCell::new() };
+            let peer = Peer { tls: Some(Box::new(tls)), ..Peer::sample(Direction::Inbound) };
+            assert!(peer.certificate().is_some());
+            assert_eq!((peer.proven().is_some(), peer.facts().names.is_some()), (proves, proves));
+        }
     }
 }

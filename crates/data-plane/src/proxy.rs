@@ -399,6 +399,11 @@ impl State {
         self.builder().addresses()
     }
 
+    /// The proxy's own identity, where it has one.
+    pub(crate) fn identity(&self) -> Option<Arc<IdentitySource>> {
+        self.builder().identity().cloned()
+    }
+
     /// What listeners and clusters show and trust.
     pub(crate) fn with_shown<T>(
         &self,

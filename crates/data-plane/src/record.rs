@@ -504,7 +504,7 @@ fn details(reason: Reason) -> &'static str {
         Reason::RateLimitFailed => "rate_limiter_error",
         Reason::BodyTooLarge => "request_payload_too_large",
         Reason::Unhealthy => "health_check_failed",
-        Reason::Destination | Reason::Untrusted => "",
+        Reason::Destination | Reason::Untrusted | Reason::Flood => "",
     }
 }
 

@@ -5,6 +5,7 @@ mod bodies;
 mod deadlines;
 mod exchange;
 mod filters;
+mod floods;
 mod framing;
 mod http2_tests;
 mod listen;

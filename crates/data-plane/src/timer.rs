@@ -23,6 +23,11 @@ impl Timer {
         self.deadline = deadline;
     }
 
+    /// Moves the deadline to an earlier one; a later one changes nothing.
+    pub(crate) fn hasten(&mut self, deadline: Instant) {
+        self.deadline = Some(self.deadline.map_or(deadline, |known| known.min(deadline)));
+    }
+
     /// Ready once the deadline has passed.
     pub(crate) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };

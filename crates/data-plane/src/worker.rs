@@ -29,6 +29,7 @@ use crate::drain::{Applied, Orders, Phase};
 use crate::handshakes::Handshakes;
 use crate::limits::POOL_SWEEP;
 use crate::listener::{self, Gate, Sockets};
+use crate::occasion::Occasion;
 use crate::overload::Overload;
 use crate::places::Places;
 use crate::proxy::{NodeLabels, Vitals};
@@ -51,6 +52,8 @@ pub(crate) struct Worker {
     pub(crate) crew: Arc<Crew>,
     /// Metrics of the process.
     pub(crate) registry: Arc<Registry>,
+    /// Connections that their clients have flooded.
+    pub(crate) floods: Occasion,
     /// Edges of requests that no route took.
     pub(crate) unrouted: Edges,
     /// Which addresses are the host's own.
@@ -120,6 +123,7 @@ impl Worker {
             handshakes: Handshakes::new(),
             crew: Arc::clone(&shared.crew),
             registry: Arc::clone(&shared.registry),
+            floods: Occasion::default(),
             unrouted: Edges::default(),
             own: Own::default(),
             jury: Jury::new(shared.identity.clone(), Arc::clone(&shared.registry)),
@@ -154,6 +158,7 @@ impl Worker {
             spawn_local(Rc::clone(&self).sweep()),
             spawn_local(listener::receive(Rc::clone(&self), inbox)),
             spawn_local(standing::follow(Rc::clone(&self))),
+            spawn_local(standing::retire(Rc::clone(&self.jury))),
             pace,
         ];
         loop {

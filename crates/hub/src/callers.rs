@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use crate::decode::{PortPoint, PortValue};
 use crate::flow::Counter;
 
-/// Callers that are told apart, over all ports of all workloads; some 300 bytes each. Where there are more, whoever was
-/// not heard of for the longest is forgotten.
+/// Callers that are told apart, over all ports of all workloads; some 300 bytes each. Where there are more, those of the
+/// namespace that has most are forgotten, whoever was not heard of for the longest first.
 pub const MAX_CALLERS: usize = 10_000;
+/// How many are forgotten at once: each time all are looked at.
+const FORGOTTEN_AT_ONCE: usize = 250;
 /// Ports whose traffic is counted; a busy one takes some 6 KiB.
 pub const MAX_PORTS: usize = 4096;
 /// When a caller or port that is not heard of is forgotten.
@@ -88,8 +90,11 @@ pub struct PortTraffic {
 pub(crate) struct Callers {
     began: Instant,
     ports: HashMap<PortKey, Port>,
-    known: HashMap<(PortKey, CallerSource), Caller>,
+    known: HashMap<Called, Caller>,
 }
+
+/// A port, and who calls it.
+type Called = (PortKey, CallerSource);
 
 #[derive(Default)]
 struct Port {
@@ -162,13 +167,7 @@ impl Callers {
         }
     }
 
-    fn take_plaintext(
-        &mut self,
-        key: (PortKey, CallerSource),
-        point: &PortPoint,
-        is_fresh: bool,
-        now: Instant,
-    ) {
+    fn take_plaintext(&mut self, key: Called, point: &PortPoint, is_fresh: bool, now: Instant) {
         let step = self.step(now);
         if !self.known.contains_key(&key) {
             self.make_room();
@@ -209,14 +208,21 @@ impl Callers {
         now.saturating_duration_since(self.began).as_secs() / STEP.as_secs()
     }
 
-    /// Forgets whoever was not heard of for the longest, where there are as many as may be.
+    /// Forgets some callers, where there are as many as may be. Nobody makes those of others be forgotten by telling of many:
+    /// a port whose callers are not known is taken for one that has none.
     fn make_room(&mut self) {
         if self.known.len() < MAX_CALLERS {
             return;
         }
-        let oldest = self.known.iter().min_by_key(|(_, caller)| caller.heard).map(|(key, _)| key.clone());
-        if let Some(oldest) = oldest {
-            self.known.remove(&oldest);
+        let mut of_namespace: HashMap<&Arc<str>, Vec<(Instant, &Called)>> = HashMap::new();
+        for (key, caller) in &self.known {
+            of_namespace.entry(&key.0.namespace).or_default().push((caller.heard, key));
+        }
+        let mut most = of_namespace.into_values().max_by_key(Vec::len).unwrap_or_default();
+        most.sort_unstable_by_key(|(heard, _)| *heard);
+        let oldest: Vec<_> = most.into_iter().take(FORGOTTEN_AT_ONCE).map(|(_, key)| key.clone()).collect();
+        for key in oldest {
+            self.known.remove(&key);
         }
     }
 

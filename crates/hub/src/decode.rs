@@ -138,7 +138,26 @@ pub(crate) fn report(resource: &ResourceMetrics) -> Report {
     report
 }
 
+impl Subject {
+    /// Whether a proxy of this namespace may tell it: of what its own workload called, or was called for. Who called a
+    /// workload, only its proxy knows.
+    pub(crate) fn is_told_by(&self, namespace: &str) -> bool {
+        let Route { from_namespace, to_workload_namespace, .. } = &self.route;
+        if !self.by_source {
+            return **to_workload_namespace == *namespace;
+        }
+        let proven = namespace_and_account(&self.principal).map(|(namespace, _)| namespace);
+        **from_namespace == *namespace && proven.is_none_or(|proven| proven == namespace)
+    }
+}
+
 impl Report {
+    /// Whether the process that it is of belongs to a namespace.
+    pub(crate) fn is_of(&self, namespace: &str) -> bool {
+        let [own, ..] = &self.instance;
+        **own == *namespace
+    }
+
     fn read(&mut self, metric: &Metric) {
         match &metric.data {
             Some(Data::Sum(sum)) if sum.is_monotonic => {
@@ -266,7 +285,10 @@ fn duration(point: &HistogramDataPoint) -> Option<Histogram> {
 }
 
 fn subject(attributes: &[KeyValue]) -> Option<Subject> {
-    let known = |name| Some(text(attributes, name)).filter(|t| !t.is_empty() && *t != names::UNKNOWN);
+    // Names are shown on terminals: one that moves the cursor there is none.
+    let is_name =
+        |text: &&str| !text.is_empty() && *text != names::UNKNOWN && !text.contains(char::is_control);
+    let known = |name| Some(text(attributes, name)).filter(is_name);
     let principal = known(names::SOURCE_PRINCIPAL).unwrap_or_default();
     let (namespace, account) = namespace_and_account(principal).unwrap_or((names::UNKNOWN, names::UNKNOWN));
     let workload = known(names::DESTINATION_WORKLOAD);

@@ -18,7 +18,8 @@
 //!
 //! **What it does not do.** State is in memory only: when the control plane restarts, the totals come back with
 //! the proxies' next push (what earlier runs of a restarted proxy had counted does not), the window starts empty.
-//! It believes what a reporter says of itself; whoever serves it decides who may report.
+//! Of a [`Sender`] it believes what concerns the sender's own namespace: its processes, what its workloads called and what
+//! they were called for. Where there is none, whoever serves it decides who may report.
 
 mod callers;
 mod decode;
@@ -57,8 +58,8 @@ pub type HubService = MetricsServiceServer<Receiver>;
 /// The hub as an OTLP receiver.
 pub struct Receiver(Arc<Hub>);
 
-/// The namespace of whoever sends, where that is proven: an extension of requests. Without one the sender is believed to
-/// speak for everybody.
+/// The namespace of whoever sends, where that is proven: an extension of requests. It may tell of that one alone; without
+/// an extension the sender is believed to speak for everybody.
 #[derive(Clone, Debug)]
 pub struct Sender(pub Arc<str>);
 
@@ -114,7 +115,10 @@ impl MetricsService for Receiver {
         let rejected = self.0.ingest_from(request.get_ref(), request.extensions().get());
         let partial_success = (rejected > 0).then(|| ExportMetricsPartialSuccess {
             rejected_data_points: i64::try_from(rejected).unwrap_or(i64::MAX),
-            error_message: "the hub is at its limit of reporters, edges or outcomes".into(),
+            error_message:
+                "the hub is at its limit of reporters, edges or outcomes, or they are of a namespace that \
+                            is not the sender's"
+                    .into(),
         });
         Ok(Response::new(ExportMetricsServiceResponse { partial_success }))
     }

@@ -73,8 +73,8 @@ impl Window {
         Self { length, instances: HashMap::new(), flows: HashMap::new(), callers, swept: None }
     }
 
-    /// Takes in a message; the number of points that had no room. `speaks_for` says whose ports the sender may tell of,
-    /// by namespace; `None` for everybody's.
+    /// Takes in a message; the number of points that had no room, or are none of the sender's to tell. `speaks_for` is the
+    /// namespace that the sender may tell of; `None` for everybody's.
     pub(crate) fn ingest(
         &mut self,
         export: &ExportMetricsServiceRequest,
@@ -91,9 +91,16 @@ impl Window {
             return 0;
         }
         let points = report.points.len() as u64;
+        // Before anything is kept: who names another process would take its place.
+        if speaks_for.is_some_and(|own| !report.is_of(own)) {
+            return points;
+        }
         let known = self.instances.contains_key(&report.instance);
         if !known && self.instances.len() >= MAX_INSTANCES {
-            return points;
+            self.make_room(&report.instance);
+            if self.instances.len() >= MAX_INSTANCES {
+                return points;
+            }
         }
         let span = match self.instances.get_mut(&report.instance) {
             Some(reporter) if !reporter.accepts(&report, now) => return 0,
@@ -106,15 +113,23 @@ impl Window {
             }
         };
         let [namespace, _, workload] = &report.instance;
-        if speaks_for.is_none_or(|own| own == &**namespace) {
-            self.callers.take((namespace, workload), &report.ports, span.is_some(), now);
-        }
-        let mut rejected = 0;
+        self.callers.take((namespace, workload), &report.ports, span.is_some(), now);
+        let (mut rejected, mut has_made_room) = (0, false);
         for point in report.points {
-            let key = (report.instance.clone(), point.subject.clone());
-            if self.flows.len() >= MAX_FLOWS && !self.flows.contains_key(&key) {
+            if speaks_for.is_some_and(|own| !point.subject.is_told_by(own)) {
                 rejected += 1;
                 continue;
+            }
+            let key = (report.instance.clone(), point.subject.clone());
+            if self.flows.len() >= MAX_FLOWS && !self.flows.contains_key(&key) {
+                // Once a message: all are looked at.
+                if !std::mem::replace(&mut has_made_room, true) {
+                    self.make_room(&report.instance);
+                }
+                if self.flows.len() >= MAX_FLOWS {
+                    rejected += 1;
+                    continue;
+                }
             }
             let flow = self.flows.entry(key).or_insert_with(|| Flow::new(now));
             if !flow.add(point, span, self.length, now) {
@@ -122,6 +137,24 @@ impl Window {
             }
         }
         rejected
+    }
+
+    /// Forgets a process of the namespace that has most, for one whose namespace has less: nobody keeps others from being
+    /// heard by telling of many.
+    fn make_room(&mut self, newcomer: &Instance) {
+        let mut counts: HashMap<&Arc<str>, usize> = HashMap::new();
+        for [namespace, ..] in self.instances.keys().chain(self.flows.keys().map(|(instance, _)| instance)) {
+            *counts.entry(namespace).or_default() += 1;
+        }
+        let own = counts.get(&newcomer[0]).copied().unwrap_or_default();
+        let most = counts.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > own + 1);
+        let Some((most, _)) = most else { return };
+        let theirs = self.instances.iter().filter(|(instance, _)| instance[0] == *most);
+        let oldest = theirs.min_by_key(|(_, reporter)| reporter.heard).map(|(instance, _)| instance.clone());
+        if let Some(oldest) = oldest {
+            self.instances.remove(&oldest);
+            self.flows.retain(|(instance, _), _| *instance != oldest);
+        }
     }
 
     fn forget(&mut self, now: Instant) {

@@ -276,6 +276,25 @@ impl CertificateAuthority {
         Ok(before.text != after.text || before.issuer.facts() != after.issuer.facts())
     }
 
+    /// Makes another own intermediate in place of the one with this serial number, which is not to sign any more: it is
+    /// revoked. Tells whether that was the one that signs.
+    ///
+    /// # Errors
+    /// It is plugged in, and the user's to replace; the root's key cannot be read, or files cannot be written.
+    pub fn replace_intermediate(&self, serial: &str) -> Result<bool, IdentityError> {
+        let changing = self.lock();
+        let facts = self.issuer();
+        if facts.serial != serial {
+            return Ok(false);
+        }
+        if facts.plugged {
+            let file = self.options.plugged.as_ref().map(|files| files.certificate.clone());
+            let problem = "revoked; put another one in its place, with its key".to_owned();
+            return Err(IdentityError::Plugged { file: file.unwrap_or_default(), problem });
+        }
+        self.make_intermediate(&changing, SystemTime::now()).map(|()| true)
+    }
+
     /// Signs the public key of a request for an identity that the caller has proven; gives the chain as PEM text,
     /// the workload's certificate first, without the root.
     ///
@@ -312,10 +331,12 @@ impl CertificateAuthority {
         Svid::from_pem(&chain, key)
     }
 
-    /// Signs a token for an identity that the caller has proven, by the key beside the active root.
+    /// Signs a token for an identity that the caller has proven, by the key beside the active root. It ends after `lifetime`,
+    /// or with that root.
     ///
     /// # Errors
-    /// An identity of another trust domain; no audience, too many or too long ones; a lifetime of less than a second.
+    /// An identity of another trust domain; no audience, too many or too long ones; a lifetime of less than a second; an
+    /// authority that has expired.
     pub fn sign_jwt(
         &self,
         id: &SpiffeId,
@@ -323,9 +344,10 @@ impl CertificateAuthority {
         lifetime: Duration,
     ) -> Result<JwtSvid, IdentityError> {
         self.check_own(id)?;
-        let state = self.state.load();
+        let (now, state) = (SystemTime::now(), self.state.load());
         let root = state.active()?;
-        jwt_svid::sign(&root.jwt, id, audience, SystemTime::now(), lifetime)
+        let end = Validity::until(now, lifetime, Some(root.not_after))?.not_after;
+        jwt_svid::sign(&root.jwt, id, audience, now, end.duration_since(now).unwrap_or_default())
     }
 
     /// All files of the authority in a directory, for a backup: consistent, by relative name. They hold private keys.
@@ -386,11 +408,13 @@ impl CertificateAuthority {
             && state.issuer.is_due(now, self.options.intermediate_lifetime, root.not_after)
     }
 
-    fn renew(&self, _held: &Changing, now: SystemTime) -> Result<(), IdentityError> {
+    fn renew(&self, held: &Changing, now: SystemTime) -> Result<(), IdentityError> {
+        if self.is_due(&self.state.load(), now) { self.make_intermediate(held, now) } else { Ok(()) }
+    }
+
+    /// Makes another own intermediate, and signs by it from then on.
+    fn make_intermediate(&self, _held: &Changing, now: SystemTime) -> Result<(), IdentityError> {
         let state = self.state.load_full();
-        if !self.is_due(&state, now) {
-            return Ok(());
-        }
         let root = state.active()?;
         let key = self.directory.root_key(&root.fingerprint)?;
         let issuer = self.parts(now).own().make(root, &key)?;

@@ -3,6 +3,7 @@
 mod document;
 mod keys;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -128,6 +129,17 @@ impl Bundle {
         Ok(Self { jwt_keys: Arc::new(JwtKeys::parse(jwks)?), ..self })
     }
 
+    /// The same without the roots that have one of these fingerprints; there may be none left.
+    ///
+    /// # Errors
+    /// The library refuses what it took before.
+    pub fn without(&self, fingerprints: &BTreeSet<String>) -> Result<Self, IdentityError> {
+        let left = |root: &&CertificateDer<'static>| !fingerprints.contains(&certificate::fingerprint(root));
+        let left = self.certificates.iter().filter(left).cloned().collect();
+        let jwt_keys = Arc::clone(&self.jwt_keys);
+        Ok(Self { jwt_keys, ..Self::new(&self.trust_domain, left, JwtKeys::default())? })
+    }
+
     /// The keys for JWT-SVIDs as a JWKS: `{"keys":[...]}`, public members only.
     pub fn jwt_keys(&self) -> &str {
         self.jwt_keys.text()
@@ -212,6 +224,22 @@ impl Bundle {
         let valid: Vec<_> = self.certificates.iter().filter(is_valid).cloned().collect();
         let verifiers = Verifiers::new(&valid).map_err(|_| unknown())?.ok_or_else(unknown)?;
         verifiers.verify(leaf, intermediates, now, role)
+    }
+
+    /// As [`Bundle::verify`], up to the root of this fingerprint alone.
+    pub(crate) fn verify_under(
+        &self,
+        root: &str,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        role: Role,
+    ) -> Result<(), rustls::Error> {
+        let unknown = || rustls::Error::from(rustls::CertificateError::UnknownIssuer);
+        let is_it = |known: &&CertificateDer<'static>| certificate::fingerprint(known) == root;
+        let only = self.certificates.iter().find(is_it).ok_or_else(unknown)?;
+        let verifiers = Verifiers::new(std::slice::from_ref(only)).map_err(|_| unknown())?;
+        verifiers.ok_or_else(unknown)?.verify(leaf, intermediates, now, role)
     }
 
     /// Tells which root a chain leads to, whatever the time is.

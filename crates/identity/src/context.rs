@@ -18,9 +18,7 @@ use rustls::crypto::aws_lc_rs::{cipher_suite, kx_group};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
-use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
-};
+use rustls_pki_types::CertificateDer;
 
 use crate::source::provider;
 use crate::svid::parse;
@@ -103,14 +101,7 @@ impl Trust {
 }
 
 fn signing_key(text: &[u8]) -> Option<Arc<dyn SigningKey>> {
-    let labels = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
-    let (label, der) = pem::secret(text, &labels)?;
-    let key: PrivateKeyDer<'_> = match label {
-        "RSA PRIVATE KEY" => PrivatePkcs1KeyDer::from(der.as_slice()).into(),
-        "EC PRIVATE KEY" => PrivateSec1KeyDer::from(der.as_slice()).into(),
-        _ => PrivatePkcs8KeyDer::from(der.as_slice()).into(),
-    };
-    rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).ok()
+    pem::with_private_key(text, |key| rustls::crypto::aws_lc_rs::sign::any_supported_type(key).ok())
 }
 
 fn facts(certificate: &CertificateDer<'_>) -> Result<CertificateFacts, IdentityError> {

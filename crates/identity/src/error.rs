@@ -168,6 +168,13 @@ pub enum IdentityError {
         /// What the system said.
         source: io::Error,
     },
+    /// Others may write to a directory whose files are believed.
+    #[error(
+        "others may write to {}, and whatever they put there would be believed: take that from them (`chmod go-w`), or name \
+         a directory within it",
+        .0.display()
+    )]
+    SharedDirectory(PathBuf),
     /// What a file holds cannot be used.
     #[error("{}: {cause}", path.display())]
     InFile {

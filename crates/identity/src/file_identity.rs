@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -110,7 +111,12 @@ impl FileIdentity {
             return None;
         }
         self.seen = seen;
-        Some(read.and_then(|content| self.take_over(&content)))
+        let (done, now) = (read.and_then(|content| self.take_over(&content)), SystemTime::now());
+        self.source.note_renewal(|renewal| match &done {
+            Ok(()) => renewal.last = Some(now),
+            Err(error) => renewal.failure = Some((now, error.to_string())),
+        });
+        Some(done)
     }
 
     fn take_over(&self, content: &Content) -> Result<(), IdentityError> {
@@ -230,6 +236,10 @@ mod tests {
         );
         folder.write(&forge.svid(WEB));
         assert!(matches!(identity.look(), Some(Ok(()))), "the next good one is taken");
+        let renewal = identity.source().renewal();
+        assert!(renewal.due.is_none() && renewal.last.is_some(), "{renewal:?}");
+        let why = renewal.failure.map(|(_, why)| why).unwrap_or_default();
+        assert!(why.contains("is not proven"), "{why}: the last failure stays");
     }
 
     #[test]

@@ -4,14 +4,49 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::IdentityError;
 
-/// Creates a directory and its missing parents, for the owner only (0700). One that exists is left as it is.
+/// Permission bits by which others than the owner write.
+const WRITABLE: u32 = 0o022;
+/// A file that is made to find out whose a directory is, and removed at once.
+const PROBE: &str = ".probe";
+
+/// Creates a directory and its missing parents, for the owner only (0700), durably. One that exists is left as it is.
 pub fn create_private_dir(dir: &Path) -> Result<(), IdentityError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(IdentityError::file("create", dir))
+    let is_missing = |one: &&Path| !one.as_os_str().is_empty() && !one.exists();
+    let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(IdentityError::file("create", dir))?;
+    for made in missing {
+        // Where the one above cannot be read it is somebody else's, who makes it last.
+        drop(sync_dir(parent(made)));
+    }
+    Ok(())
+}
+
+/// Creates a directory as [`create_private_dir`], or takes one that is there and where nobody else could have put
+/// anything: what stands in it is believed, be it a key or whom to trust.
+///
+/// # Errors
+/// It cannot be made; others may write to it; it is somebody else's.
+pub fn open_private_dir(dir: &Path) -> Result<(), IdentityError> {
+    create_private_dir(dir)?;
+    check_private_dir(dir)?;
+    // Where nobody else may write, who can make a file is the owner, or root.
+    let probe = dir.join(PROBE);
+    let made = write_synced(&probe, b"", 0o600).and_then(|()| fs::remove_file(&probe));
+    made.map_err(IdentityError::file("write to", dir))
+}
+
+/// Checks that nobody but its owner may write to a directory.
+pub(crate) fn check_private_dir(dir: &Path) -> Result<(), IdentityError> {
+    let facts = fs::metadata(dir).map_err(IdentityError::file("read", dir))?;
+    if facts.permissions().mode() & WRITABLE == 0 {
+        return Ok(());
+    }
+    Err(IdentityError::SharedDirectory(dir.to_owned()))
 }
 
 /// Writes a file that only its owner may read (0600), atomically and durably.
@@ -66,8 +101,6 @@ fn aside(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -84,6 +117,29 @@ mod tests {
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&inner).expect("there").permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::read_dir(&inner).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_not_used() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let inner = dir.path().join("a/b");
+        open_private_dir(&inner).expect("made");
+        open_private_dir(&inner).expect("as it was made");
+        assert_eq!(fs::read_dir(&inner).expect("listed").count(), 0);
+        // A probe that a killed process left, or a link that somebody put in its place.
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), inner.join(PROBE)).expect("linked");
+        open_private_dir(&inner).expect("replaced");
+        assert!(!dir.path().join("elsewhere").exists());
+        for (mode, is_private) in
+            [(0o755, true), (0o711, true), (0o720, false), (0o777, false), (0o1777, false)]
+        {
+            fs::set_permissions(&inner, fs::Permissions::from_mode(mode)).expect("set");
+            let opened = open_private_dir(&inner);
+            assert_eq!(opened.is_ok(), is_private, "{mode:o}: {opened:?}");
+            if let Err(error) = opened {
+                assert!(error.to_string().contains("others may write to"), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ const CART: &str = "spiffe://mesh.local/ns/shop/sa/cart";
 const GONE: &str = "spiffe://mesh.local/ns/shop/sa/gone";
 const PARTNER: &str = "spiffe://ally.local/ns/shop/sa/partner";
 const SUBJECT_ALT_NAME: &[u64] = &[2, 5, 29, 17];
+const BASIC_CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
 const NAME_CONSTRAINTS: &[u64] = &[2, 5, 29, 30];
 const UNKNOWN: &[u64] = &[1, 3, 6, 1, 4, 1, 99_999, 1];
 
@@ -192,10 +193,18 @@ fn names(world: &World) -> Vec<Case> {
 fn uses(world: &World) -> Vec<Case> {
     use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyAgreement, KeyCertSign};
     const USAGE: Outcome = Err("must be digitalSignature");
+    // Whoever reads the first of two sees another certificate than who reads the last.
+    let also = |oid: &[u64], content: Vec<u8>| {
+        changed(|p| p.custom_extensions.push(CustomExtension::from_oid_content(oid, content)))
+    };
+    let names_again = also(SUBJECT_ALT_NAME, der(0x30, &der(0x86, CART.as_bytes())));
+    let constraints_again = also(BASIC_CONSTRAINTS, der(0x30, &der(0x01, &[0xff])));
     let (past, to_come) = (SystemTime::now() - DAY / 2, SystemTime::now() + DAY / 2);
     let ca = changed(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
     let cases: Vec<(&str, CertificateParams, Outcome)> = vec![
         ("an authority's", ca, Err("must not be a certificate authority's")),
+        ("two lists of names", names_again, Err("does not parse")),
+        ("two words on whether it is an authority's", constraints_again, Err("does not parse")),
         ("expired", changed(|p| p.not_after = past.into()), Err("expired")),
         ("not yet valid", changed(|p| p.not_before = to_come.into()), Err("not valid yet")),
         ("no key usage", usages(&[]), USAGE),
@@ -212,6 +221,12 @@ fn uses(world: &World) -> Vec<Case> {
     let sign =
         |(what, params, outcome): (_, CertificateParams, _)| both(what, world.ours.sign(&params), outcome);
     let mut cases: Vec<Case> = cases.into_iter().map(sign).collect();
+    let unknown = signer(|p| p.custom_extensions = extended(UNKNOWN, true).custom_extensions);
+    cases.push(both(
+        "an intermediate with a critical extension that is unknown",
+        world.ours.below(&unknown).sign(&params(&[WEB])),
+        Err("UnsupportedCriticalExtension"),
+    ));
     cases.push(Case {
         what: "for clients alone",
         shown: world.ours.sign(&purpose(ExtendedKeyUsagePurpose::ClientAuth)),

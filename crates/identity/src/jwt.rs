@@ -11,6 +11,7 @@
 mod json;
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
@@ -19,7 +20,7 @@ use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-use meshwork_model::jwt::Failure;
+use meshwork_model::jwt::{Failure, Parts};
 use meshwork_model::metadata::Value;
 
 /// Without padding when written; with or without when read, as issuers differ.
@@ -105,6 +106,20 @@ enum Algorithm {
 }
 
 impl Jwt {
+    /// Reads a token: what it says, and what of it is verified.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn read(token: &str) -> Result<(Parts, Self), Failure> {
+        let mut jwt = Self::parse(token)?;
+        let parts = Parts {
+            header: mem::take(&mut jwt.header),
+            claims: mem::take(&mut jwt.claims),
+            payload: mem::take(&mut jwt.payload),
+        };
+        Ok((parts, jwt))
+    }
+
     /// Takes a token apart.
     ///
     /// # Errors
@@ -334,10 +349,10 @@ impl Algorithm {
     }
 }
 
-/// Completes base64 with padding.
-pub fn padded(text: &str) -> String {
-    let missing = (4 - text.len() % 4) % 4;
-    format!("{text}{}", &"==="[..missing])
+/// A token of these claims, a JSON object, that nobody has signed: no key verifies it.
+pub fn unsigned(claims: &str) -> String {
+    let [header, claims] = [r#"{"alg":"ES256"}"#, claims].map(|part| TOKEN_BASE64.encode(part));
+    format!("{header}.{claims}.{}", TOKEN_BASE64.encode("unsigned"))
 }
 
 #[cfg(test)]

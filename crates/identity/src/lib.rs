@@ -59,6 +59,8 @@ pub use jwt_svid::{JwtSvid, JwtSvidError};
 pub use key::Key;
 pub use meshwork_model::spiffe::SpiffeId;
 pub use revocation::Revocations;
-pub use source::{ClientCertificate, IdentitySource, bootstrap_client_config};
+pub use source::{
+    ClientCertificate, IdentitySource, Renewal, anonymous_client_config, bootstrap_client_config,
+};
 pub use svid::{Svid, peer_id};
-pub use trust::Trust;
+pub use trust::{Appraisal, Trust};

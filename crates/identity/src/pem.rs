@@ -2,8 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
+};
 use zeroize::Zeroizing;
 
 use crate::IdentityError;
@@ -65,15 +67,49 @@ pub(crate) fn secret<'l>(text: &[u8], labels: &[&'l str]) -> Option<(&'l str, Ze
     Some((label, der))
 }
 
-/// Reads all certificates of a text; at least one.
+/// Lends the first private key of a text, in any of its forms; what it was decoded from and into is wiped.
+pub(crate) fn with_private_key<T>(
+    text: &[u8],
+    act: impl FnOnce(&PrivateKeyDer<'_>) -> Option<T>,
+) -> Option<T> {
+    const PKCS1: &str = "RSA PRIVATE KEY";
+    const SEC1: &str = "EC PRIVATE KEY";
+    let (label, der) = secret(text, &["PRIVATE KEY", PKCS1, SEC1])?;
+    let key: PrivateKeyDer<'_> = match label {
+        PKCS1 => PrivatePkcs1KeyDer::from(der.as_slice()).into(),
+        SEC1 => PrivateSec1KeyDer::from(der.as_slice()).into(),
+        _ => PrivatePkcs8KeyDer::from(der.as_slice()).into(),
+    };
+    act(&key)
+}
+
+/// Reads all certificates of a text; at least one. Sections of other kinds are stepped over: a key among them is not
+/// decoded into memory that nobody wipes.
 pub(crate) fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let refused = IdentityError::Pem { expected: "certificate" };
+    let public = only_certificates(text);
     let read: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(text.as_bytes()).take(MAX_CERTIFICATES + 1).collect();
+        CertificateDer::pem_slice_iter(public.as_bytes()).take(MAX_CERTIFICATES + 1).collect();
     match read {
         Ok(found) if !found.is_empty() && found.len() <= MAX_CERTIFICATES => Ok(found),
         _ => Err(refused),
     }
+}
+
+/// The sections of certificates in a text.
+fn only_certificates(text: &str) -> String {
+    let (mut public, mut is_within) = (String::new(), false);
+    for line in text.split(['\n', '\r']) {
+        if line.starts_with("-----BEGIN ") {
+            is_within = line.trim_end() == "-----BEGIN CERTIFICATE-----";
+        }
+        if is_within {
+            public.push_str(line);
+            public.push('\n');
+        }
+        is_within &= !line.starts_with("-----END ");
+    }
+    public
 }
 
 #[cfg(test)]
@@ -92,6 +128,35 @@ mod tests {
                 let (label, found) = secret(text.as_bytes(), &LABELS).expect("found");
                 assert_eq!((label, &*found), ("EC PRIVATE KEY", &bytes), "{length}");
             }
+        }
+    }
+
+    #[test]
+    fn certificates_are_read_past_keys_that_are_not_even_decoded() {
+        let (one, other) = (CertificateDer::from(vec![1; 100]), CertificateDer::from(vec![2; 100]));
+        let both = encode_certificates(&[one.clone(), other.clone()]);
+        let (first, last) = (encode("CERTIFICATE", &one), encode("CERTIFICATE", &other));
+        for key in ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"] {
+            let whole = encode(key, b"secret");
+            // That it is no base64 would be found out by whoever decodes it.
+            for key in [whole.replace("c2", "!!"), whole] {
+                for text in [
+                    format!("{key}{both}"),
+                    format!("{both}{key}"),
+                    format!("words\n{first}{key}{last}").replace('\n', "\r\n"),
+                ] {
+                    assert_eq!(certificates(&text).expect("read"), [one.clone(), other.clone()], "{text}");
+                }
+                assert!(certificates(&key).is_err());
+            }
+        }
+        for damaged in [
+            both.replace("-----END CERTIFICATE-----\n", ""),
+            both.replacen("-----END CERTIFICATE-----", "-----END PRIVATE KEY-----", 1),
+            both.replacen("AQEB", "A?EB", 1),
+            String::new(),
+        ] {
+            assert!(certificates(&damaged).is_err(), "{damaged}");
         }
     }
 

@@ -28,7 +28,7 @@ impl Revocations {
     }
 
     /// Whether a certificate is revoked, whoever it is for.
-    pub(crate) fn revokes_serial(&self, serial: &str) -> bool {
+    pub fn revokes_serial(&self, serial: &str) -> bool {
         !self.serials.is_empty() && self.serials.contains(serial)
     }
 

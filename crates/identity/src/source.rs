@@ -5,6 +5,7 @@
 //! can be resumed across rebuilt clusters and listeners.
 
 mod proven;
+mod renewal;
 mod sessions;
 mod verify;
 
@@ -24,8 +25,10 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
 
 use crate::bundle::Role;
+use crate::trust::Appraisal;
 use crate::{Bundle, IdentityError, Svid, Trust};
 use proven::{ChainHash, Proven};
+pub use renewal::Renewal;
 use sessions::{ClientSessions, ServerSessions};
 use verify::{Believed, CurrentSvid, PeerOfClient, PeerOfServer};
 
@@ -54,6 +57,7 @@ pub struct IdentitySource {
     changes: watch::Sender<u64>,
     servers: Mutex<Shared<ServerKey, ServerConfig>>,
     clients: Mutex<Shared<ClientKey, ClientConfig>>,
+    renewal: Mutex<Renewal>,
 }
 
 /// One consistent state. `generation` grows with every change.
@@ -92,6 +96,7 @@ impl IdentitySource {
             changes: watch::Sender::new(0),
             servers: Mutex::default(),
             clients: Mutex::default(),
+            renewal: Mutex::default(),
         }))
     }
 
@@ -115,6 +120,13 @@ impl IdentitySource {
         Arc::new(self.current.load().believed.trust.own().clone())
     }
 
+    /// The fingerprint of the root that the current SVID leads to; `None` where none that is trusted has signed it. Costs
+    /// some signatures.
+    pub fn own_root(&self) -> Option<String> {
+        let current = self.current.load();
+        current.believed.trust.root_of(current.svid.chain())
+    }
+
     /// Whom this process believes now.
     pub fn trust(&self) -> Arc<Trust> {
         self.current.load().believed.trust.clone()
@@ -131,17 +143,36 @@ impl IdentitySource {
         self.changes.subscribe()
     }
 
+    /// How renewing goes, as was noted last.
+    pub fn renewal(&self) -> Renewal {
+        // Whoever panicked while holding it left it whole.
+        self.renewal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes how renewing goes, for people.
+    pub fn note_renewal(&self, note: impl FnOnce(&mut Renewal)) {
+        note(&mut self.renewal.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Tells who a chain proves now, as [`Trust::judge`]; cheap for chains of a moment ago.
     ///
     /// # Errors
     /// What the chain lacks.
     pub fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<SpiffeId, IdentityError> {
+        self.appraise(chain).map(|peer| peer.id)
+    }
+
+    /// As [`IdentitySource::judge`], and tells whether the chain is under the root of today.
+    ///
+    /// # Errors
+    /// What the chain lacks.
+    pub fn appraise(&self, chain: &[CertificateDer<'_>]) -> Result<Appraisal, IdentityError> {
         let (leaf, signers) = chain.split_first().ok_or(IdentityError::NoCertificate)?;
         let (now, hash) = (UnixTime::now(), ChainHash::of(leaf, signers));
         let current = self.current.load();
         let believed = &current.believed;
-        if let Some(id) = believed.proven.find(hash, Role::Server, now) {
-            return Ok(id);
+        if let Some(peer) = believed.proven.find(hash, Role::Server, now) {
+            return Ok(peer);
         }
         match believed.prove(hash, leaf, signers, now, Role::Client) {
             Err(error) if error.is_about_purpose() => believed.prove(hash, leaf, signers, now, Role::Server),
@@ -158,7 +189,7 @@ impl IdentitySource {
         role: Role,
     ) -> Result<SpiffeId, IdentityError> {
         let hash = ChainHash::of(leaf, signers);
-        self.current.load().believed.prove(hash, leaf, signers, now, role)
+        self.current.load().believed.prove(hash, leaf, signers, now, role).map(|peer| peer.id)
     }
 
     /// Puts a renewed SVID in place; handshakes from now on show it.
@@ -321,14 +352,14 @@ impl BelievedNow {
         signers: &[CertificateDer<'_>],
         now: UnixTime,
         role: Role,
-    ) -> Result<SpiffeId, IdentityError> {
-        if let Some(id) = self.proven.find(hash, role, now) {
-            return Ok(id);
+    ) -> Result<Appraisal, IdentityError> {
+        if let Some(peer) = self.proven.find(hash, role, now) {
+            return Ok(peer);
         }
         let proof = self.trust.prove(leaf, signers, now, role)?;
-        let id = proof.id.clone();
+        let peer = proof.appraisal();
         self.proven.keep(hash, role, proof);
-        Ok(id)
+        Ok(peer)
     }
 }
 
@@ -340,7 +371,13 @@ impl fmt::Debug for IdentitySource {
 
 /// A client's configuration for the time before it has an SVID: it shows none, and accepts `expected` alone.
 pub fn bootstrap_client_config(bundle: &Bundle, expected: &SpiffeId) -> Arc<ClientConfig> {
-    let verifier = PeerOfClient::new(Believed::Fixed(Trust::new(bundle.clone())), vec![expected.clone()]);
+    anonymous_client_config(Trust::new(bundle.clone()), expected)
+}
+
+/// A client's configuration that shows no certificate, judges by a trust as it is now, revocations among it, and accepts
+/// `expected` alone.
+pub fn anonymous_client_config(trust: Trust, expected: &SpiffeId) -> Arc<ClientConfig> {
+    let verifier = PeerOfClient::new(Believed::Fixed(trust), vec![expected.clone()]);
     let mut config = client_builder(verifier).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::disabled();

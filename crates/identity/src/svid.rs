@@ -200,6 +200,11 @@ fn serial(certificate: &X509Certificate<'_>) -> String {
     format!("{:x}", certificate.tbs_certificate.serial)
 }
 
+/// Reads a certificate's serial number, lowercase hexadecimal without leading zeros.
+pub(crate) fn serial_of(der: &CertificateDer<'_>) -> Result<String, IdentityError> {
+    parse(der).map(|certificate| serial(&certificate))
+}
+
 /// A workload's certificate signs no others and is made for signatures. Source: X.509-SVID §4.1, §4.3, §5.2.
 fn check_leaf(certificate: &X509Certificate<'_>) -> Result<(), IdentityError> {
     let constraints = certificate.basic_constraints().map_err(malformed)?;

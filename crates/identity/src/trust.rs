@@ -17,7 +17,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::bundle::Role;
 use crate::svid::{Facts, Signer};
-use crate::{Bundle, IdentityError, Revocations, certificate};
+use crate::{Bundle, IdentityError, Revocations, certificate, svid};
 
 /// Certificates that may stand behind a workload's: more than any hierarchy of authorities is deep.
 const MAX_SIGNERS: usize = 8;
@@ -31,10 +31,21 @@ pub struct Trust {
     issuer: Option<Arc<str>>,
 }
 
+/// Who a chain of certificates proves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appraisal {
+    /// The identity.
+    pub id: SpiffeId,
+    /// Whether the chain is under the root under which new certificates are issued; `true` also where that is not told, and
+    /// for chains of federated trust domains. One that is not is about to be replaced, and its root to be taken away.
+    pub is_current: bool,
+}
+
 /// What a chain of certificates has proved, and within which times that holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Proof {
     pub(crate) id: SpiffeId,
+    pub(crate) is_current: bool,
     pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
 }
@@ -105,6 +116,18 @@ impl Trust {
     /// # Errors
     /// What the chain lacks.
     pub fn judge(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<SpiffeId, IdentityError> {
+        self.appraise(chain, now).map(|peer| peer.id)
+    }
+
+    /// As [`Trust::judge`], and tells whether the chain is under the root of today.
+    ///
+    /// # Errors
+    /// What the chain lacks.
+    pub fn appraise(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: SystemTime,
+    ) -> Result<Appraisal, IdentityError> {
         let (leaf, signers) = chain.split_first().ok_or(IdentityError::NoCertificate)?;
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = UnixTime::since_unix_epoch(since);
@@ -112,7 +135,7 @@ impl Trust {
             Err(error) if error.is_about_purpose() => self.prove(leaf, signers, now, Role::Server)?,
             outcome => outcome?,
         };
-        Ok(proof.id)
+        Ok(proof.appraisal())
     }
 
     /// As [`Trust::judge`], for one role, in a handshake's form.
@@ -138,6 +161,7 @@ impl Trust {
         let mut proof = Proof {
             not_before: facts.not_before,
             not_after: facts.not_after.min(bundle.next_end(now)),
+            is_current: self.is_current(bundle, leaf, signers, now, role),
             id: facts.id,
         };
         for signer in signers {
@@ -160,6 +184,39 @@ impl Trust {
         Ok(())
     }
 
+    /// Whether a chain that was verified is under the root that issues. Of one root there is nothing to tell apart, so that
+    /// it costs nothing but while a root is replaced.
+    fn is_current(
+        &self,
+        bundle: &Bundle,
+        leaf: &CertificateDer<'_>,
+        signers: &[CertificateDer<'_>],
+        now: UnixTime,
+        role: Role,
+    ) -> bool {
+        let Some(issuer) = self.issuer() else { return true };
+        let is_own = bundle.trust_domain() == self.own.trust_domain();
+        !is_own
+            || bundle.certificates().len() < 2
+            || bundle.verify_under(issuer, leaf, signers, now, role).is_ok()
+    }
+
+    /// Whether a chain proves nobody any more because its identity is revoked, its certificate, or one that stands between
+    /// that and the root; whatever else it is worth.
+    pub fn revokes(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some((leaf, signers)) = chain.split_first() else { return false };
+        if self.revoked.is_empty() {
+            return false;
+        }
+        let Ok(facts) = Facts::read(leaf) else { return false };
+        let bundle = self.bundle_of(facts.id.trust_domain());
+        self.revoked.revokes(&facts.id, &facts.serial)
+            || signers.iter().any(|signer| {
+                let is_root = bundle.is_some_and(|bundle| bundle.contains(signer));
+                !is_root && svid::serial_of(signer).is_ok_and(|serial| self.revoked.revokes_serial(&serial))
+            })
+    }
+
     /// The fingerprint of the root that a chain leads to, be it expired or revoked; `None` where there is none here.
     pub fn root_of(&self, chain: &[CertificateDer<'_>]) -> Option<String> {
         let leaf = Facts::read(chain.first()?).ok()?;
@@ -180,6 +237,12 @@ impl Trust {
     /// It is no such text, a bundle in it breaks a rule, or it is that of another trust domain than one's own.
     pub fn from_json(text: &str, own_trust_domain: &str) -> Result<Self, IdentityError> {
         json::read(text, own_trust_domain)
+    }
+}
+
+impl Proof {
+    pub(crate) fn appraisal(&self) -> Appraisal {
+        Appraisal { id: self.id.clone(), is_current: self.is_current }
     }
 }
 

@@ -28,6 +28,7 @@ mod history;
 mod identity;
 mod inspect;
 mod kinds;
+mod lifetimes;
 mod man;
 mod output;
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl Kept {
     /// # Errors
     /// The directory cannot be made or locked, or another process uses it.
     pub(crate) fn open(dir: &Path, owner: &str) -> anyhow::Result<Self> {
-        files::create_private_dir(dir)?;
+        files::open_private_dir(dir)?;
         let path = dir.join(LOCK);
         let mut options = OpenOptions::new();
         let lock = options.write(true).create(true).truncate(false).mode(0o600).open(&path);

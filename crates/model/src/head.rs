@@ -4,6 +4,8 @@
 //! it, and a filter changes it by appending to the buffer and moving offsets. A head is reused from message to
 //! message, so that in the steady state it allocates nothing. Field names are lowercase.
 
+use std::num::NonZeroU64;
+
 /// A range of a head's buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
@@ -28,6 +30,11 @@ pub struct RequestHead {
     path: Span,
     /// Whether the request's scheme is `https`.
     pub https: bool,
+    // What fields said that end at the codec. Every connection has room for two heads: each byte counts.
+    is_chunked: bool,
+    upgrade: Span,
+    /// One more than the declared length: so that none takes no memory.
+    beyond: Option<NonZeroU64>,
 }
 
 /// A response's head.
@@ -82,6 +89,14 @@ impl Fields {
     pub fn remove(&mut self, name: &[u8]) {
         let text = &self.text;
         self.lines.retain(|(n, _)| &text[n.range()] != name);
+    }
+
+    /// Removes fields whose names are this one with `_` for `-`, or the other way round, anywhere: CGI and its
+    /// successors take them for the same. The field itself stays; `name` is lowercase.
+    pub fn remove_look_alikes(&mut self, name: &[u8]) {
+        let is_mark = |byte: u8| matches!(byte, b'-' | b'_');
+        let same = |(a, b): (&u8, &u8)| a == b || is_mark(*a) && is_mark(*b);
+        self.retain(|other| other.len() != name.len() || other == name || !other.iter().zip(name).all(same));
     }
 
     /// Keeps the fields whose names pass a test.
@@ -155,14 +170,15 @@ impl RequestHead {
     pub fn clear(&mut self) {
         self.fields.clear();
         (self.method, self.authority, self.path) = <_>::default();
-        self.https = false;
+        (self.https, self.is_chunked, self.upgrade, self.beyond) = <_>::default();
     }
 
     /// Becomes a copy of another head; the memory is kept.
     pub fn copy_from(&mut self, other: &Self) {
         self.fields.copy_from(&other.fields);
         (self.method, self.authority, self.path) = (other.method, other.authority, other.path);
-        self.https = other.https;
+        (self.https, self.is_chunked) = (other.https, other.is_chunked);
+        (self.upgrade, self.beyond) = (other.upgrade, other.beyond);
     }
 
     /// The method, as sent.
@@ -184,6 +200,29 @@ impl RequestHead {
     pub fn path(&self) -> &[u8] {
         let whole = self.path_and_query();
         &whole[..whole.iter().position(|b| *b == b'?').unwrap_or(whole.len())]
+    }
+
+    /// The bytes of the body, as `content-length` said them; what it says of the message is the codecs' to write.
+    pub fn length(&self) -> Option<u64> {
+        self.beyond.map(|beyond| beyond.get() - 1)
+    }
+
+    /// Whether `transfer-encoding` said that the body comes in chunks.
+    pub fn is_chunked(&self) -> bool {
+        self.is_chunked
+    }
+
+    /// The protocols that the client asks to switch to, in lowercase; empty where it asks for none.
+    pub fn upgrade(&self) -> &[u8] {
+        self.fields.read(self.upgrade)
+    }
+
+    /// Notes what fields said that end at the codec: rules and routes may ask for it.
+    pub fn note_codec(&mut self, length: Option<u64>, is_chunked: bool, upgrade: &[u8]) {
+        let upgrade = self.fields.write(upgrade);
+        self.fields.text[upgrade.range()].make_ascii_lowercase();
+        (self.is_chunked, self.upgrade) = (is_chunked, upgrade);
+        self.beyond = length.and_then(|bytes| NonZeroU64::MIN.checked_add(bytes));
     }
 
     /// Sets the method.
@@ -238,6 +277,21 @@ mod tests {
     }
 
     #[test]
+    fn what_looks_like_a_field_is_removed() {
+        let mut fields = Fields::default();
+        for name in ["x-a-b", "x_a_b", "X_A-b", "x-a_b", "x-a.b", "x-a-b-", "xxaxb"] {
+            fields.push(name.as_bytes(), b"");
+        }
+        fields.remove_look_alikes(b"x-a-b");
+        let left: Vec<_> = fields.iter().map(|(name, _)| name).collect();
+        assert_eq!(left, [&b"x-a-b"[..], b"x-a.b", b"x-a-b-", b"xxaxb"]);
+        fields.push(b"x_y", b"");
+        fields.push(b"x-y", b"");
+        fields.remove_look_alikes(b"x_y");
+        assert_eq!((fields.find(b"x_y"), fields.find(b"x-y")), (Some(&b""[..]), None));
+    }
+
+    #[test]
     fn a_head_is_reused_without_leaking_the_last_message() {
         let mut head = RequestHead::default();
         head.set_method(b"POST");
@@ -245,7 +299,10 @@ mod tests {
         head.fields.push(b"content-type", b"application/grpc+proto");
         assert!(head.is_grpc());
         assert_eq!(head.path(), b"/a");
+        head.note_codec(Some(7), true, b"WebSocket");
+        assert_eq!((head.length(), head.is_chunked(), head.upgrade()), (Some(7), true, &b"websocket"[..]));
         head.clear();
         assert_eq!((head.method(), head.path(), head.fields.len()), (&b""[..], &b""[..], 0));
+        assert_eq!((head.length(), head.is_chunked(), head.upgrade()), (None, false, &b""[..]));
     }
 }

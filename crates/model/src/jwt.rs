@@ -1,13 +1,24 @@
-//! `judge`: whether a token's claims are good here; and what is said where they are not.
+//! Tokens (JWT): [`authenticate`] says whether a request has those that it needs, [`judge`] whether the claims of one are
+//! good; and what is said where they are not.
+//!
+//! What takes a token apart and verifies its signature is a [`Keyring`]: this has no keys.
 //!
 //! Source: RFC 7519; Envoy `extensions.filters.http.jwt_authn.v3`.
+
+mod check;
+mod places;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use self::check::{Authentication, Keyring, Parts, Passed, Refusal, authenticate};
+pub use self::places::put;
 use crate::metadata::Value;
 use crate::proxy::JwtProvider;
 use crate::route::matches_text;
+
+/// The members of a token's header, or its claims, by name.
+pub type Claims = BTreeMap<Arc<str>, Value>;
 
 /// Why a request's token is not good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +100,7 @@ impl Failure {
 /// # Errors
 /// What is not good.
 pub fn judge(
-    claims: &BTreeMap<Arc<str>, Value>,
+    claims: &Claims,
     provider: &JwtProvider,
     audiences: Option<&[Arc<str>]>,
     now: f64,
@@ -127,12 +138,16 @@ pub fn judge(
 }
 
 /// Who issued a token; empty where it does not say.
-pub fn issuer(claims: &BTreeMap<Arc<str>, Value>) -> &str {
+pub fn issuer(claims: &Claims) -> &str {
     text(claims, "iss").unwrap_or_default()
 }
 
-/// A claim as a header field has it; `None` where it is no single value.
-pub fn claim(claims: &BTreeMap<Arc<str>, Value>, path: &[Arc<str>]) -> Option<String> {
+/// From here on not every whole number has one of its own among those that numbers are read as. Source: RFC 8259 §6.
+const INEXACT: f64 = 9_007_199_254_740_992.0;
+
+/// A claim as a header field has it; `None` where it is no single value, or a number that is too large to be exact: it could
+/// be somebody else's.
+pub fn claim(claims: &Claims, path: &[Arc<str>]) -> Option<String> {
     let (first, rest) = path.split_first()?;
     let mut value = claims.get(first)?;
     for key in rest {
@@ -142,6 +157,7 @@ pub fn claim(claims: &BTreeMap<Arc<str>, Value>, path: &[Arc<str>]) -> Option<St
     let text = match value {
         Value::Text(text) => text.to_string(),
         Value::Bool(bool) => bool.to_string(),
+        Value::Number(number) if number.abs() >= INEXACT => return None,
         Value::Number(number) if number.fract() != 0.0 || *number < 0.0 => format!("{number:.6}"),
         Value::Number(number) => number.to_string(),
         Value::Null | Value::List(_) | Value::Map(_) => return None,
@@ -149,7 +165,7 @@ pub fn claim(claims: &BTreeMap<Arc<str>, Value>, path: &[Arc<str>]) -> Option<St
     (!text.is_empty()).then_some(text)
 }
 
-fn is_for(claims: &BTreeMap<Arc<str>, Value>, wanted: &[Arc<str>]) -> bool {
+fn is_for(claims: &Claims, wanted: &[Arc<str>]) -> bool {
     let is_wanted = |audience: &str| wanted.iter().any(|one| bare(one) == bare(audience));
     match claims.get("aud") {
         Some(Value::Text(audience)) => is_wanted(audience),
@@ -167,7 +183,7 @@ fn bare(audience: &str) -> &str {
     rest.strip_suffix('/').unwrap_or(rest)
 }
 
-fn time(claims: &BTreeMap<Arc<str>, Value>, name: &str) -> Result<Option<f64>, Failure> {
+fn time(claims: &Claims, name: &str) -> Result<Option<f64>, Failure> {
     match claims.get(name) {
         None => Ok(None),
         Some(Value::Number(seconds)) if *seconds >= 0.0 => Ok(Some(*seconds)),
@@ -175,7 +191,7 @@ fn time(claims: &BTreeMap<Arc<str>, Value>, name: &str) -> Result<Option<f64>, F
     }
 }
 
-fn text<'c>(claims: &'c BTreeMap<Arc<str>, Value>, name: &str) -> Option<&'c str> {
+fn text<'c>(claims: &'c Claims, name: &str) -> Option<&'c str> {
     match claims.get(name)? {
         Value::Text(text) => Some(text),
         _ => None,
@@ -240,7 +256,9 @@ mod tests {
     #[test]
     fn a_claim_is_written_as_a_field() {
         let inner = Value::Map([("b".into(), Value::Text("c".into()))].into());
-        let claims = [("a".into(), inner), ("n".into(), number(7.0)), ("f".into(), number(0.5))].into();
+        let (exact, rounded) = (number(INEXACT - 1.0), number(INEXACT));
+        let claims = [("a".into(), inner), ("n".into(), number(7.0)), ("f".into(), number(0.5))];
+        let claims = claims.into_iter().chain([("e".into(), exact), ("r".into(), rounded)]).collect();
         let check = |path: &[&str], expected: Option<&str>| {
             let path: Vec<Arc<str>> = path.iter().map(|key| Arc::from(*key)).collect();
             assert_eq!(claim(&claims, &path).as_deref(), expected, "{path:?}");
@@ -249,6 +267,8 @@ mod tests {
         check(&["a"], None);
         check(&["n"], Some("7"));
         check(&["f"], Some("0.500000"));
+        check(&["e"], Some("9007199254740991"));
+        check(&["r"], None);
         check(&["x"], None);
     }
 }

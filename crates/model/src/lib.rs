@@ -12,10 +12,11 @@
 //! - [`mutation`], [`rewrite`], [`hash`]: what a route makes of heads, and of them a hash ([`xxhash`]).
 //! - [`problem`]: what is wrong with a piece of config, and where.
 //! - [`chain`]: which filter chain takes a connection.
-//! - [`fault`], [`limit`]: which fault a request gets, and whether there is a token for it.
-//! - [`jwt`]: whether a token's claims are good.
+//! - [`fault`], [`limit`], [`cors`]: which fault a request gets, whether there is a token for it, and what pages may ask.
+//! - [`jwt`]: whether a request has the tokens that it needs, and whether their claims are good.
 //! - [`metadata`]: what filters found out about a request.
-//! - [`path`]: paths and authorities in the one form that is judged and forwarded.
+//! - [`path`], [`intake`]: paths and authorities in the one form that is judged and forwarded, and what else a proxy makes of
+//!   a request's head first of all.
 //! - [`cidr`]: ranges of IP addresses.
 //! - [`client`]: who the client is, behind proxies that say so.
 //! - [`address`]: virtual addresses, by which captured programs call what has a name in the mesh.
@@ -30,12 +31,14 @@ pub mod chain;
 pub mod check;
 pub mod cidr;
 pub mod client;
+pub mod cors;
 pub mod fault;
 pub mod flag;
 pub mod format;
 pub mod fraction;
 pub mod hash;
 pub mod head;
+pub mod intake;
 pub mod jwt;
 pub mod limit;
 pub mod mesh;

@@ -66,6 +66,9 @@ pub struct Key {
 /// The label by which a workload is behind the service of that name. Where none is written, it makes one be there.
 pub const SERVICE_LABEL: &str = "meshwork.dev/service";
 
+/// The label by which whoever enrols a workload says that it serves the Gateway of that name. Source: Gateway API GEP-1762.
+pub const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+
 /// Labels, or a selector of labels.
 pub type Labels = BTreeMap<String, String>;
 

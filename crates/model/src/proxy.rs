@@ -30,7 +30,7 @@ pub use cluster::{
 use domain::{DomainIndex, without_port};
 pub use endpoint::{CheckTarget, Endpoint, Endpoints, Health, LoadPolicy, Locality, Place, Workload};
 pub use filter::{
-    AbortBy, CorsPolicy, DelayBy, Fault, FaultAbort, FaultDelay, HealthCheckFilter, HttpFilter,
+    AbortBy, Applied, CorsPolicy, DelayBy, Fault, FaultAbort, FaultDelay, HealthCheckFilter, HttpFilter,
     HttpFilterKind, HttpRbac, LocalDescriptor, LocalRateLimit, RouteFilter, RouteFilterKind, TokenBucket,
 };
 pub use health::{

@@ -52,6 +52,8 @@ pub enum Reason {
     RequestTimeout,
     /// The downstream took nothing of the answer for too long.
     SlowReader,
+    /// The downstream sends frames of HTTP/2 that ask for nothing, more than anybody needs.
+    Flood,
     /// The downstream left before the answer was complete.
     DownstreamGone,
     /// The route answers directly.
@@ -134,6 +136,8 @@ words! {
         "Name it in the listener's upgrade_configs.";
     Version "MW0108" "DPE" 426 12 "The client speaks HTTP/1.0, which the proxy's config does not accept."
         "Use HTTP/1.1, or set accept_http_10.";
+    Flood "MW0109" "DPE" 429 8 "The client flooded its HTTP/2 connection with frames that ask for nothing, so it was ended."
+        "Look at the client: it sends PING, SETTINGS, RST_STREAM or the like without pause.";
     NoRoute "MW0201" "NR" 404 12 "No route of the called service matches the request."
         "Add a rule to the service's HTTPRoute or GRPCRoute, or correct the path.";
     NoCluster "MW0202" "NC" 503 14 "The route leads to a service that the proxy does not know."

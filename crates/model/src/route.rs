@@ -1,5 +1,6 @@
 //! `select`: which route a request takes, and to which cluster.
 
+use std::borrow::Cow;
 use std::iter;
 
 use crate::hash::query_parameter;
@@ -194,7 +195,20 @@ pub fn matches_header(test: &HeaderMatch, head: &RequestHead) -> bool {
         }
         ":authority" | "host" => matches_values(test, iter::once(head.authority())),
         ":scheme" => matches_values(test, iter::once(if head.https { b"https".as_slice() } else { b"http" })),
-        _ => matches_field(test, &head.fields),
+        name => match said_to_codec(name, head) {
+            Some(said) => matches_values(test, iter::once(&*said)),
+            None => matches_field(test, &head.fields),
+        },
+    }
+}
+
+/// What a field says that ends at the codec, and stands no more among the others.
+fn said_to_codec<'h>(name: &str, head: &'h RequestHead) -> Option<Cow<'h, [u8]>> {
+    match name {
+        "content-length" => head.length().map(|length| length.to_string().into_bytes().into()),
+        "transfer-encoding" => head.is_chunked().then_some(Cow::Borrowed(&b"chunked"[..])),
+        "upgrade" => Some(head.upgrade()).filter(|said| !said.is_empty()).map(Cow::Borrowed),
+        _ => None,
     }
 }
 
@@ -216,6 +230,9 @@ pub fn matches_each_value(name: &str, tests: &[StringMatch], head: &RequestHead)
     let passes = |value: &[u8]| tests.iter().any(|test| matches_text(test, value));
     if name == "host" {
         return passes(head.authority());
+    }
+    if let Some(said) = said_to_codec(name, head) {
+        return passes(&said);
     }
     let mut values = head.fields.all(name.as_bytes()).peekable();
     values.peek().is_some() && values.all(passes)

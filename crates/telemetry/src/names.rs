@@ -96,6 +96,8 @@ metrics! {
         "Connections that were meant for an address that nobody is taken to, such as the host's own.";
     CONNECTIONS_ENDED "meshwork_connections_untrusted" "meshwork_connections_untrusted_total" "{connection}"
         "Open connections that were ended because their peer is revoked, or not trusted any more.";
+    CONNECTIONS_FLOODED "meshwork_connections_flooded" "meshwork_connections_flooded_total" "{connection}"
+        "Open HTTP/2 connections that were ended because their peer flooded them with frames that ask for nothing.";
 }
 
 metrics! {

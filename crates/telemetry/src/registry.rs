@@ -30,7 +30,7 @@ pub(crate) struct Own {
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) exports: AtomicU64,
     pub(crate) exports_failed: AtomicU64,
-    refusals: [AtomicU64; 5],
+    refusals: [AtomicU64; 6],
     unproven: [AtomicU64; Unproven::ALL.len()],
 }
 
@@ -47,6 +47,8 @@ pub enum Refusal {
     Destination,
     /// It was open, and its peer is revoked or not trusted any more.
     Untrusted,
+    /// It was open, and its peer flooded it with frames that ask for nothing.
+    Flood,
 }
 
 /// What a process tells by labels of its own, summed over the workers.
@@ -165,6 +167,7 @@ impl Registry {
             (names::HANDSHAKES_FAILED, own.refused(Refusal::Handshake).load(Relaxed)),
             (names::DESTINATIONS_REFUSED, own.refused(Refusal::Destination).load(Relaxed)),
             (names::CONNECTIONS_ENDED, own.refused(Refusal::Untrusted).load(Relaxed)),
+            (names::CONNECTIONS_FLOODED, own.refused(Refusal::Flood).load(Relaxed)),
         ]
     }
 }

@@ -187,9 +187,26 @@ fn shown(held: &Held) -> Value {
 const SENSITIVE: &[&str] =
     &["private_key", "password", "pkcs12", "session_ticket_keys", "generic_secret", "private_key_provider"];
 
+/// Where keys that tokens are verified by stand in config; Envoy shows all of them.
+const TOKEN_KEYS: &str = "local_jwks";
+/// Members of a JSON Web Key that are secret. Source: RFC 7518 §6.
+const SECRET_MEMBERS: &[&str] = &["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
+/// Whether a set of JSON Web Keys can only verify tokens, and so be shown. What is not understood may be able to sign.
+pub fn verifies_only(jwks: &str) -> bool {
+    let set = serde_json::from_str::<Value>(jwks).ok();
+    let keys = set.as_ref().and_then(|set| set.get("keys")?.as_array());
+    let is_public = |key: &Value| {
+        key.as_object().is_some_and(|key| !SECRET_MEMBERS.iter().any(|member| key.contains_key(*member)))
+    };
+    keys.is_some_and(|keys| keys.iter().all(is_public))
+}
+
 fn redact(fields: &mut Map<String, Value>) {
     for (name, value) in fields {
-        if SENSITIVE.contains(&name.as_str()) {
+        let is_public = || value.get("inline_string").and_then(Value::as_str).is_some_and(verifies_only);
+        let is_secret = SENSITIVE.contains(&name.as_str()) || name == TOKEN_KEYS && !is_public();
+        if is_secret {
             *value = hidden(value);
         } else {
             redact_value(value);
@@ -261,6 +278,24 @@ mod tests {
         let text = config_dump(&[held(Some("7"))], None, false).unwrap();
         assert!(text.contains("CHAIN") && text.contains("[redacted]") && !text.contains("KEY"), "{text}");
         assert!(text.contains("1970-01-01T00:00:00"), "{text}");
+    }
+
+    #[test]
+    fn keys_that_sign_tokens_are_hidden() {
+        let check = |jwks: &str, is_shown: bool| {
+            assert_eq!(verifies_only(jwks), is_shown, "{jwks}");
+            let config = json!({"providers": {"a": {"issuer": "i", "local_jwks": {"inline_string": jwks}}}});
+            let Value::Object(mut fields) = config else { unreachable!() };
+            redact(&mut fields);
+            let told = &fields["providers"]["a"]["local_jwks"]["inline_string"];
+            assert_eq!(told, if is_shown { jwks } else { "[redacted]" });
+            assert_eq!(fields["providers"]["a"]["issuer"], "i");
+        };
+        check(r#"{"keys": [{"kty": "RSA", "n": "x", "e": "AQAB"}]}"#, true);
+        check(r#"{"keys": [{"kty": "RSA", "n": "x", "e": "AQAB"}, {"kty": "oct", "k": "eA"}]}"#, false);
+        check(r#"{"keys": [{"kty": "OKP", "x": "x", "d": "eA"}]}"#, false);
+        check(r#"{"keys": "x"}"#, false);
+        check("{", false);
     }
 
     #[test]

@@ -16,7 +16,8 @@ use super::answer::{Answer, Origin, When};
 use super::certs::Certs;
 use super::template::address_of;
 use super::wire::{Body, Head, Stream, Wire, body_value, bytes_of, fields_value};
-use super::{ports, protobuf, tls};
+use super::{protobuf, tls};
+use crate::ports;
 
 /// The connection preface of HTTP/2.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

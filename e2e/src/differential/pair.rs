@@ -13,9 +13,9 @@ use super::case::{Case, Program};
 use super::certs::Certs;
 use super::origin::{Origins, Running};
 use super::outcome::Own;
-use super::{merge, ports, template};
-use crate::DEADLINE;
+use super::{merge, template};
 use crate::program::Program as Process;
+use crate::{DEADLINE, ports};
 
 /// A case on one side: its config with this side's ports, its origins, its folder.
 pub(super) struct Placed {

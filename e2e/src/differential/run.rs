@@ -17,7 +17,8 @@ use super::compare::{self, Counts};
 use super::origin::Origins;
 use super::pair::{self, Place, Placed};
 use super::step::{Distribution, Fields};
-use super::{merge, outcome, ports, template};
+use super::{merge, outcome, template};
+use crate::ports;
 use crate::program::Program as Process;
 
 /// Cases of a group that run at once: they wait more than they work, yet there are few cores.

@@ -195,13 +195,14 @@ fn pythons_http_client_gets_what_it_expects() {
 #[test]
 fn nginx_is_asked_over_connections_that_are_kept() {
     let nginx = nginx();
-    let proxy = Proxy::before(nginx.address());
+    let proxy = Proxy::of_workers(2, nginx.address());
+    let mut opened = 0;
     for n in 1..=20 {
         // Each on a client connection of its own.
         let answer = e2e::http::get(proxy.address(), "/large").expect("an answer");
         assert_eq!((answer.status, answer.body == data(1 << 20)), (200, true), "{n}");
-        // Two workers at most have a connection each.
-        let requests: u32 = answer.field("x-requests").and_then(|v| v.parse().ok()).expect("a count");
-        assert!(requests > (n - 1) / 4, "request {n} is number {requests} of its connection");
+        opened += u32::from(answer.field("x-requests") == Some("1"));
     }
+    // Each worker has its own; one may be asked again a moment before it has put its connection back.
+    assert!(opened <= 4, "{opened} connections for 20 requests");
 }

@@ -418,6 +418,8 @@ fn several(world: &World, good: &str) -> Vec<(String, String)> {
         (format!("authorization: Bearer {bad}, Bearer {good}\r\n"), path()),
         (format!("authorization: Bearer {good}\r\n"), format!("/private?access_token={bad}")),
         (format!("authorization: Bearer {bad}\r\n"), format!("/private?access_token={good}")),
+        (format!("authorization: Bearer {good}\r\n"), format!("/private?access%5Ftoken={bad}")),
+        (format!("authorization: Bearer {good}\r\nauthorization: bearer {bad}\r\n"), path()),
         (String::new(), format!("/private?access_token={bad}&access_token={good}")),
         (String::new(), format!("/private?access_token={good}&access_token={bad}")),
         (format!("authorization: Basic {good}\r\n"), path()),
@@ -433,9 +435,10 @@ fn only_the_proxy_sets_its_fields(world: &World, good: &str) {
         let arrived = world.origin.take();
         (answer, arrived)
     };
-    let (answer, arrived) = ask("/public", "x-payload: forged\r\nx-subject: root\r\nX-Subject: root\r\n");
+    let forged = "x-payload: forged\r\nx-subject: root\r\nX-Subject: root\r\nx_subject: root\r\n";
+    let (answer, arrived) = ask("/public", forged);
     assert_eq!(status(&answer), Some(200), "{answer:?}");
-    for name in ["x-payload", "x-subject"] {
+    for name in ["x-payload", "x-subject", "x_subject"] {
         assert_eq!(
             values(&arrived[0], name),
             Vec::<String>::new(),

@@ -36,7 +36,7 @@ impl EnvoyBootstrap {
     /// # Errors
     /// A file that cannot be written, or a directory without an absolute path.
     pub fn write(&self, dir: &Path, identity: &IdentitySource) -> Result<PathBuf, IdentityError> {
-        files::create_private_dir(dir)?;
+        files::open_private_dir(dir)?;
         let dir = dir.canonicalize().map_err(|source| file_error("resolve", dir, source))?;
         write_secrets(&dir, identity)?;
         let path = dir.join(BOOTSTRAP);
@@ -74,8 +74,23 @@ fn write_secrets(dir: &Path, identity: &IdentitySource) -> Result<(), IdentityEr
     // Roots first: what is signed under a new one is not shown before it.
     files::write_private(&dir.join(ROOTS), roots(&identity.trust()).as_bytes())?;
     let chain = SVID_TEMPLATE.replace("@CHAIN@", &quoted(&svid.chain_pem()));
-    let secret = Zeroizing::new(chain.replace("@KEY@", &Zeroizing::new(quoted(&key))));
+    let (before, after) = chain.split_once("@KEY@").unwrap_or((chain.as_str(), ""));
+    // As long as it will be: growing it would leave a copy of the key behind.
+    let mut secret = Zeroizing::new(String::with_capacity(chain.len() + 2 * key.len()));
+    secret.push_str(before);
+    push_quoted(&key, &mut secret);
+    secret.push_str(after);
     files::write_private(&dir.join(SVID), secret.as_bytes())
+}
+
+/// As [`quoted`], of PEM text, which has nothing to escape but its line breaks.
+fn push_quoted(pem: &str, into: &mut String) {
+    into.push('"');
+    for (at, line) in pem.split('\n').enumerate() {
+        into.push_str(if at == 0 { "" } else { "\\n" });
+        into.push_str(line);
+    }
+    into.push('"');
 }
 
 /// Whom Envoy believes: our own roots; with federated trust domains, each peer by the roots of its own.

@@ -45,7 +45,7 @@ impl GrpcBootstrap {
     /// # Errors
     /// A file that cannot be written, or a directory without an absolute path.
     pub fn write(&self, dir: &Path, identity: &IdentitySource) -> Result<PathBuf, IdentityError> {
-        files::create_private_dir(dir)?;
+        files::open_private_dir(dir)?;
         let dir = dir.canonicalize().map_err(failed("resolve", dir))?;
         write_set(&dir, identity)?;
         let is_federated = identity.trust().federated().next().is_some();

@@ -8,6 +8,7 @@ use meshwork_identity::SpiffeId;
 use meshwork_identity::istio_ca::{IstioCertificateRequest, IstioCertificateServiceClient};
 use meshwork_xds::grpc::{causes, printable};
 use tokio::time::Instant;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tracing::warn;
@@ -112,9 +113,11 @@ impl Asker {
             metadata: None,
         });
         if let Wish::Token(token) = wish {
-            let value = format!("Bearer {}", token.trim())
-                .parse()
+            let mut value = format!("Bearer {}", token.trim())
+                .parse::<AsciiMetadataValue>()
                 .map_err(|_| EnrolError::Refused("the token has characters that no token has".to_owned()))?;
+            // Then no library shows it in what it logs, or keeps it in a table of headers.
+            value.set_sensitive(true);
             request.metadata_mut().insert("authorization", value);
         }
         Ok(request)

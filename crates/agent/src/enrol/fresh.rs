@@ -132,7 +132,10 @@ impl Enrolled {
         let text = std::str::from_utf8(bytes).map_err(|_| "it is no text".to_owned())?;
         let trust =
             Trust::from_json(text, self.identity.id().trust_domain()).map_err(|error| error.to_string())?;
-        let kept = self.state.keep_trust(text);
+        // First what is not to come back: until the new trust is on disk, the old one counts at the next start anyway.
+        let before = self.link.source().bundle().fingerprints();
+        let removed = self.state.note_removed(&before, &trust.own().fingerprints());
+        let kept = removed.and(self.state.keep_trust(text));
         if *self.identity.trust() != trust {
             let (roots, federated) = (trust.own().fingerprints().len(), trust.federated().count());
             let revoked = trust.revoked().identities().count() + trust.revoked().serials().count();
@@ -151,13 +154,19 @@ impl Enrolled {
         loop {
             let svid = self.identity.svid();
             let plan = self.plan(&svid);
+            self.identity.note_renewal(|renewal| renewal.due = Some(plan.due()));
             due(&self.identity, &svid, &plan, &self.clock, in_vain).await;
             let mut failures = 0;
             while let Err(error) = self.renew().await {
                 failures += 1;
                 self.complain(&error, &mut said);
-                let pause = plan.backoff(failures, self.clock.now().wall, fastrand::f64());
-                tokio::time::sleep(pause.max(error.pause())).await;
+                let now = self.clock.now().wall;
+                let pause = plan.backoff(failures, now, fastrand::f64()).max(error.pause());
+                self.identity.note_renewal(|renewal| {
+                    renewal.failure = Some((now, error.to_string()));
+                    renewal.due = Some(now + pause);
+                });
+                tokio::time::sleep(pause).await;
             }
             said = Said::default();
             let is_in_vain = is_out_of_place(&self.identity.trust(), &self.identity.svid());
@@ -190,7 +199,9 @@ impl Enrolled {
         }
         self.state.store(&svid)?;
         self.put(svid)?;
-        *self.obtained.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.clock.now().wall);
+        let obtained = Some(self.clock.now().wall);
+        *self.obtained.lock().unwrap_or_else(PoisonError::into_inner) = obtained;
+        self.identity.note_renewal(|renewal| renewal.last = obtained);
         info!(id = %self.identity.id(), serial = self.identity.svid().serial(), "renewed its certificate");
         Ok(())
     }
@@ -221,7 +232,7 @@ impl Enrolled {
                 "{why}: peers refuse us until it is renewed, which is tried again and again; where the control plane \
                  does not take the old certificate any more, start again with a new join token"
             );
-        } else if problem.is_no() {
+        } else if problem.is_distrust() {
             warn!(
                 error = text,
                 "cannot renew the certificate; where the control plane does not take it any more, start again with a new \
@@ -266,10 +277,11 @@ pub(crate) async fn due(identity: &IdentitySource, svid: &Svid, plan: &Plan, clo
     }
 }
 
-/// Whether a certificate is under another root than the one that new ones are issued under, or revoked by its number.
+/// Whether a certificate is under another root than the one that new ones are issued under, or revoked, be it by the
+/// number of what signed it.
 pub(crate) fn is_out_of_place(trust: &Trust, svid: &Svid) -> bool {
     let is_elsewhere = |issuer| trust.root_of(svid.chain()).as_deref() != Some(issuer);
-    trust.issuer().is_some_and(is_elsewhere) || trust.revoked().revokes(svid.id(), &svid.serial())
+    trust.issuer().is_some_and(is_elsewhere) || trust.revokes(svid.chain())
 }
 
 /// What was said last, so that the same is not said again and again.

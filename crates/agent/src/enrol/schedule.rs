@@ -57,6 +57,11 @@ impl Plan {
         now.wall >= self.due || now.steady >= self.steady_due
     }
 
+    /// When that is, by the wall clock of when it was planned.
+    pub(crate) fn due(&self) -> SystemTime {
+        self.due
+    }
+
     /// Until when nothing needs to be looked at.
     pub(crate) fn next_look(&self, now: Now) -> Duration {
         let wall = self.due.duration_since(now.wall).unwrap_or_default();

@@ -1,7 +1,8 @@
 //! The state directory of one identity: `identity.pem` (key and chain in one file, so that they always belong
-//! together), `trust.json` (whom it believes), `pending-key.pem` while a first certificate is asked for, `token.sha256`
-//! (which token was tried), and `lock`.
+//! together), `trust.json` (whom it believes), `removed-roots` (whom it believed and does not any more), `pending-key.pem`
+//! while a first certificate is asked for, `token.sha256` (which token was tried), and `lock`.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -18,6 +19,10 @@ use super::EnrolError;
 use crate::hex::hex;
 
 const TRUST: &str = "trust.json";
+/// Fingerprints of roots that were taken out of trust, a line each, the last one last.
+const REMOVED: &str = "removed-roots";
+/// How many of them are remembered: rotations of decades.
+const MAX_REMOVED: usize = 64;
 /// SHA-256 of the last token that was tried: a token is good once, so that one tells nothing any more.
 const TRIED: &str = "token.sha256";
 const IDENTITY: &str = "identity.pem";
@@ -41,7 +46,7 @@ pub(super) enum Found {
 
 impl State {
     pub(super) fn open(dir: &Path) -> Result<Self, EnrolError> {
-        files::create_private_dir(dir)?;
+        files::open_private_dir(dir)?;
         let path = dir.join(LOCK);
         let failed = |source: io::Error| IdentityError::File { action: "open", path: path.clone(), source };
         let lock = OpenOptions::new()
@@ -124,6 +129,32 @@ impl State {
         files::write_private(&self.dir.join(TRUST), text.as_bytes())
     }
 
+    /// The roots that were believed once, and are not any more.
+    pub(super) fn removed(&self) -> BTreeSet<String> {
+        self.removed_in_order().into_iter().collect()
+    }
+
+    fn removed_in_order(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.dir.join(REMOVED)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Remembers which of the roots that were believed are not any more. One that is again is forgotten.
+    pub(super) fn note_removed(&self, before: &[String], now: &[String]) -> Result<(), IdentityError> {
+        let known = self.removed_in_order();
+        let mut gone: Vec<String> = Vec::new();
+        for root in known.iter().chain(before) {
+            if !now.contains(root) && !gone.contains(root) {
+                gone.push(root.clone());
+            }
+        }
+        gone.drain(..gone.len().saturating_sub(MAX_REMOVED));
+        if gone == known {
+            return Ok(());
+        }
+        files::write_private(&self.dir.join(REMOVED), gone.join("\n").as_bytes())
+    }
+
     /// The key of a first request: the one of an interrupted attempt, or a new one that is on disk before it is used.
     pub(super) fn pending_key(&self) -> Result<Key, IdentityError> {
         let path = self.dir.join(PENDING_KEY);
@@ -138,7 +169,11 @@ impl State {
 
     /// Keeps an SVID; a pending key has done its duty then.
     pub(super) fn store(&self, svid: &Svid) -> Result<(), IdentityError> {
-        let text = Zeroizing::new(format!("{}{}", *svid.key_pem(), svid.chain_pem()));
+        let (key, chain) = (svid.key_pem(), svid.chain_pem());
+        // As long as it will be: growing it would leave a copy of the key behind.
+        let mut text = Zeroizing::new(String::with_capacity(key.len() + chain.len()));
+        text.push_str(&key);
+        text.push_str(&chain);
         files::write_private(&self.dir.join(IDENTITY), text.as_bytes())?;
         match fs::remove_file(self.dir.join(PENDING_KEY)) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {

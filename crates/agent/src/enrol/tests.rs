@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use meshwork_identity::Revocations;
+use meshwork_identity::{CertificateAuthority, Revocations, bootstrap_client_config};
 
 use super::*;
 use crate::fixture::{Behaviour, ControlPlane, DAY, WEB, id, until};
@@ -175,6 +175,19 @@ async fn refusals_are_final_and_told() {
     assert!(error.contains("the token has characters"), "{error}");
 }
 
+#[test]
+fn that_whoever_answers_is_not_believed_is_no_word_of_the_control_plane() {
+    let check = |cause: &str, is_no: bool, is_distrust: bool| {
+        let address = "127.0.0.1:1".parse().expect("an address");
+        let error = EnrolError::Unreachable { address, cause: cause.to_owned() };
+        assert_eq!((error.is_no(), error.is_distrust()), (is_no, is_distrust), "{cause}");
+    };
+    check("received fatal alert: CertificateUnknown", true, true);
+    check("received fatal alert: UnknownCA", true, true);
+    check("invalid peer certificate: UnknownIssuer", false, true);
+    check("Connection refused (os error 111)", false, false);
+}
+
 #[tokio::test]
 async fn one_state_directory_serves_one_process() {
     let control_plane = ControlPlane::start().await;
@@ -301,6 +314,110 @@ async fn who_slept_through_a_switch_finds_the_control_plane_by_the_newer_bundle_
     control_plane.heard("trust", "yes", &issuer).await;
     until("the new root is trusted", || identity.bundle().fingerprints().contains(&next)).await;
     keeper.abort();
+}
+
+#[tokio::test]
+async fn a_root_that_was_taken_away_is_not_believed_again_because_an_old_file_has_it() {
+    let control_plane = ControlPlane::start().await;
+    let enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
+    let server = control_plane_id("mesh.local").expect("an ID");
+    let authority = &control_plane.signer.authority;
+    let stolen = authority.issue(&server, DAY, &[]).expect("issued");
+    let (old, next) = control_plane.add_root();
+    let both = Trust::new(authority.bundle()).to_json();
+    assert_eq!(enrolled.take_trust(both.as_bytes(), &mut None), Ok(()));
+    control_plane.switch(&next);
+    enrolled.renew().await.expect("under the new root");
+    authority.remove_previous(&old).expect("removed");
+    let new = Trust::new(authority.bundle()).to_json();
+    assert_eq!(enrolled.take_trust(new.as_bytes(), &mut None), Ok(()));
+    drop(enrolled);
+    // Whoever has the old root's key is the control plane at the next start, and the bundle's file is as old as the mesh.
+    control_plane.source.replace_svid(stolen).expect("it believes both");
+    let back = enrol(&control_plane.enrolment(None)).await.expect("from disk");
+    let error = back.renew().await.expect_err("not believed").to_string();
+    assert!(error.contains("invalid peer certificate"), "{error}");
+    drop(back);
+    let back =
+        enrol(&control_plane.enrolment(Some("join"))).await.expect("a token that was used says nothing");
+    back.renew().await.expect_err("not believed");
+    // It is trusted again by whom is believed.
+    assert_eq!(back.take_trust(both.as_bytes(), &mut None), Ok(()));
+    back.renew().await.expect("believed");
+    let removed = |state: &State| state.removed().len();
+    assert_eq!(removed(&back.state), 0);
+    assert_eq!(back.take_trust(new.as_bytes(), &mut None), Ok(()));
+    assert_eq!(removed(&back.state), 1);
+    drop(back);
+    // Whoever gives it a new token says with it whom to believe.
+    let again = ("again".to_owned(), (id(WEB), None));
+    control_plane.signer.tokens.lock().expect("whole").extend([again]);
+    let joined = enrol(&control_plane.enrolment(Some("again"))).await.expect("by the old root");
+    joined.renew().await.expect("believed");
+}
+
+#[tokio::test]
+async fn a_control_plane_that_is_revoked_is_not_believed_by_whatever_file() {
+    let (control_plane, other) = (ControlPlane::start().await, ControlPlane::start().await);
+    let enrolled = enrol(&control_plane.enrolment(Some("join"))).await.expect("enrolled");
+    let authority = &control_plane.signer.authority;
+    let revoked = Revocations::new([], [control_plane.source.svid().serial()]);
+    let trust = Trust::new(authority.bundle()).with_revoked(revoked);
+    assert_eq!(enrolled.take_trust(trust.to_json().as_bytes(), &mut None), Ok(()));
+    drop(enrolled);
+    // With a root more, the file's bundle counts beside what was kept.
+    let both = format!("{}{}", authority.bundle().pem(), other.signer.authority.bundle().pem());
+    fs::write(control_plane.dir.path().join("root.pem"), both).expect("written");
+    let back = enrol(&control_plane.enrolment(None)).await.expect("from disk");
+    let error = back.renew().await.expect_err("refused").to_string();
+    assert!(error.contains("is revoked"), "{error}");
+    control_plane.renew();
+    back.renew().await.expect("another certificate is good");
+}
+
+#[test]
+fn of_roots_that_are_gone_the_last_ones_are_remembered() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = State::open(dir.path()).expect("opened");
+    let name = |number: usize| format!("{number:064x}");
+    for number in 0..100 {
+        state.note_removed(&[name(number), name(number + 1)], &[name(number + 1)]).expect("noted");
+    }
+    let removed = state.removed();
+    assert_eq!(removed.len(), 64);
+    assert!(removed.contains(&name(99)) && !removed.contains(&name(0)) && !removed.contains(&name(100)));
+}
+
+#[tokio::test]
+async fn a_state_directory_that_others_may_write_to_is_not_used() {
+    let control_plane = ControlPlane::start().await;
+    let state = control_plane.dir.path().join("web");
+    fs::create_dir(&state).expect("made");
+    let allow = |mode| fs::set_permissions(&state, fs::Permissions::from_mode(mode)).expect("set");
+    allow(0o777);
+    // Somebody waits there with a key that they know.
+    let planted = Key::generate().expect("a key").pem();
+    fs::write(state.join("pending-key.pem"), planted.as_bytes()).expect("planted");
+    let error = refused(&control_plane.enrolment(Some("join"))).await;
+    assert!(error.contains("others may write to"), "{error}");
+    assert_eq!(control_plane.signer.tokens.lock().expect("whole")["join"].1, None, "nothing was asked");
+    allow(0o755);
+    enrol(&control_plane.enrolment(Some("join"))).await.expect("its owner's alone");
+}
+
+#[test]
+fn a_certificate_whose_signer_is_revoked_is_out_of_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let authority = CertificateAuthority::open_or_create(&dir.path().join("ca"), "mesh.local").expect("made");
+    let svid = authority.issue(&id(WEB), DAY, &[]).expect("issued");
+    let check = |serials: Vec<String>, expected: bool| {
+        let trust = Trust::new(authority.bundle()).with_revoked(Revocations::new([], serials));
+        assert_eq!(is_out_of_place(&trust, &svid), expected);
+    };
+    check(Vec::new(), false);
+    check(vec!["abc".to_owned()], false);
+    check(vec![svid.serial()], true);
+    check(vec![authority.issuer().serial], true);
 }
 
 #[tokio::test]
@@ -454,11 +571,15 @@ async fn after_days_that_were_none_it_heals_without_a_token_and_there_was_no_sto
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!((1..=4).contains(&(attempts() - before)), "{}", attempts() - before);
     assert_eq!(identity.svid().serial(), serial, "what it has stays");
+    let told = identity.renewal();
+    assert!(told.due.is_some() && told.failure.is_some(), "{told:?}");
     control_plane.behaves(Behaviour::Good);
     watch.set(0);
     until("it is renewed", || identity.svid().serial() != serial).await;
     let after = attempts();
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(attempts(), after, "once");
+    let renewed = identity.renewal();
+    assert!(renewed.last > told.last && renewed.failure.is_some(), "{renewed:?}");
     keeper.abort();
 }

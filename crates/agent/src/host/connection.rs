@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use meshwork_identity::workload_api::SpiffeWorkloadApiServer;
 use meshwork_xds::sds::{self, SdsServer};
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::body::Body;
@@ -30,10 +30,15 @@ use crate::attest::{AttestError, Attestor, UnixPeer};
 
 /// Connections at once; past it, workloads wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
+/// Those of users that no registration is about, all together: one user may have thousands of others (`/etc/subuid`), and
+/// none of them is to wait for these.
+const MAX_STRANGERS: usize = 512;
 /// Streams of one connection.
 const MAX_STREAMS: u32 = 128;
 /// Processes that are looked at at once: each reads its executable, once.
 const MAX_ATTESTED: usize = 4;
+/// Those of users that no registration is about: what they run is looked at for the log alone.
+const MAX_ATTESTED_STRANGERS: usize = 1;
 /// Those of one user: large executables take seconds, in which others are not to wait.
 const MAX_ATTESTED_OF_USER: usize = 2;
 /// A pause when the process is out of file descriptors: others may close theirs.
@@ -51,16 +56,31 @@ struct Served {
     secrets: SdsServer<Secrets>,
 }
 
-/// Whose turn it is to be looked at.
+/// Whose turn it is to be looked at, and who has a place.
 struct Turns {
     all: Semaphore,
+    of_strangers: Semaphore,
+    places: Semaphore,
+    places_of_strangers: Semaphore,
     /// By user, for as long as somebody waits.
     of_users: Mutex<HashMap<u32, Weak<Semaphore>>>,
 }
 
 impl Turns {
     fn new() -> Self {
-        Self { all: Semaphore::new(MAX_ATTESTED), of_users: Mutex::default() }
+        Self {
+            all: Semaphore::new(MAX_ATTESTED),
+            of_strangers: Semaphore::new(MAX_ATTESTED_STRANGERS),
+            places: Semaphore::new(MAX_CONNECTIONS),
+            places_of_strangers: Semaphore::new(MAX_STRANGERS),
+            of_users: Mutex::default(),
+        }
+    }
+
+    /// A place for as long as it is kept; `None` where there is none.
+    fn place(&self, is_stranger: bool) -> Option<SemaphorePermit<'_>> {
+        let places = if is_stranger { &self.places_of_strangers } else { &self.places };
+        places.try_acquire().ok()
     }
 
     fn of(&self, uid: u32) -> Arc<Semaphore> {
@@ -76,11 +96,12 @@ impl Turns {
     }
 
     /// Does something in a user's turn.
-    async fn take<T>(&self, uid: u32, act: impl Future<Output = T>) -> T {
+    async fn take<T>(&self, uid: u32, is_stranger: bool, act: impl Future<Output = T>) -> T {
         let of_user = self.of(uid);
         // They are never closed.
         let _own = of_user.acquire().await;
-        let _turn = self.all.acquire().await;
+        let all = if is_stranger { &self.of_strangers } else { &self.all };
+        let _turn = all.acquire().await;
         act.await
     }
 }
@@ -116,14 +137,20 @@ pub(super) async fn serve(host: &Arc<Host>, listener: &Listener, attestor: &Arc<
 
 impl Served {
     async fn connection(self, stream: UnixStream, attestor: Arc<dyn Attestor>, turns: &Turns) {
-        let caller = match UnixPeer::of(&stream) {
+        let peer = UnixPeer::of(&stream);
+        let is_stranger = peer.as_ref().map_or(true, |peer| self.host.is_stranger(peer));
+        let Some(_place) = turns.place(is_stranger) else {
+            debug!("refused: there are as many connections as may be of users that no registration is about");
+            return;
+        };
+        let caller = match peer {
             Ok(peer) => {
                 let (uid, pid) = (peer.uid, peer.pid);
                 let Some(counted) = self.host.counts.connection(uid) else {
                     warn!(uid, pid, "refused: its user has as many connections as one may");
                     return;
                 };
-                let attested = turns.take(uid, attest(peer, &attestor)).await;
+                let attested = turns.take(uid, is_stranger, attest(peer, &attestor)).await;
                 attested.map(|(peer, selectors)| {
                     Arc::new(Caller::new(peer, selectors, SystemTime::now(), attestor, counted))
                 })
@@ -197,17 +224,29 @@ mod tests {
         let turns = Arc::new(Turns::new());
         let taken = |uid| {
             let turns = Arc::clone(&turns);
-            tokio::spawn(async move { turns.take(uid, std::future::pending::<()>()).await })
+            tokio::spawn(async move { turns.take(uid, uid >= 100_000, std::future::pending::<()>()).await })
         };
         let hostile: Vec<_> = (0..10).map(|_| taken(1000)).collect();
         tokio::task::yield_now().await;
         assert_eq!(turns.all.available_permits(), MAX_ATTESTED - MAX_ATTESTED_OF_USER);
-        assert_eq!(turns.take(1001, std::future::ready(7)).await, 7);
+        assert_eq!(turns.take(1001, false, std::future::ready(7)).await, 7);
+        // The users that this one may be besides, whom nobody knows, are in each other's way alone.
+        let strangers: Vec<_> = (100_000..100_100).map(taken).collect();
+        tokio::task::yield_now().await;
+        assert_eq!(turns.all.available_permits(), MAX_ATTESTED - MAX_ATTESTED_OF_USER);
+        assert_eq!(turns.take(1001, false, std::future::ready(7)).await, 7);
+        let places: Vec<_> = std::iter::from_fn(|| turns.place(true)).collect();
+        assert_eq!(places.len(), MAX_STRANGERS);
+        assert!(turns.place(false).is_some());
+        for one in strangers {
+            one.abort();
+            assert!(one.await.is_err());
+        }
         for one in hostile {
             one.abort();
             assert!(one.await.is_err());
         }
-        assert_eq!(turns.take(1000, std::future::ready(7)).await, 7);
+        assert_eq!(turns.take(1000, false, std::future::ready(7)).await, 7);
         assert_eq!(turns.of_users.lock().expect("whole").len(), 1, "who waits for none takes no memory");
     }
 }

@@ -69,6 +69,13 @@ impl Registrations {
         found
     }
 
+    /// Whether any may be about a process of this user and group.
+    pub(crate) fn may_have(&self, uid: u32, gid: u32) -> bool {
+        self.0.iter().map(|registration| &registration.selectors).any(|wanted| {
+            wanted.uid.is_none_or(|wanted| wanted == uid) && wanted.gid.is_none_or(|wanted| wanted == gid)
+        })
+    }
+
     /// Whether any is for this identity.
     pub(crate) fn has(&self, id: &SpiffeId) -> bool {
         self.0.iter().any(|registration| registration.id == *id)
@@ -170,6 +177,21 @@ mod tests {
         check(selectors(1000, 100, Some("/usr/bin/admin"), None), &["admin", "web"]);
         check(selectors(0, 0, Some("/usr/bin/admin"), None), &[]);
         check(selectors(7, 7, None, Some(HASH)), &["cart"]);
+    }
+
+    #[test]
+    fn users_that_none_is_about_are_strangers() {
+        let (all, _) = read(&json!([
+            one("web", "web", &json!({"uid": 1000})),
+            one("admin", "admin", &json!({"uid": 7, "gid": 70, "executable": "/usr/bin/admin"})),
+        ]));
+        let known = [(1000, 0), (1000, 70), (7, 70)];
+        for (uid, gid) in known.into_iter().chain([(7, 7), (1001, 1000), (100_000, 70)]) {
+            assert_eq!(all.may_have(uid, gid), known.contains(&(uid, gid)), "{uid} {gid}");
+        }
+        // Whoever runs it.
+        let (all, _) = read(&json!([one("cart", "cart", &json!({"sha256": HASH}))]));
+        assert!(all.may_have(100_000, 70));
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::net::UnixListener;
 use tracing::warn;
 
@@ -124,14 +125,21 @@ fn check_free(path: &Path) -> Result<(), SocketError> {
     if !facts.file_type().is_socket() {
         return Err(SocketError::NoSocket(path.to_owned()));
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(SocketError::Busy(path.to_owned())),
+    match connect_at_once(path) {
+        // Where its queue is full, somebody has it who does not get on.
+        Ok(()) | Err(Errno::WOULDBLOCK) => Err(SocketError::Busy(path.to_owned())),
         // It was left by one that was killed.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Its queue is full, or it is somebody else's.
-        Err(error) => Err(failed("use", path)(error)),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(()),
+        // It is somebody else's.
+        Err(errno) => Err(failed("use", path)(errno.into())),
     }
+}
+
+/// Connects to a socket, without waiting for a place in its queue.
+fn connect_at_once(path: &Path) -> Result<(), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SocketError {
@@ -193,6 +201,28 @@ mod tests {
         drop(second);
         assert!(path.exists());
         drop(third);
+    }
+
+    #[tokio::test]
+    async fn one_whose_owner_does_not_get_on_is_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("agent.sock");
+        let stuck = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+        rustix::net::bind(&stuck, &SocketAddrUnix::new(&path).expect("a path")).expect("bound");
+        rustix::net::listen(&stuck, 0).expect("listens");
+        let begun = std::time::Instant::now();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = nonblocking(&path) {
+            waiting.push(stream);
+        }
+        let busy = listen(&wanted(path, 0o600)).err().expect("refused");
+        assert!(matches!(busy, SocketError::Busy(_)), "{busy}");
+        assert!(!waiting.is_empty() && begun.elapsed() < std::time::Duration::from_secs(30));
+    }
+
+    fn nonblocking(path: &Path) -> Result<std::os::fd::OwnedFd, Errno> {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
+        connect(&socket, &SocketAddrUnix::new(path)?).map(|()| socket)
     }
 
     #[tokio::test]

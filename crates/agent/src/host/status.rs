@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Full, Limited};
 use hyper_util::rt::TokioIo;
-use meshwork_identity::Bundle;
+use meshwork_identity::{Bundle, Renewal};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tonic::body::Body;
@@ -53,6 +53,7 @@ fn describe(host: &Host, asker: &Caller) -> Value {
             "expiresAt": timestamp(svid.not_after()),
             "serial": svid.serial(),
             "root": trust.root_of(svid.chain()),
+            "renewal": renewal(&host.enrolled.identity.renewal()),
         },
         "trust": {
             "trustDomain": trust.own().trust_domain(),
@@ -62,6 +63,16 @@ fn describe(host: &Host, asker: &Caller) -> Value {
         "registrations": host.registrations.borrow().as_ref().map(|registrations| registrations.len()),
         "workloads": workloads.collect::<Vec<_>>(),
         "callers": others.map(|known| one(host, known)).collect::<Vec<_>>(),
+    })
+}
+
+/// How renewing the agent's own certificate goes.
+fn renewal(renewal: &Renewal) -> Value {
+    let failure = renewal.failure.as_ref();
+    json!({
+        "due": renewal.due.and_then(timestamp),
+        "last": renewal.last.and_then(timestamp),
+        "failure": failure.map(|(at, why)| json!({"at": timestamp(*at), "why": why})),
     })
 }
 

@@ -106,6 +106,27 @@ async fn a_workload_gets_the_certificates_of_all_its_registrations() {
 }
 
 #[tokio::test]
+async fn a_hint_is_told_once_in_an_answer() {
+    let hinted = |id: &str, name: &str| {
+        let mut one = registration(id, name, &json!({"uid": uid()}));
+        one["hint"] = json!("internal");
+        one
+    };
+    let agent = Agent::start(&json!([hinted(CART, "cart"), hinted(ADMIN, "admin")])).await;
+    let mut client = agent.client();
+    let mut stream = client.fetch_x509_svid(X509SvidRequest {}).await.expect("open").into_inner();
+    let response = next(&mut stream).await.expect("certificates");
+    let told: Vec<_> = response.svids.iter().map(|one| (one.spiffe_id.as_str(), one.hint.as_str())).collect();
+    assert_eq!(told, [(ADMIN, "internal"), (CART, "")]);
+    let asked =
+        |spiffe_id: &str| JwtSvidRequest { audience: vec!["db".to_owned()], spiffe_id: spiffe_id.to_owned() };
+    let all = client.fetch_jwt_svid(asked("")).await.expect("tokens").into_inner();
+    assert_eq!(all.svids.iter().map(|one| one.hint.as_str()).collect::<Vec<_>>(), ["internal", ""]);
+    let one = client.fetch_jwt_svid(asked(CART)).await.expect("a token").into_inner();
+    assert_eq!(one.svids[0].hint, "internal", "nobody else has it here");
+}
+
+#[tokio::test]
 async fn a_process_without_registration_gets_nothing_but_the_reason() {
     let agent = Agent::start(&json!([registration(CART, "cart", &json!({"uid": uid() + 1}))])).await;
     let mut client = agent.client();

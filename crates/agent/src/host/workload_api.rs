@@ -3,7 +3,7 @@
 //!
 //! Source: SPIFFE Workload API.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -61,13 +61,14 @@ impl SpiffeWorkloadApi for WorkloadApi {
         let caller = Caller::of(request.extensions())?;
         let _counted = self.0.counts.stream(caller.selectors.uid)?;
         let asked = request.into_inner();
-        let mut svids = Vec::new();
-        for registration in self.wanted(&caller, &asked.spiffe_id).await? {
+        let wanted = self.wanted(&caller, &asked.spiffe_id).await?;
+        let (mut svids, mut hints) = (Vec::new(), Hints::default());
+        for registration in &wanted {
             let token = self.0.tokens.token(&registration.id, &asked.audience).await?;
             svids.push(JwtSvidMessage {
                 spiffe_id: registration.id.to_string(),
                 svid: (*token).clone(),
-                hint: registration.hint.as_deref().unwrap_or_default().to_owned(),
+                hint: hints.of(registration).to_owned(),
             });
         }
         Ok(Response::new(JwtSvidResponse { svids }))
@@ -162,6 +163,21 @@ fn untold() -> Status {
     Status::unavailable("the control plane has not told yet which processes are which workloads")
 }
 
+/// The hints of one answer: of several that are the same, the first by name is told, so that each says which one is meant.
+///
+/// Source: SPIFFE Workload API §5.2.1, §6.2.1.
+#[derive(Default)]
+struct Hints<'r>(BTreeSet<&'r str>);
+
+impl<'r> Hints<'r> {
+    fn of(&mut self, registration: &'r Registration) -> &'r str {
+        match registration.hint.as_deref() {
+            Some(hint) if self.0.insert(hint) => hint,
+            _ => "",
+        }
+    }
+}
+
 /// What is told apart: an answer is sent when this is another one than that of the last.
 type Fingerprint = Vec<Vec<u8>>;
 
@@ -238,8 +254,9 @@ fn svids(open: &mut Open, found: &[Registration]) -> Look<X509SvidResponse> {
     open.holds.retain(|id, _| found.iter().any(|registration| registration.id == *id));
     let trust = open.host.enrolled.identity.trust();
     let (mut messages, mut fingerprint) = (Vec::new(), roots(&trust));
-    let (mut is_pending, mut failure) = (false, None);
-    for Registration { id, hint, .. } in found {
+    let (mut is_pending, mut failure, mut hints) = (false, None, Hints::default());
+    for registration in found {
+        let id = &registration.id;
         let state = match open.holds.get(id) {
             Some(hold) => hold.state(),
             None => match open.host.workloads.hold(id) {
@@ -249,7 +266,7 @@ fn svids(open: &mut Open, found: &[Registration]) -> Look<X509SvidResponse> {
         };
         match state {
             State::Ready(svid) => {
-                let hint = hint.as_deref().unwrap_or_default();
+                let hint = hints.of(registration);
                 messages.push(X509SvidMessage::new(&svid, trust.own(), hint));
                 fingerprint.push(format!("{id} {} {hint}", svid.serial()).into_bytes());
             }

@@ -98,9 +98,7 @@ impl Workloads {
             State::Ready(svid) if svid.not_after() <= SystemTime::now() => {
                 State::Failed("its certificate has expired, and the control plane gives no other".into())
             }
-            State::Ready(svid) if self.enrolled.identity.trust().revoked().revokes(id, &svid.serial()) => {
-                State::Pending
-            }
+            State::Ready(svid) if self.enrolled.identity.trust().revokes(svid.chain()) => State::Pending,
             state => state,
         }
     }

@@ -191,6 +191,16 @@ fn threshold(setting: &str, value: &str) -> Result<u32, ProbeError> {
     })
 }
 
+impl Check {
+    /// What is run for it, a program and its arguments; `None` where nothing is.
+    pub fn command(&self) -> Option<Vec<String>> {
+        match self {
+            Self::Exec { command } => Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), command.clone()]),
+            Self::Http { .. } | Self::Tcp { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -44,11 +44,16 @@ fn restrict(needs: &Needs, outputs: &[&str]) -> Result<RestrictionStatus, Rulese
     if needs.programs.is_none() {
         handled |= AccessFs::Execute;
     }
-    // Who is within signals nobody outside: the application may be of the same user.
+    // Who is within signals nobody outside, and asks nobody there: the application may be of the same user, and so may
+    // its service manager.
+    let mut kept_in: BitFlags<Scope> = Scope::Signal.into();
+    if needs.programs.is_none() && !needs.unix_sockets {
+        kept_in |= Scope::AbstractUnixSocket;
+    }
     let rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(handled)?
-        .scope(Scope::Signal)?
+        .scope(kept_in)?
         .create()?;
     let of_folders =
         AccessFs::from_write(KNOWN) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);

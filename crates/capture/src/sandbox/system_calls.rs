@@ -9,7 +9,7 @@ use std::io;
 
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    SeccompRule, TargetArch, sock_filter,
 };
 
 use super::{Needs, Standing};
@@ -83,12 +83,16 @@ const REFUSED_HERE: &[i64] =
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_HERE: &[i64] = &[];
 
-/// Numbers of x32, the second way into a kernel of x86-64: each call has this bit, and some have a number of their own
-/// besides. Source: Linux `arch/x86/entry/syscalls/syscall_64.tbl`.
+/// Numbers of x32, the second way into a kernel of x86-64, have this bit. No proxy makes such a call, and a list by numbers
+/// does not see what it lists under them. Source: Linux `arch/x86/include/uapi/asm/unistd.h`, `__X32_SYSCALL_BIT`.
 #[cfg(target_arch = "x86_64")]
-const X32: i64 = 0x4000_0000;
-#[cfg(target_arch = "x86_64")]
-const X32_ONLY: &[i64] = &[520, 521, 528, 539, 540, 545];
+const X32: u32 = 0x4000_0000;
+
+/// Kinds of sockets that a proxy opens: TCP, DNS, and what libc asks the kernel for its addresses by. Others lead to
+/// programs of the same user (a service manager starts what it is told to), or to parts of the kernel that few look after.
+const FAMILIES: &[libc::c_int] = &[libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+/// And what is spoken on them, by default or by name; others have the kernel load modules.
+const PROTOCOLS: &[libc::c_int] = &[0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
 
 /// `clone` into a namespace of one's own.
 const NAMESPACES: &[libc::c_int] = &[
@@ -111,16 +115,17 @@ pub(super) fn refuse(needs: &Needs) -> Standing {
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
         return Standing::Missing(format!("seccomp: not known for {}", std::env::consts::ARCH));
     };
-    let rules = match rules(needs.programs.is_some()) {
+    let rules = match rules(needs) {
         Ok(rules) => rules,
         Err(error) => return Standing::Missing(format!("seccomp: {error}")),
     };
-    let count = rules.keys().filter(|call| !is_second(**call)).count();
+    let count = rules.len();
     let no_permission = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     // Its flags are in memory that no filter sees: without it, libc takes `clone`.
     let not_there = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    let applied = apply(clone3, not_there, arch, 0)
+    let applied = refuse_second_numbers()
+        .and_then(|()| apply(clone3, not_there, arch, 0))
         .and_then(|()| apply(rules, no_permission, arch, libc::SECCOMP_FILTER_FLAG_LOG));
     match (applied, needs.programs) {
         (Err(error), _) => Standing::Missing(format!("seccomp: {error}")),
@@ -133,16 +138,10 @@ pub(super) fn refuse(needs: &Needs) -> Standing {
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-fn rules(starts_programs: bool) -> Result<Rules, BackendError> {
-    let programs = if starts_programs { &[][..] } else { PROGRAMS };
+fn rules(needs: &Needs) -> Result<Rules, BackendError> {
+    let programs = if needs.programs.is_some() { &[][..] } else { PROGRAMS };
     let all = REFUSED.iter().chain(REFUSED_HERE).chain(programs);
     let mut rules: Rules = all.map(|call| (*call, Vec::new())).collect();
-    #[cfg(target_arch = "x86_64")]
-    {
-        let own = X32_ONLY.iter().filter(|call| !starts_programs || !matches!(call, 520 | 545));
-        let second: Vec<i64> = rules.keys().chain(own).map(|call| X32 | call).collect();
-        rules.extend(second.into_iter().map(|call| (call, Vec::new())));
-    }
     let flags = |flag: libc::c_int| {
         let flag = u64::from(flag.unsigned_abs());
         one(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(flag), flag)
@@ -150,15 +149,50 @@ fn rules(starts_programs: bool) -> Result<Rules, BackendError> {
     let orders = |order: &u64| one(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *order);
     rules.insert(libc::SYS_clone, NAMESPACES.iter().map(|flag| flags(*flag)).collect::<Result<_, _>>()?);
     rules.insert(libc::SYS_ioctl, TERMINAL.iter().map(orders).collect::<Result<_, _>>()?);
+    rules.insert(libc::SYS_socket, sockets(needs)?);
     Ok(rules)
 }
 
-/// Whether it is the second number of a call.
-fn is_second(call: i64) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return call & X32 != 0;
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
+/// Takes sockets of any other kind than those that are needed. A pair of Unix sockets leads to nobody, and is none.
+fn sockets(needs: &Needs) -> Result<Vec<SeccompRule>, BackendError> {
+    let unix = (needs.unix_sockets || needs.programs.is_some()).then_some(&libc::AF_UNIX);
+    let test = |argument, operator, value: &libc::c_int| {
+        let value = u64::from(value.unsigned_abs());
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
+    };
+    let family = |family| test(0, SeccompCmpOp::Ne, family);
+    let protocol = |protocol| test(2, SeccompCmpOp::Ne, protocol);
+    let of_routes =
+        [test(0, SeccompCmpOp::Eq, &libc::AF_NETLINK)?, test(2, SeccompCmpOp::Ne, &libc::NETLINK_ROUTE)?];
+    Ok(vec![
+        SeccompRule::new(FAMILIES.iter().chain(unix).map(family).collect::<Result<_, _>>()?)?,
+        SeccompRule::new(PROTOCOLS.iter().map(protocol).collect::<Result<_, _>>()?)?,
+        SeccompRule::new(of_routes.into())?,
+    ])
+}
+
+/// Refuses every call by its second number. The other filters refuse calls of other architectures.
+#[cfg(target_arch = "x86_64")]
+fn refuse_second_numbers() -> io::Result<()> {
+    /// Source: Linux `linux/bpf_common.h`: the number of the call; a jump where bits of it are set; an answer.
+    const LOAD: u16 = 0x20;
+    const JUMP: u16 = 0x45;
+    const ANSWER: u16 = 0x06;
+    let step = |code, jf, k| sock_filter { code, jt: 0, jf, k };
+    let refusal = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
+    let program = [
+        step(LOAD, 0, 0),
+        step(JUMP, 1, X32),
+        step(ANSWER, 0, refusal),
+        step(ANSWER, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    install(&program, libc::SECCOMP_FILTER_FLAG_LOG | libc::SECCOMP_FILTER_FLAG_TSYNC)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[expect(clippy::unnecessary_wraps, reason = "it can fail where there are such numbers")]
+fn refuse_second_numbers() -> io::Result<()> {
+    Ok(())
 }
 
 fn one(
@@ -181,7 +215,7 @@ fn apply(rules: Rules, refusal: SeccompAction, arch: TargetArch, flags: libc::c_
     unsafe_code,
     reason = "seccompiler installs a filter, but does not let the kernel log what it refuses"
 )]
-fn install(program: &BpfProgram, flags: libc::c_ulong) -> io::Result<()> {
+fn install(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
     let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
     // SAFETY: The kernel copies the program, which lives until the call returns, and writes nothing.

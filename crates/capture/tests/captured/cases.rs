@@ -42,6 +42,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("children_end_with_their_program", children_end_with_their_program),
     ("a_program_starts_only_when_the_proxy_is_ready", a_program_starts_only_when_the_proxy_is_ready),
     ("commands_are_probed_beside_the_program", commands_are_probed_beside_the_program),
+    ("a_proxy_that_was_taken_over_has_nothing_run", a_proxy_that_was_taken_over_has_nothing_run),
     ("a_program_that_is_not_well_is_started_anew", a_program_that_is_not_well_is_started_anew),
     ("a_program_that_is_not_there_is_named", a_program_that_is_not_there_is_named),
 ];
@@ -284,7 +285,7 @@ fn commands_are_probed_beside_the_program() {
     let check = |command: &str, expected: &str| {
         let (_folder, path) = journal();
         let mut program = start(&["sleep", "1000"], |run| {
-            run.env("TEST_JOURNAL", &path).env("TEST_PROBE", command);
+            run.env("TEST_JOURNAL", &path).env("TEST_PROBE", command).env("TEST_PROBES", command);
         });
         noted(&path, &format!(r#"{{"probed":{{"id":7,"failure":{expected}}}}}"#), 1);
         program.signal(Signal::TERM);
@@ -293,6 +294,24 @@ fn commands_are_probed_beside_the_program() {
     check("test $(ls /proc | grep -c '^[0-9]*$') -lt 8", "null");
     check("exit 5", r#""it ended with code 5""#);
     check("sleep 1000 & wait", r#""it took too long""#);
+}
+
+fn a_proxy_that_was_taken_over_has_nothing_run() {
+    for probes in ["", "true"] {
+        let (folder, path) = journal();
+        let made = folder.path().join("made");
+        let mut program = start(&["sleep", "1000"], |run| {
+            run.env("TEST_JOURNAL", &path).env("TEST_PROBE", format!("touch {}", made.display()));
+            if !probes.is_empty() {
+                run.env("TEST_PROBES", probes);
+            }
+        });
+        let failure = "it is none of the commands that this workload is probed by";
+        noted(&path, &format!(r#"{{"probed":{{"id":7,"failure":"{failure}"}}}}"#), 1);
+        assert!(!made.exists(), "{probes:?}");
+        program.signal(Signal::TERM);
+        program.ended();
+    }
 }
 
 fn a_program_that_is_not_well_is_started_anew() {

@@ -13,7 +13,13 @@ use meshwork_capture::{Run, RunError, Verdict};
 /// Generous: only what hangs takes as long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The supervisor's role: `run PROGRAM ARGS…`, with the sidecar's behaviour in the environment.
+/// A command of the shell, as a probe runs it.
+pub(crate) fn sh(text: &str) -> Vec<String> {
+    ["sh", "-c", text].map(str::to_owned).into()
+}
+
+/// The supervisor's role: `run PROGRAM ARGS…`, with the sidecar's behaviour in the environment, and the one command that it
+/// is probed by in `TEST_PROBES`.
 pub(crate) fn supervise(arguments: &[String]) -> ExitCode {
     let [program, arguments @ ..] = arguments else { return ExitCode::FAILURE };
     let milliseconds = |name: &str, default| {
@@ -28,6 +34,7 @@ pub(crate) fn supervise(arguments: &[String]) -> ExitCode {
         sidecar_arguments: vec!["sidecar".into()],
         sidecar_pid: None,
         workers: 2,
+        probes: std::env::var("TEST_PROBES").into_iter().map(|text| sh(&text)).collect(),
         namespace: "shop".to_owned(),
         hidden: std::env::var_os("TEST_HIDDEN").into_iter().map(PathBuf::from).collect(),
         control_plane: SocketAddr::from(([127, 0, 0, 1], 1)),

@@ -51,7 +51,7 @@ pub(crate) fn serve() -> ExitCode {
         supervisor.ready(&own()).expect("told");
     }
     if let Ok(command) = std::env::var("TEST_PROBE") {
-        let probe = Probe { id: 7, command: vec!["sh".into(), "-c".into(), command], timeout_ms: 300 };
+        let probe = Probe { id: 7, command: crate::scene::sh(&command), timeout_ms: 300 };
         supervisor.tell(&FromSidecar::Probe(probe)).expect("told");
     }
     if let Some(file) = std::env::var_os("TEST_RESTART").map(PathBuf::from) {

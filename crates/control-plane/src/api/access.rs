@@ -12,6 +12,7 @@ use meshwork_identity::files;
 use meshwork_model::problem::Problem;
 use serde::{Deserialize, Serialize};
 
+use super::answers::namespace_of;
 use super::failure::Failure;
 use crate::config::Rights;
 use crate::ingest::ResourceId;
@@ -23,7 +24,8 @@ use crate::store::{hash, hex, random_token};
 pub(crate) struct Caller {
     pub(crate) name: String,
     grants: Vec<Grant>,
-    is_anonymous: bool,
+    /// Whether they do not say who they are.
+    pub(super) is_anonymous: bool,
     /// The hash of the token that says so, where it is one that may be ended.
     token: Option<Arc<[u8]>>,
 }
@@ -54,7 +56,7 @@ pub(crate) enum Role {
     Viewer,
     /// Reads and writes resources.
     Editor,
-    /// Also what has no namespace, and tokens.
+    /// Also what has no namespace, the MeshConfig, and tokens.
     Admin,
 }
 
@@ -80,8 +82,8 @@ pub(crate) struct Access {
 const FILE: &str = "api.token";
 /// Where other tokens are kept, by hash.
 const TOKENS: &str = "/meshwork/api-tokens/";
-/// All namespaces.
-const ALL: &str = "*";
+/// All namespaces, and what is in none or in all of them.
+pub(super) const ALL: &str = "*";
 /// Begins every token, so that scanners for leaked secrets can know it.
 const PREFIX: &str = "mwa_";
 /// The most tokens; more would be a script gone wild.
@@ -206,6 +208,13 @@ impl Caller {
         Self { name, grants, is_anonymous: false, token: None }
     }
 
+    /// Somebody with a role in one namespace.
+    #[cfg(test)]
+    pub(super) fn of(name: &str, role: Role, namespace: &str) -> Self {
+        let grants = vec![Grant { role, namespaces: vec![namespace.to_owned()] }];
+        Self { name: name.to_owned(), grants, is_anonymous: false, token: None }
+    }
+
     /// Who changes something says who they are.
     ///
     /// # Errors
@@ -224,9 +233,7 @@ impl Caller {
 
     /// Whether they may see a problem: of what they may read. One that is of no resource is of a file, or of all.
     pub(super) fn may_see(&self, problem: &Problem) -> bool {
-        let key = problem.resource.rsplit_once(' ').map(|(_, key)| key);
-        let namespace = key.and_then(|key| key.split_once('/')).map(|(namespace, _)| namespace);
-        self.may_read(namespace.unwrap_or(ALL))
+        self.may_read(namespace_of(&problem.resource).unwrap_or(ALL))
     }
 
     /// Whether they may read secrets of a namespace.
@@ -252,8 +259,12 @@ impl Grant {
 
 impl Rights for Caller {
     fn may_write(&self, id: &ResourceId) -> bool {
-        // What has no namespace concerns all of them.
-        if id.is_global() { self.is_admin() } else { self.has(Role::Editor, &id.key.namespace) }
+        // What has no namespace concerns all of them; so does whom the mesh believes, which is the MeshConfig's to say.
+        if id.is_global() || id.kind == "MeshConfig" {
+            self.is_admin()
+        } else {
+            self.has(Role::Editor, &id.key.namespace)
+        }
     }
 
     fn may_speak_for(&self, namespace: Option<&str>) -> bool {
@@ -323,12 +334,17 @@ mod tests {
             !may(&caller, "Service", "bank") && !caller.may_read("hr") && !caller.may_read_secrets("bank")
         );
         assert!(!may(&caller, "Namespace", "") && !caller.is_admin());
+        let everywhere = Caller::new("all".to_owned(), Role::Editor);
+        assert!(may(&everywhere, "PeerAuthentication", "meshwork-system"));
+        assert!(!may(&everywhere, "MeshConfig", "meshwork-system") && !may(&everywhere, "Namespace", ""));
         let problem = |resource: &str| Problem::error(resource, "spec", "is wrong", "");
         assert!(caller.may_see(&problem("Service shop/cart")) && caller.may_see(&problem("workload bank/a")));
         assert!(!caller.may_see(&problem("Service hr/cart")) && !caller.may_see(&problem("")));
         let own = std::fs::read_to_string(dir.path().join(FILE)).expect("there");
         let admin = with(&access, &format!("Bearer {own}")).await.expect("known");
-        assert!(admin.is_admin() && may(&admin, "Namespace", ""));
+        assert!(
+            admin.is_admin() && may(&admin, "Namespace", "") && may(&admin, "MeshConfig", "meshwork-system")
+        );
         let somebody = access.caller(Peer::Loopback, &HeaderMap::new()).await.expect("anybody");
         assert!(
             somebody.may_read("hr") && !somebody.may_read_secrets("hr") && !may(&somebody, "Service", "hr")

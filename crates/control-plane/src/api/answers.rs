@@ -7,8 +7,11 @@ use meshwork_model::mesh::{Key, OutsidePolicy};
 use meshwork_model::problem::{Problem, Severity};
 use meshwork_model::proxy::Kind;
 use meshwork_xds::Dialect;
+use meshwork_xds::grpc::printable;
 use serde::Serialize;
 
+use super::access::Caller;
+use crate::ingest::kinds;
 use crate::translate::Mesh;
 use crate::world::Proxy;
 
@@ -111,17 +114,38 @@ pub(super) struct ProblemAnswer {
 }
 
 impl ProblemAnswer {
+    /// Texts are quoted in it as somebody wrote them: they move no cursor on another's terminal.
     pub(super) fn of(problem: &Problem) -> Self {
         Self {
             severity: if problem.severity == Severity::Error { "error" } else { "warning" },
             code: problem.code.words().code,
-            file: problem.file.clone(),
+            file: printable(&problem.file),
             line: problem.place.map(|p| p.line),
             column: problem.place.map(|p| p.column),
-            resource: problem.resource.clone(),
-            field: problem.field.clone(),
-            message: problem.message.clone(),
-            fix: problem.fix.clone(),
+            resource: printable(&problem.resource),
+            field: printable(&problem.field),
+            message: printable(&problem.message),
+            fix: printable(&problem.fix),
+        }
+    }
+
+    /// The same as somebody may see it: of resources that they may not read, not even the names.
+    pub(super) fn shown(self, caller: &Caller) -> Self {
+        let own = namespace_of(&self.resource).is_none_or(|namespace| caller.may_read(namespace));
+        if own {
+            let (message, fix) = (without_names(&self.message, caller), without_names(&self.fix, caller));
+            return Self { message, fix, ..self };
+        }
+        Self {
+            severity: self.severity,
+            code: self.code,
+            file: String::new(),
+            line: None,
+            column: None,
+            resource: String::new(),
+            field: String::new(),
+            message: "this does not go together with what is in a namespace that you may not read".to_owned(),
+            fix: "Ask who may read all of the mesh's config: they are told more".to_owned(),
         }
     }
 
@@ -130,6 +154,30 @@ impl ProblemAnswer {
         let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
         format!("{}{line}: {}", self.file, self.message)
     }
+}
+
+/// The namespace of a problem's resource, `HTTPRoute shop/cart`; `None` of one without, or of none.
+pub(super) fn namespace_of(resource: &str) -> Option<&str> {
+    let (_, key) = resource.rsplit_once(' ')?;
+    key.split_once('/').map(|(namespace, _)| namespace)
+}
+
+/// Words that name resources as `HTTPRoute shop/cart`, without the names of those that somebody may not read.
+fn without_names(text: &str, caller: &Caller) -> String {
+    let mut last = "";
+    let mut shown = Vec::new();
+    for word in text.split(' ') {
+        let key = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        let namespace = key.split_once('/').map(|(namespace, _)| namespace).filter(|_| is_kind(last));
+        let is_hidden = namespace.is_some_and(|namespace| !caller.may_read(namespace));
+        shown.push(if is_hidden { word.replace(key, "(hidden)") } else { word.to_owned() });
+        last = word;
+    }
+    shown.join(" ")
+}
+
+fn is_kind(word: &str) -> bool {
+    word == "Workload" || kinds().any(|(kind, _)| kind == word)
 }
 
 /// The config that is applied: what there is, by kind.
@@ -306,5 +354,42 @@ impl EndAnswer {
             diagram::End::Outside(name) => ("outside", String::new(), name.clone()),
         };
         Self { kind, namespace, name }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::access::Role;
+    use super::*;
+
+    #[test]
+    fn problems_name_nothing_that_may_not_be_read() {
+        let shop = Caller::of("ci", Role::Viewer, "shop");
+        let check = |resource: &str, message: &str, expected: (&str, &str)| {
+            let problem = Problem::error(resource, "spec", message, "").at("a.yaml", None);
+            let shown = ProblemAnswer::of(&problem).shown(&shop);
+            assert_eq!((&*shown.resource, &*shown.message), expected);
+            let everywhere = Caller::new("all".to_owned(), Role::Viewer);
+            assert_eq!(ProblemAnswer::of(&problem).shown(&everywhere).message, message);
+        };
+        let entry = "ServiceEntry shop/out";
+        check(
+            entry,
+            "the ServiceEntry bank/x has the host h",
+            (entry, "the ServiceEntry (hidden) has the host h"),
+        );
+        check(
+            entry,
+            "HTTPRoute `bank/x`, and Service shop/y",
+            (entry, "HTTPRoute `(hidden)`, and Service shop/y"),
+        );
+        for same in ["expected text/plain, found /a/b", "use networking.istio.io/v1", "Service bank"] {
+            check("", same, ("", same));
+        }
+        let generic = "this does not go together with what is in a namespace that you may not read";
+        check("ServiceEntry bank/x", "the ServiceEntry shop/out has the host h", ("", generic));
+        let hidden = Problem::error("Service bank/x", "spec", "m", "f").at("b.yaml", None);
+        let hidden = ProblemAnswer::of(&hidden).shown(&shop);
+        assert!(hidden.file.is_empty() && hidden.field.is_empty() && hidden.line.is_none(), "{hidden:?}");
     }
 }

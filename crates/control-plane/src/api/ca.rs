@@ -13,7 +13,7 @@ use super::access::Caller;
 use super::changes::{blocking, read};
 use super::failure::Failure;
 use super::{Api, audit};
-use crate::authority::{RevokeError, Revoked, RotateError, Status, Subject, Wish, text};
+use crate::authority::{Known, RevokeError, Revoked, RotateError, Status, Subject, Wish, text};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -72,6 +72,22 @@ pub(super) struct RevocationAnswer {
     ends: Option<String>,
 }
 
+/// A revocation that was just made, and whom it is about.
+#[derive(Serialize)]
+pub(super) struct RevokedAnswer {
+    #[serde(flatten)]
+    revocation: RevocationAnswer,
+    /// Whether anybody is known to have it.
+    known: bool,
+    /// Who: workloads, registrations, agents that hold it for somebody.
+    holders: Vec<String>,
+    /// What may have been meant, where nobody is known to have it.
+    near: Vec<String>,
+    /// What there is to say then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
 /// What has no namespace, and what is in all of them.
 const ALL: &str = "*";
 
@@ -126,15 +142,15 @@ pub(super) async fn revoke(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<RevocationAnswer>, Failure> {
+) -> Result<Json<RevokedAnswer>, Failure> {
     demand_admin(&caller)?;
     let RevocationBody { identity, serial, reason } = read(body)?;
     let subject = api.authority.subject(identity.as_deref(), serial.as_deref())?;
     blocking(move || {
-        let words = subject.words();
+        let (words, known) = (subject.words(), api.authority.known(&subject));
         let revoked = api.authority.revoke(subject, &reason, &caller.name).map_err(Failure::from);
         write_down(&api, &caller, "revoke", &reason, vec![words], revoked.as_ref().err());
-        Ok(Json(RevocationAnswer::of(revoked?)))
+        Ok(Json(RevokedAnswer::of(revoked?, known)))
     })
     .await
 }
@@ -216,6 +232,14 @@ impl RevocationAnswer {
     }
 }
 
+impl RevokedAnswer {
+    fn of(revoked: Revoked, known: Known) -> Self {
+        let Known { holders, near, note } = known;
+        let revocation = RevocationAnswer::of(revoked);
+        Self { revocation, known: !holders.is_empty(), holders, near, note }
+    }
+}
+
 impl From<RotateError> for Failure {
     fn from(error: RotateError) -> Self {
         let status = match &error {
@@ -231,7 +255,7 @@ impl From<RevokeError> for Failure {
     fn from(error: RevokeError) -> Self {
         let status = match &error {
             RevokeError::Invalid(_) => StatusCode::BAD_REQUEST,
-            RevokeError::Unknown(_) => StatusCode::NOT_FOUND,
+            RevokeError::Unknown { .. } => StatusCode::NOT_FOUND,
             RevokeError::Store(_) | RevokeError::Publish(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())

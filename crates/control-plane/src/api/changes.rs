@@ -10,10 +10,12 @@ use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::access::Caller;
+use super::access::{ALL, Caller};
 use super::answers::ProblemAnswer;
 use super::failure::Failure;
+use super::secrets::without_secrets;
 use super::{Api, audit};
 use crate::config::{Action, Answer, Change, Edits, Proposal, Record, Source};
 use crate::ingest::{ResourceId, documents};
@@ -27,7 +29,9 @@ const MAX_NOTE_BYTES: usize = 4096;
 /// The longest name of a text: a path.
 const MAX_NAME_BYTES: usize = 4096;
 /// The largest text, as of a file.
-const MAX_TEXT_BYTES: usize = 4 << 20;
+pub(super) const MAX_TEXT_BYTES: usize = 4 << 20;
+/// Answers of many resources that are made at once: each may take some times the memory of the store.
+const LARGE_AT_ONCE: usize = 4;
 /// How many revisions are told of where nobody says how many.
 const SOME_REVISIONS: usize = 20;
 /// The most at once.
@@ -164,8 +168,9 @@ pub(super) async fn revisions(
     let Query(Limit { limit }) = limit.map_err(|error| Failure::bad(error.body_text()))?;
     let limit = limit.unwrap_or(SOME_REVISIONS).min(MAX_REVISIONS);
     let register = Arc::clone(&api.register);
-    let records = blocking(move || register.records(limit).map_err(Failure::from)).await?;
-    Ok(Json(RevisionsAnswer { items: records.into_iter().map(|r| RevisionAnswer::of(r, &caller)).collect() }))
+    let answer = move |record| RevisionAnswer::of(record, &caller);
+    let items = large(move || register.records(limit, answer).map_err(Failure::from)).await?;
+    Ok(Json(RevisionsAnswer { items }))
 }
 
 pub(super) async fn revision(
@@ -176,12 +181,11 @@ pub(super) async fn revision(
     let revision: u64 = revision.parse().map_err(|_| Failure::bad("a revision is a number"))?;
     let register = Arc::clone(&api.register);
     let record =
-        blocking(move || register.record(revision).map_err(|e| crate::config::Refusal::Failed(e).into()));
-    let mut record = record.await?.ok_or_else(|| {
+        large(move || register.record(revision).map_err(|e| crate::config::Refusal::Failed(e).into()));
+    let record = record.await?.ok_or_else(|| {
         Failure::new(StatusCode::NOT_FOUND, format!("there is no revision {revision}, or none any more"))
     })?;
-    record.changes = shown(record.changes, &caller);
-    Ok(Json(record))
+    Ok(Json(shown_record(record, &caller)))
 }
 
 /// Asks for a change, and writes down that somebody did.
@@ -195,9 +199,10 @@ pub(super) async fn propose(
 ) -> Result<Json<ChangeAnswer>, Failure> {
     caller.demand_name()?;
     check_size("bytes in the note", note.len(), MAX_NOTE_BYTES)?;
-    let _room = Arc::clone(&api.writes).try_acquire_owned().map_err(|_| {
-        Failure::new(StatusCode::TOO_MANY_REQUESTS, "many changes wait to be made; try again in a moment")
-    })?;
+    if note.contains(|c: char| c.is_control() && c != '\n' && c != '\t') {
+        return Err(Failure::bad("a note has no control characters: others read it on their terminals"));
+    }
+    let _room = room(api)?;
     let by = caller.name.clone();
     let rights = Arc::new(caller.clone());
     let proposal = Proposal { edits, by, note, rights, dry_run };
@@ -207,9 +212,19 @@ pub(super) async fn propose(
         if !dry_run {
             write_down(&api, action, &proposal, &outcome);
         }
-        outcome.map(|answer| Json(ChangeAnswer::of(answer, &caller)))
+        match outcome {
+            Ok(answer) => Ok(Json(ChangeAnswer::of(answer, &caller))),
+            Err(failure) => Err(failure.shown(&caller)),
+        }
     })
     .await
+}
+
+/// Room for a change that waits, or whose text is looked at.
+pub(super) fn room(api: &Api) -> Result<OwnedSemaphorePermit, Failure> {
+    Arc::clone(&api.writes).try_acquire_owned().map_err(|_| {
+        Failure::new(StatusCode::TOO_MANY_REQUESTS, "many changes wait to be made; try again in a moment")
+    })
 }
 
 fn write_down(api: &Api, action: &str, proposal: &Proposal, outcome: &Result<Answer, Failure>) {
@@ -223,11 +238,14 @@ fn write_down(api: &Api, action: &str, proposal: &Proposal, outcome: &Result<Ans
     };
     let line =
         audit::Line { at: audit::now(), by: &proposal.by, action, note: &proposal.note, resources, result };
-    api.audit.write(&line);
+    match outcome {
+        Ok(_) => api.audit.write(&line),
+        Err(_) => api.audit.write_refused(line),
+    }
 }
 
-/// How many resources the audit log names of what was refused.
-const MAX_NAMED: usize = 100;
+/// How many resources the audit log names of what was refused: enough to know what it was.
+const MAX_NAMED: usize = 20;
 
 fn named(edits: &Edits) -> Vec<String> {
     match edits {
@@ -258,7 +276,7 @@ fn source(body: SourceBody) -> Result<Source, Failure> {
     Ok(Source { name: body.name, text: body.text.into() })
 }
 
-fn check_size(what: &str, size: usize, most: usize) -> Result<(), Failure> {
+pub(super) fn check_size(what: &str, size: usize, most: usize) -> Result<(), Failure> {
     if size > most {
         let message = format!("there are {size} {what}, and at most {most} are taken at once");
         return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message));
@@ -296,6 +314,18 @@ pub(super) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(failed)?
 }
 
+/// Makes an answer that may be large: some at once, and others in their turn, beside all else that this process does.
+pub(super) async fn large<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    static ROOM: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
+    // It is never closed.
+    let room = ROOM.acquire().await;
+    let made = blocking(work).await;
+    drop(room);
+    made
+}
+
 /// Changes as somebody may see them.
 fn shown(changes: Vec<Change>, caller: &Caller) -> Vec<Change> {
     let visible = changes.into_iter().filter(|change| caller.may_read(&change.namespace));
@@ -308,16 +338,14 @@ fn shown(changes: Vec<Change>, caller: &Caller) -> Vec<Change> {
     visible.map(show).collect()
 }
 
-/// A resource as somebody may see it: of secrets that are not theirs, the names only.
-pub(super) fn without_secrets(id: &ResourceId, mut json: Value, caller: &Caller) -> Value {
-    if id.kind == "Secret" && !caller.may_read_secrets(&id.key.namespace) {
-        for field in ["data", "stringData"] {
-            if let Some(values) = json.get_mut(field).and_then(Value::as_object_mut) {
-                values.values_mut().for_each(|value| *value = "(hidden)".into());
-            }
-        }
+/// A record as somebody may see it: of one that concerns nothing that they may read, only that there was one.
+fn shown_record(mut record: Record, caller: &Caller) -> Record {
+    record.changes = shown(record.changes, caller);
+    if record.changes.is_empty() && !caller.may_read(ALL) {
+        record.by.clear();
+        record.note.clear();
     }
-    json
+    record
 }
 
 impl ChangeAnswer {
@@ -326,8 +354,8 @@ impl ChangeAnswer {
         Self {
             revision: answer.revision,
             changes: shown(answer.changes, caller),
-            // Those of what was written, which is theirs.
-            problems: answer.problems.iter().map(ProblemAnswer::of).collect(),
+            // Those of what was written, which is theirs; whom it does not go together with may be others'.
+            problems: answer.problems.iter().map(|one| ProblemAnswer::of(one).shown(caller)).collect(),
             proxies: proxies.map(ToString::to_string).collect(),
         }
     }
@@ -340,7 +368,7 @@ impl ChangeAnswer {
 
 impl RevisionAnswer {
     fn of(record: Record, caller: &Caller) -> Self {
-        let visible = record.changes.into_iter().filter(|change| caller.may_read(&change.namespace));
+        let record = shown_record(record, caller);
         let changed = |change: Change| ChangedAnswer {
             action: change.action,
             kind: change.kind,
@@ -352,7 +380,7 @@ impl RevisionAnswer {
             at: record.at,
             by: record.by,
             note: record.note,
-            changes: visible.map(changed).collect(),
+            changes: record.changes.into_iter().map(changed).collect(),
         }
     }
 }

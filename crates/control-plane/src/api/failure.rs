@@ -7,6 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::access::Caller;
 use super::answers::ProblemAnswer;
 use crate::config::Refusal;
 use crate::store::KvError;
@@ -41,6 +42,12 @@ impl Failure {
     /// What was asked is not understood.
     pub(super) fn bad(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// The same as somebody may see it.
+    pub(super) fn shown(self, caller: &Caller) -> Self {
+        let problems = self.problems.into_iter().map(|problem| problem.shown(caller)).collect();
+        Self { problems, ..self }
     }
 
     fn reason(&self) -> &'static str {
@@ -96,6 +103,7 @@ impl From<Refusal> for Failure {
             Refusal::Forbidden(message) => (StatusCode::FORBIDDEN, message, Vec::new()),
             Refusal::NotFound(message) => (StatusCode::NOT_FOUND, message, Vec::new()),
             Refusal::Forgotten(message) => (StatusCode::GONE, message, Vec::new()),
+            Refusal::TooMuch(message) => (StatusCode::PAYLOAD_TOO_LARGE, message, Vec::new()),
             Refusal::Failed(error @ KvError::TooLarge(_)) => {
                 (StatusCode::PAYLOAD_TOO_LARGE, error.to_string(), Vec::new())
             }

@@ -16,17 +16,18 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Api;
 use super::access::Caller;
-use super::changes::{DryRun, blocking, bytes, is_dry, propose, without_secrets};
+use super::changes::{DryRun, MAX_TEXT_BYTES, blocking, bytes, check_size, is_dry, large, propose, room};
 use super::failure::Failure;
+use super::secrets::without_secrets;
+use super::{Api, MAX_WATCHES};
 use crate::config::{Action, Change, Edits, Object, Record, Source};
 use crate::ingest::{ResourceId, documents, kinds, plural};
 
 /// Lines of a watch that wait to be read; a reader that is slower is waited for.
 const WAITING_LINES: usize = 16;
-/// How many revisions a watch reads at once.
-const REVISIONS_AT_ONCE: u64 = 64;
+/// How many revisions a watch reads at once: each may be as large as a request.
+const REVISIONS_AT_ONCE: u64 = 4;
 /// The longest watch, and that of one which does not say: clients begin anew where they were.
 const MAX_WATCH: Duration = Duration::from_hours(1);
 /// How often a watch tells where it is, where it is asked to: it also finds out that nobody listens.
@@ -101,14 +102,17 @@ pub(super) async fn list(
     if query.watch.as_deref().is_some_and(|watch| watch == "true" || watch == "1") {
         return view.watch(&query);
     }
-    let (items, revision) = view.items();
-    Ok(Json(json!({
-        "apiVersion": plural.api_version,
-        "kind": format!("{}List", plural.kind),
-        "metadata": {"resourceVersion": revision.to_string()},
-        "items": items,
-    }))
-    .into_response())
+    large(move || {
+        let (items, revision) = view.items();
+        Ok(Json(json!({
+            "apiVersion": plural.api_version,
+            "kind": format!("{}List", plural.kind),
+            "metadata": {"resourceVersion": revision.to_string()},
+            "items": items,
+        }))
+        .into_response())
+    })
+    .await
 }
 
 pub(super) async fn put(
@@ -121,15 +125,23 @@ pub(super) async fn put(
     let (plural, id) = id(&parts)?;
     let text = String::from_utf8(bytes(body)?.into());
     let text = text.map_err(|_| Failure::bad("the body is not UTF-8"))?;
-    if let [document] = &documents(&text)[..]
-        && document.id != id
-    {
-        return Err(Failure::bad(format!("the body is of {}, and the path of {id}", document.id)));
+    check_size("bytes in a resource", text.len(), MAX_TEXT_BYTES)?;
+    let room = room(&api)?;
+    let (text, found) = blocking(move || {
+        let found: Vec<ResourceId> = documents(&text).into_iter().map(|document| document.id).collect();
+        drop(room);
+        Ok((text, found))
+    })
+    .await?;
+    // Where there is none, reading the text tells why.
+    if let Some(other) = found.iter().find(|other| **other != id) {
+        return Err(Failure::bad(format!("the body is of {other}, and the path of {id}")));
     }
     let dry_run = is_dry(dry_run)?;
     let edits = Edits::Apply(vec![Source { name: id.to_string(), text: text.into() }]);
     let Json(answer) = propose(&api, caller.clone(), "put", edits, String::new(), dry_run).await?;
     let object = if dry_run { answer.after(&id) } else { api.register.object(&id) };
+    let object = object.filter(|_| !found.is_empty());
     let object = object.ok_or_else(|| Failure::bad(format!("the body is one resource, {id}")))?;
     Ok(Json(shown(&api, plural, &id, object, &caller)))
 }
@@ -168,8 +180,11 @@ impl View {
 
     /// Tells of changes, a line of JSON each: from the revision that is named, or from all that is there.
     fn watch(self, query: &ListQuery) -> Result<Response, Failure> {
-        let room = Arc::clone(&self.api.watches).try_acquire_owned();
-        let room = room.map_err(|_| Failure::new(StatusCode::TOO_MANY_REQUESTS, "many watch already"))?;
+        // Who does not say who they are leaves room for those who do.
+        let left = if self.caller.is_anonymous { MAX_WATCHES / 2 } else { 0 };
+        let has_room = self.api.watches.available_permits() > left;
+        let room = Arc::clone(&self.api.watches).try_acquire_owned().ok().filter(|_| has_room);
+        let room = room.ok_or_else(|| Failure::new(StatusCode::TOO_MANY_REQUESTS, "many watch already"))?;
         let seen = match query.resource_version.as_deref() {
             None | Some("" | "0") => None,
             Some(text) => Some(text.parse().map_err(|_| Failure::bad("resourceVersion is a number"))?),

@@ -3,6 +3,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+mod tenants;
+
 /// An API over a store of its own, with what keeps it.
 fn api(dir: &std::path::Path, address: SocketAddr) -> Api {
     let kv: Arc<dyn crate::store::kv::Kv> =
@@ -24,6 +26,7 @@ fn api(dir: &std::path::Path, address: SocketAddr) -> Api {
         audit: Arc::new(Audit::new(dir)),
         writes: Arc::new(Semaphore::new(MAX_WRITES)),
         watches: Arc::new(Semaphore::new(MAX_WATCHES)),
+        rooms: Rooms::new(),
         discovery: address,
         own: address,
     }
@@ -65,6 +68,7 @@ async fn every_path_answers() {
     check("/", "200", "/api/v1/problems").await;
     check("/ready", "200", "ready").await;
     check("/metrics", "200", "\nmeshwork_control_plane_configs_refused_total 1\n").await;
+    check("/metrics", "200", "\nmeshwork_control_plane_connections_refused_total 0\n").await;
     check(
         "/api/v1/problems",
         "200",
@@ -400,6 +404,9 @@ async fn the_authority_is_for_admins_and_what_they_do_is_written_down() {
     let (status, told) = admin.json("POST", revocations, &revoke).await;
     let vault = "spiffe://mesh.local/ns/bank/sa/vault";
     assert_eq!((status, told["identity"].as_str()), (200, Some(vault)), "{told}");
+    // Nobody has it: it is revoked all the same, and that is said.
+    assert_eq!((&told["known"], &told["holders"], &told["near"]), (&json!(false), &json!([]), &json!([])));
+    assert!(told["note"].as_str().is_some_and(|note| note.contains("nobody is enrolled as")), "{told}");
     for (body, words) in [
         (json!({"identity": "x"}), "is no SPIFFE ID"),
         (json!({"identity": vault, "serial": "1"}), "either an identity or a serial number"),

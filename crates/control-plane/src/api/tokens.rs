@@ -7,11 +7,12 @@ use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::access::{Caller, Grant};
+use super::access::{ALL, Caller, Grant};
 use super::changes::{blocking, read};
 use super::failure::Failure;
 use super::{Api, audit};
 use crate::config::Refusal;
+use crate::ingest::is_label;
 use crate::store::KvError;
 
 #[derive(Deserialize)]
@@ -44,16 +45,11 @@ pub(super) async fn make(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<TokenAnswer>, Failure> {
-    demand_admin(&caller)?;
     let TokenBody { name, grants } = read(body)?;
-    let few = grants.len() <= MAX_GRANTS && grants.iter().all(|grant| grant.namespaces.len() <= MAX_GRANTS);
-    if name.is_empty() || name.len() > MAX_NAME_BYTES || grants.is_empty() || !few {
-        return Err(Failure::bad(format!(
-            "a token needs a name, and from 1 to {MAX_GRANTS} grants and namespaces"
-        )));
-    }
+    check_name(&name)?;
+    check_grants(&grants)?;
     blocking(move || {
-        let made = api.access.make_token(&name, grants).map_err(failed);
+        let made = demand_admin(&caller).and_then(|()| api.access.make_token(&name, grants).map_err(failed));
         write_down(&api, &caller, "make a token", &name, made.as_ref().err());
         Ok(Json(TokenAnswer { name, token: made? }))
     })
@@ -65,9 +61,8 @@ pub(super) async fn end(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<EndedAnswer>, Failure> {
-    demand_admin(&caller)?;
     blocking(move || {
-        let ended = api.access.end_tokens(&name).map_err(failed);
+        let ended = demand_admin(&caller).and_then(|()| api.access.end_tokens(&name).map_err(failed));
         write_down(&api, &caller, "end tokens", &name, ended.as_ref().err());
         match ended? {
             0 => Err(Failure::new(StatusCode::NOT_FOUND, format!("there is no token {name}"))),
@@ -77,10 +72,38 @@ pub(super) async fn end(
     .await
 }
 
+/// A name stands in the audit log: it is to be taken for no other words there.
+fn check_name(name: &str) -> Result<(), Failure> {
+    if (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(Failure::bad(format!(
+        "the name of a token has 1 to {MAX_NAME_BYTES} letters, digits and signs of ASCII, without spaces"
+    )))
+}
+
+fn check_grants(grants: &[Grant]) -> Result<(), Failure> {
+    let within = |count: usize| (1..=MAX_GRANTS).contains(&count);
+    if !within(grants.len()) || !grants.iter().all(|grant| within(grant.namespaces.len())) {
+        return Err(Failure::bad(format!(
+            "a token needs 1 to {MAX_GRANTS} grants, of as many namespaces each"
+        )));
+    }
+    let mut all = grants.iter().flat_map(|grant| &grant.namespaces);
+    match all.find(|name| *name != ALL && !is_label(name)) {
+        Some(other) => Err(Failure::bad(format!("{other:?} is no namespace, and not {ALL:?} for all"))),
+        None => Ok(()),
+    }
+}
+
 fn write_down(api: &Api, caller: &Caller, action: &str, name: &str, failure: Option<&Failure>) {
     let result = failure.map_or_else(|| "done".to_owned(), |failure| format!("refused: {failure}"));
     let resources = vec![name.to_owned()];
-    api.audit.write(&audit::Line { at: audit::now(), by: &caller.name, action, note: "", resources, result });
+    let line = audit::Line { at: audit::now(), by: &caller.name, action, note: "", resources, result };
+    match failure {
+        None => api.audit.write(&line),
+        Some(_) => api.audit.write_refused(line),
+    }
 }
 
 fn demand_admin(caller: &Caller) -> Result<(), Failure> {

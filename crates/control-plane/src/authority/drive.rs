@@ -36,6 +36,10 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// How long a proof is to hold before it is acted upon: Envoy and gRPC read, some seconds later, what the process beside them has
 /// acknowledged already.
 const SETTLE: Duration = Duration::from_secs(5);
+/// How long one is to hold that everybody has a certificate under the root that stays, before the other is taken away: in
+/// that time our own proxies retire connections that were proven under it. It takes two times 5 s and something
+/// (`RETIRED_WITHIN` of the data plane: one round may just have begun).
+const RETIRE: Duration = Duration::from_secs(15);
 /// How old a decision may be when it is acted upon: well within the time after which another one drives.
 const STALE: Duration = Duration::from_secs(3);
 
@@ -54,6 +58,14 @@ struct Driving {
     proven: Option<(Step, Instant)>,
     /// What was logged last of a step that could not be done.
     trouble: Option<String>,
+}
+
+/// How long a proof is to hold before the step that it allows.
+fn hold(step: Step) -> Duration {
+    match step {
+        Step::Switched | Step::SwitchedBack => RETIRE,
+        Step::Starting | Step::Added | Step::Removed | Step::Aborted | Step::Lost => SETTLE,
+    }
 }
 
 /// Why a step is not done.
@@ -330,7 +342,7 @@ impl Driving {
             self.proven = Some((step, now));
             return false;
         }
-        now.duration_since(since) >= SETTLE
+        now.duration_since(since) >= hold(step)
     }
 
     /// Whether somebody who was heard has not been for long.

@@ -37,6 +37,9 @@ const REFRESH_LEAST: Duration = Duration::from_secs(10);
 const REFRESH_MOST: Duration = Duration::from_hours(1);
 /// How long after a failure it is tried again; twice as long after each, up to the usual time.
 const RETRY: Duration = Duration::from_secs(5);
+/// The most that all bundles have together, as documents: every proxy is told all of them in one message, with those who
+/// are revoked, and none of its other trust domains may keep a mesh from hearing of that.
+const MAX_ALL_BYTES: usize = 4 << 20;
 /// How often the store is told that a bundle is still the same, in seconds: only for its age after a restart.
 const WRITTEN_AGAIN: i64 = 600;
 
@@ -159,6 +162,25 @@ impl Federation {
         self.domains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Checks that the bundle of a trust domain fits beside those of all others.
+    ///
+    /// # Errors
+    /// It does not.
+    fn check_room(&self, name: &str, bundle: &Bundle) -> Result<(), String> {
+        let size = |bundle: &Bundle| bundle.to_document(0, None).to_string().len();
+        let domains = self.lock();
+        let others = domains.iter().filter(|(known, _)| ***known != *name);
+        let others: usize = others.filter_map(|(_, domain)| domain.bundle.as_ref()).map(size).sum();
+        let all = others + size(bundle);
+        if all <= MAX_ALL_BYTES {
+            return Ok(());
+        }
+        Err(format!(
+            "with it, the bundles of all federated trust domains would have {all} bytes, and proxies are told {MAX_ALL_BYTES} \
+             at most"
+        ))
+    }
+
     fn bundles(&self) -> Vec<Bundle> {
         self.lock().values().filter_map(|domain| domain.bundle.clone()).collect()
     }
@@ -263,7 +285,7 @@ impl Authority {
                 let bundle = bundle.ok_or_else(|| {
                     format!("there is no bundle of {} by which {id} could prove itself", id.trust_domain())
                 })?;
-                fetch::by_identity(bundle, id)
+                fetch::by_identity(bundle, trust.revoked(), id)
             }
         };
         let text = fetch::get(&endpoint.url, tls).await?;
@@ -277,6 +299,7 @@ impl Authority {
         let gone = || "config does not name it any more".to_owned();
         let mut domain = self.federation.lock().get(name).cloned().ok_or_else(gone)?;
         let document = domain.judge(&text)?;
+        self.federation.check_room(name, &document.bundle)?;
         let kept = Kept::new(&domain.config, text, document.sequence, now());
         let is_new = domain.kept.as_ref().is_none_or(|known| known.document != kept.document);
         if is_new || kept.refreshed_at - domain.written >= WRITTEN_AGAIN {

@@ -154,6 +154,19 @@ impl Held {
         all.find(|one| one.serial == serial).map(|one| one.ends)
     }
 
+    /// Who holds a certificate, for people: a workload, or an agent for somebody; none where it is not known.
+    pub(super) fn holder(&self, serial: &str) -> Option<String> {
+        let workload = self.lines.get(serial).map(Key::to_string);
+        let delegated = || self.delegated.iter().find(|(_, (certificate, _))| certificate.serial == serial);
+        workload.or_else(|| delegated().map(|((agent, id), _)| format!("{agent} for {id}")))
+    }
+
+    /// The serial numbers of all that somebody is known to hold.
+    pub(super) fn serials(&self) -> impl Iterator<Item = &str> {
+        let delegated = self.delegated.values().map(|(certificate, _)| certificate.serial.as_str());
+        self.lines.keys().map(String::as_str).chain(delegated)
+    }
+
     /// Forgets what has ended, and so says nothing any more.
     pub(super) fn forget(&mut self, now: i64) {
         self.forgot = now;
@@ -222,6 +235,8 @@ mod tests {
         check(&held, Some("b"), 150);
         assert_eq!(held.of(&web()).map(|holding| (holding.shown, holding.issued)), Some((51, 50)));
         assert_eq!((held.end_of("2"), held.end_of("1")), (Some(150), None));
+        assert_eq!((held.holder("2").as_deref(), held.holder("1")), (Some("shop/web-1"), None));
+        assert_eq!(held.serials().collect::<Vec<_>>(), ["2"]);
         held.forget(150);
         assert_eq!(held.of(&web()), None);
         assert!(held.lines.is_empty());
@@ -266,6 +281,8 @@ mod tests {
         let holding = Holding { root: Some("b".to_owned()), ends: 100, shown: 0, issued: 1 };
         assert_eq!(all, [(agent.clone(), id(), holding)]);
         assert_eq!((held.end_of("2"), held.end_of("1")), (Some(100), None));
+        let holder = format!("shop/agent for {}", id());
+        assert_eq!((held.holder("2"), held.holder("1")), (Some(holder), None));
         // Agents of several hosts have one identity.
         let other = Key::new("shop", "agent-2");
         held.shown(&other, certificate("7", "a", 90), 2);

@@ -50,12 +50,13 @@ impl Own {
     }
 }
 
-/// Whether a certificate is to be replaced: half of its life is over, by the clock of now, or others are signed under
-/// another root by now.
+/// Whether a certificate is to be replaced: half of its life is over, by the clock of now, others are signed under
+/// another root by now, or it is revoked, be it by the number of what signed it.
 pub(super) fn is_due(svid: &Svid, trust: &Trust, now: SystemTime) -> bool {
     let life = svid.not_after().duration_since(svid.not_before()).unwrap_or_default();
     let half = svid.not_before() + life / 2;
     let is_of_today = now >= svid.not_before() && now < half;
     let root = trust.root_of(svid.chain());
-    !is_of_today || trust.issuer().is_some_and(|issuer| root.as_deref() != Some(issuer))
+    let is_elsewhere = trust.issuer().is_some_and(|issuer| root.as_deref() != Some(issuer));
+    !is_of_today || is_elsewhere || trust.revokes(svid.chain())
 }

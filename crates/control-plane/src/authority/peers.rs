@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use meshwork_model::mesh::Key;
 use meshwork_model::spiffe::SpiffeId;
+use meshwork_xds::grpc::printable;
 use tokio::sync::watch;
 
 /// How many versions of trust are told apart; a peer that acknowledges an older one has not acknowledged this one.
@@ -110,7 +111,7 @@ impl Peers {
     pub(super) fn acknowledge(&mut self, stream: Stream, version: &str, refusal: Option<&str>) {
         let Some(follower) = self.streams.get_mut(&stream) else { return };
         if let Some(words) = refusal {
-            follower.refusal = Some(words[..words.floor_char_boundary(MAX_REFUSAL_BYTES)].to_owned());
+            follower.refusal = Some(printable(&words[..words.floor_char_boundary(MAX_REFUSAL_BYTES)]));
             return;
         }
         follower.refusal = None;
@@ -176,9 +177,9 @@ mod tests {
         assert_eq!(trusts(&peers), roots(&[]));
         peers.acknowledge(stream, "v1", None);
         assert_eq!(trusts(&peers), roots(&["a"]));
-        peers.acknowledge(stream, "v2", Some("no"));
+        peers.acknowledge(stream, "v2", Some("no\u{1b}[2J"));
         let of = peers.of(&web).expect("there");
-        assert_eq!((of.refusal.as_deref(), &of.trusts), (Some("no"), &roots(&["a"])));
+        assert_eq!((of.refusal.as_deref(), &of.trusts), (Some("no [2J"), &roots(&["a"])));
         peers.acknowledge(stream, "v2", None);
         assert_eq!(
             (trusts(&peers), peers.of(&web).expect("there").refusal.as_deref()),

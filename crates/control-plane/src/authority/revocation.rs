@@ -1,6 +1,7 @@
 //! Who is no longer believed: by identity, for good; or by the serial number of one certificate, until that ends.
 
 use meshwork_identity::{IdentityError, Revocations, SpiffeId};
+use meshwork_xds::grpc::printable;
 
 use super::record::{self, Read, Revoked, Subject};
 use super::{Authority, now};
@@ -22,8 +23,13 @@ pub(crate) enum RevokeError {
     #[error("{0}")]
     Invalid(String),
     /// There is none to take back.
-    #[error("{0} is not revoked; `meshwork ca revocations` lists who is")]
-    Unknown(String),
+    #[error("{what} is not revoked; `meshwork ca revocations` lists who is{}", did_you_mean(near))]
+    Unknown {
+        /// What was to be taken back.
+        what: String,
+        /// Revocations that there are, and that may have been meant.
+        near: Vec<String>,
+    },
     /// The store fails.
     #[error(transparent)]
     Store(#[from] KvError),
@@ -75,6 +81,14 @@ impl Subject {
             Self::Identity(id) => format!("the identity {id}"),
             Self::Serial(serial) => format!("the certificate {serial}"),
         }
+    }
+}
+
+/// What may have been meant, for a message; empty where nothing is near.
+fn did_you_mean(near: &[String]) -> String {
+    match near {
+        [] => String::new(),
+        near => format!("; did you mean {}?", near.join(", or ")),
     }
 }
 
@@ -149,7 +163,7 @@ impl Authority {
             Subject::Serial(serial) => self.lock().held.end_of(serial),
             Subject::Identity(_) => None,
         };
-        let revoked = Revoked { subject, reason: reason.to_owned(), by: by.to_owned(), at: now(), ends };
+        let revoked = Revoked { subject, reason: printable(reason), by: by.to_owned(), at: now(), ends };
         record::put_revoked(&*self.kv, &revoked)?;
         self.act_on_it()?;
         Ok(revoked)
@@ -161,7 +175,7 @@ impl Authority {
     /// There is none, or the store fails.
     pub(crate) fn unrevoke(&self, subject: &Subject) -> Result<(), RevokeError> {
         if !record::delete_revoked(&*self.kv, subject)? {
-            return Err(RevokeError::Unknown(subject.words()));
+            return Err(RevokeError::Unknown { what: subject.words(), near: self.near_revocations(subject) });
         }
         self.act_on_it()
     }
@@ -187,6 +201,9 @@ impl Authority {
             }
             Subject::Serial(serial) if *serial == self.signing.issuer().serial => {
                 "that is the intermediate under which this control plane signs: replace it first, by `meshwork ca rotate`"
+            }
+            Subject::Serial(serial) if self.signing.roots().iter().any(|root| root.serial == *serial) => {
+                "that is a root, whose number nobody looks at: replace it by `meshwork ca rotate`"
             }
             _ => return Ok(()),
         };

@@ -11,6 +11,7 @@ use super::federation::FederatedStatus;
 use super::record::{self, Intermediate, Kept};
 use super::rotation::{Course, End, Holder, Lack, Presence, Rotation, Step, Why};
 use super::{Authority, now, seconds};
+use crate::ingest::closest;
 use crate::replicas;
 use crate::store::KvError;
 
@@ -239,9 +240,13 @@ impl Authority {
             story.known.iter().chain(&story.elsewhere).map(|known| known.name.as_str()).collect();
         match wish.without.iter().find(|name| !all.contains(name.as_str())) {
             None => Ok(()),
-            Some(name) => Err(RotateError::Invalid(format!(
-                "nobody is called {name:?}; expected NAMESPACE/NAME of a workload that is enrolled"
-            ))),
+            Some(name) => {
+                let near = closest(name, &all.into_iter().collect::<Vec<_>>());
+                let near = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+                Err(RotateError::Invalid(format!(
+                    "nobody is called {name:?}; expected NAMESPACE/NAME of a workload that is enrolled{near}"
+                )))
+            }
         }
     }
 
@@ -259,7 +264,7 @@ impl Authority {
                 let words = ": the last one is complete; `meshwork ca rotate` makes another root";
                 Err(RotateError::None(words.to_owned()))
             }
-            _ => Err(RotateError::None(String::new())),
+            _ => Err(RotateError::None(": there is nothing to turn back".to_owned())),
         })
     }
 

@@ -261,7 +261,7 @@ async fn who_is_revoked_is_let_go_and_not_let_in_again() {
     let (web, other) = (plane.enrol("web-1"), plane.enrol("web-2"));
     let asker = plane.follow("web-1", &web).expect("admitted");
     let mut changes = plane.secrets.changes(&asker);
-    let ends = tokio::spawn(plane.authority.revoked(web.id().clone(), web.serial()));
+    let ends = tokio::spawn(plane.authority.revoked(web.chain().into()));
     let subject = plane.authority.subject(None, Some(&web.serial())).expect("valid");
     let revoked = plane.authority.revoke(subject.clone(), "lost", "ann").expect("revoked");
     assert_eq!(revoked.ends, Some(seconds(web.not_after())));
@@ -280,6 +280,89 @@ async fn who_is_revoked_is_let_go_and_not_let_in_again() {
         let error = plane.authority.revoke(subject, "", "ann").expect_err("refused");
         assert!(matches!(error, RevokeError::Invalid(_)), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_of_nobody_is_told_from_one_of_somebody() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let plane = Plane::start("a", &store(dir.path()), &dir.path().join("ca"), |_| ());
+    let web = plane.enrol("web-1");
+    let known = |identity: Option<&str>, serial: Option<&str>| {
+        plane.authority.known(&plane.authority.subject(identity, serial).expect("valid"))
+    };
+    let check = |known: Known, holders: &[&str], near: &[&str], note: Option<&str>| {
+        assert_eq!(known.holders, holders, "{known:?}");
+        assert_eq!(known.near, near, "{known:?}");
+        assert_eq!(known.note.is_some(), note.is_some(), "{known:?}");
+        assert!(known.note.unwrap_or_default().contains(note.unwrap_or_default()));
+    };
+    let (of_web, of_cart) = (web.id().as_str(), "spiffe://mesh.local/ns/shop/sa/cart");
+    check(known(Some("shop/web"), None), &["shop/web-1", "shop/web-2"], &[], None);
+    check(known(Some("shop/wbe"), None), &[], &[of_web], Some("nobody is enrolled as"));
+    // A workload's name is not that of its account.
+    check(known(Some("shop/web-1"), None), &[], &[of_web], Some("nobody is enrolled as"));
+    check(known(Some("default/cart"), None), &[], &[of_cart], Some("nobody is enrolled as"));
+    check(known(Some("spiffe://partner.example/x"), None), &[], &[], Some("is not federated"));
+    let serial = web.serial();
+    check(known(None, Some(&serial)), &["shop/web-1"], &[], None);
+    check(known(None, Some(&serial[..10])), &[], &[&serial], Some("knows nobody who has the certificate"));
+    check(known(None, Some("2")), &[], &[], Some("since its start at"));
+    // Who is revoked is known still.
+    let subject = plane.authority.subject(Some("shop/web"), None).expect("valid");
+    plane.authority.revoke(subject, "", "ann").expect("revoked");
+    check(known(Some("shop/web"), None), &["shop/web-1", "shop/web-2"], &[], None);
+    let other = plane.authority.subject(Some("shop/wbe"), None).expect("valid");
+    let error = plane.authority.unrevoke(&other).expect_err("there is none").to_string();
+    assert!(error.contains("is not revoked"), "{error}");
+    assert!(error.ends_with(&format!("did you mean {of_web}?")), "{error}");
+    for root in plane.authority.signing().roots() {
+        let subject = plane.authority.subject(None, Some(&root.serial)).expect("valid");
+        let error = plane.authority.revoke(subject, "", "ann").expect_err("refused").to_string();
+        assert!(error.contains("that is a root"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_control_plane_whose_intermediate_is_revoked_signs_by_another() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let kv: Arc<dyn Kv> = Arc::new(Shared(Sqlite::open(dir.path()).expect("a store")));
+    let ca = dir.path().join("ca");
+    let (a, b) = (Plane::start("a", &kv, &ca, |_| ()), Plane::start("b", &kv, &ca, |_| ()));
+    let (web, before) = (b.enrol("web-1"), b.authority.signing().issuer().serial);
+    let ends = tokio::spawn(a.authority.revoked(web.chain().into()));
+    let subject = a.authority.subject(None, Some(&before)).expect("valid");
+    a.authority.revoke(subject, "its host was taken over", "ann").expect("revoked");
+    // Who came with what it signed is let go.
+    tokio::time::timeout(DEADLINE, ends).await.expect("told").expect("no panic");
+    b.until("another intermediate", |_| b.authority.signing().issuer().serial != before).await;
+    let is_good = |_: &Value| {
+        let trust = Arc::clone(&b.authority.published.borrow().trust);
+        trust.judge(b.authority.identity().svid().chain(), SystemTime::now()).is_ok()
+            && trust.revoked().revokes_serial(&before)
+    };
+    b.until("a certificate of its own under it", is_good).await;
+    let trust = Arc::clone(&a.authority.published.borrow().trust);
+    assert!(trust.judge(web.chain(), SystemTime::now()).is_err());
+    trust.judge(b.enrol("cart").chain(), SystemTime::now()).expect("good");
+}
+
+#[test]
+fn a_control_plane_that_was_away_when_its_intermediate_was_revoked_signs_by_another_from_the_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let kv = store(dir.path());
+    let open = || {
+        let world = Arc::new(World::new("mesh.local", Config::default(), Vec::new()));
+        in_test(dir.path(), Arc::clone(&kv), world)
+    };
+    let serial = open().signing().issuer().serial;
+    assert_eq!(open().signing().issuer().serial, serial, "it is kept");
+    let subject = Subject::Serial(serial.clone());
+    let (reason, by) = ("its host was taken over".to_owned(), "ann".to_owned());
+    record::put_revoked(&*kv, &Revoked { subject, reason, by, at: 1, ends: None }).expect("kept");
+    let again = open();
+    assert_ne!(again.signing().issuer().serial, serial);
+    let shown = again.identity().svid();
+    again.identity().trust().judge(shown.chain(), SystemTime::now()).expect("good");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,8 +8,18 @@ use serde_json::Value as Json;
 
 use super::record::{Change, Head};
 use super::{Edits, Proposal, Refusal, Source};
-use crate::ingest::{Library, Loaded, ResourceId, documents};
+use crate::ingest::{Document, Library, Loaded, ResourceId, documents};
 use crate::store::kv;
+
+/// The most values of all that is applied at once, with aliases written out: more than plain YAML of a request's size has. Each
+/// takes some 100 bytes for a moment.
+const MAX_APPLIED_VALUES: usize = 2_000_000;
+/// The most bytes of all resources of the store, as JSON: a hundred thousand of them, of the usual size. Each takes its
+/// memory some times over. One namespace has half of it at most.
+const MAX_STORED_BYTES: usize = 256 << 20;
+
+/// Each resource that is named as it is to be; `None` where it is to be gone.
+pub(super) type Wanted = BTreeMap<ResourceId, Option<Json>>;
 
 /// The config of a moment. A new one is made for each change.
 #[derive(Clone, Debug, Default)]
@@ -94,7 +104,8 @@ impl Stored {
         let metadata = object.get("metadata")?;
         let revision = metadata.get("resourceVersion")?.as_str()?.parse().ok()?;
         let created = metadata.get("creationTimestamp").and_then(Json::as_str).unwrap_or_default().into();
-        let document = documents(text).pop()?;
+        let mut found = documents(text);
+        let document = found.pop().filter(|_| found.is_empty())?;
         Some((document.id, Self { json: Packed::of(&document.json), revision, created }))
     }
 
@@ -171,21 +182,23 @@ impl State {
     }
 
     /// What a proposal would do; `undone` is each resource as it is to be, for one that goes back.
-    pub(super) fn plan(
-        &self,
-        proposal: &Proposal,
-        undone: BTreeMap<ResourceId, Option<Json>>,
-    ) -> Result<Plan, Refusal> {
+    pub(super) fn plan(&self, proposal: &Proposal, undone: Wanted) -> Result<Plan, Refusal> {
         let mut sources = Vec::new();
-        let wanted = match &proposal.edits {
+        let (wanted, seen) = match &proposal.edits {
             Edits::Apply(texts) => {
                 sources = self.named_apart(texts);
-                self.applied(texts)?
+                applied(texts, MAX_APPLIED_VALUES)?
             }
-            Edits::Delete(ids) => self.deleted(ids)?,
-            Edits::Rollback(_) => undone,
+            Edits::Delete(ids) => (ids.iter().map(|id| (id.clone(), None)).collect(), Vec::new()),
+            Edits::Rollback(_) => (undone, Vec::new()),
         };
+        // First of all: whether a resource is there, and of which revision, is told to who may write it.
+        self.check_rights(proposal, &wanted)?;
         self.check_owners(wanted.keys())?;
+        self.check_seen(&seen)?;
+        if matches!(proposal.edits, Edits::Delete(_)) {
+            self.check_there(wanted.keys())?;
+        }
         let change = |(id, after): (&ResourceId, &Option<Json>)| {
             let before = self.stored.get(id).map(|stored| stored.json.json());
             Change::of(id, before.as_ref(), after.as_ref())
@@ -196,6 +209,7 @@ impl State {
     /// Looks whether the mesh would accept a plan.
     pub(super) fn check(&self, plan: &Plan, revision: u64, at: &str) -> Result<Checked, Refusal> {
         let next = self.with_changes(&plan.changes, revision, at);
+        next.check_size(self, MAX_STORED_BYTES)?;
         let mut problems = Vec::new();
         if !plan.sources.is_empty() {
             // The same in its writer's words: problems then name their files and lines.
@@ -233,28 +247,72 @@ impl State {
         if left.is_empty() { Ok(()) } else { Err(Refusal::Invalid(left)) }
     }
 
-    /// Each resource of these texts, as it is to be.
-    fn applied(&self, texts: &[Source]) -> Result<BTreeMap<ResourceId, Option<Json>>, Refusal> {
-        let mut wanted = BTreeMap::new();
-        for document in texts.iter().flat_map(|source| documents(&source.text)) {
-            let now = self.stored.get(&document.id).map_or(0, |stored| stored.revision);
-            // An apply may tell which revision it has seen, as in Kubernetes.
-            if document.resource_version.as_ref().is_some_and(|seen| *seen != now.to_string()) {
-                return Err(Refusal::Raced(format!(
-                    "{} has changed since: it is of revision {now}; read it again and apply your change to that",
-                    document.id
-                )));
-            }
-            wanted.insert(document.id, Some(document.json));
+    /// Looks whether there is room for what is more here than in the state before: these bytes, and half of them for a
+    /// namespace, so that others have room, too.
+    fn check_size(&self, before: &Self, most: usize) -> Result<(), Refusal> {
+        let (now, before) = (self.sizes(), before.sizes());
+        let too_much = |what: &str, bytes: usize, most: usize| {
+            let message = format!("{what} would have {bytes} bytes of resources, and {most} is the most");
+            Err(Refusal::TooMuch(message))
+        };
+        let (all, all_before): (usize, usize) = (now.values().sum(), before.values().sum());
+        if all > most && all > all_before {
+            return too_much("the store", all, most);
         }
-        Ok(wanted)
+        let grown = now.iter().find(|(namespace, bytes)| {
+            **bytes > most / 2 && before.get(*namespace).is_none_or(|before| *bytes > before)
+        });
+        match grown {
+            Some((namespace, bytes)) => too_much(&format!("the namespace {namespace}"), *bytes, most / 2),
+            None => Ok(()),
+        }
     }
 
-    fn deleted(&self, ids: &[ResourceId]) -> Result<BTreeMap<ResourceId, Option<Json>>, Refusal> {
-        self.check_owners(ids.iter())?;
-        match ids.iter().find(|id| !self.stored.contains_key(*id)) {
+    /// The bytes of the resources of the store by their namespace, as JSON.
+    fn sizes(&self) -> BTreeMap<&str, usize> {
+        let mut sizes = BTreeMap::new();
+        for (id, stored) in &self.stored {
+            *sizes.entry(&*id.key.namespace).or_default() += stored.json.0.len();
+        }
+        sizes
+    }
+
+    /// Looks whether whoever proposes this may write all of it. What goes back to what it is already is not written.
+    fn check_rights(&self, proposal: &Proposal, wanted: &Wanted) -> Result<(), Refusal> {
+        let mut foreign = wanted.iter().filter(|(id, _)| !proposal.rights.may_write(id));
+        let by = &proposal.by;
+        let refusal = match proposal.edits {
+            Edits::Rollback(revision) => {
+                let now = |id: &ResourceId| self.stored.get(id).map(|stored| stored.json.json());
+                // Whose they are is not said: they may not even read them.
+                foreign
+                    .any(|(id, after)| now(id) != *after)
+                    .then(|| format!("{by} may not write all that has changed since the revision {revision}"))
+            }
+            Edits::Apply(_) | Edits::Delete(_) => {
+                foreign.next().map(|(id, _)| format!("{by} may not write {id}"))
+            }
+        };
+        refusal.map_or(Ok(()), |why| Err(Refusal::Forbidden(why)))
+    }
+
+    /// An apply may tell which revision it has seen, as in Kubernetes.
+    fn check_seen(&self, seen: &[(ResourceId, String)]) -> Result<(), Refusal> {
+        for (id, seen) in seen {
+            let now = self.stored.get(id).map_or(0, |stored| stored.revision);
+            if *seen != now.to_string() {
+                return Err(Refusal::Raced(format!(
+                    "{id} has changed since: it is of revision {now}; read it again and apply your change to that"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_there<'i>(&self, mut ids: impl Iterator<Item = &'i ResourceId>) -> Result<(), Refusal> {
+        match ids.find(|id| !self.stored.contains_key(*id)) {
             Some(absent) => Err(Refusal::NotFound(format!("there is no {absent}"))),
-            None => Ok(ids.iter().map(|id| (id.clone(), None)).collect()),
+            None => Ok(()),
         }
     }
 
@@ -297,7 +355,71 @@ impl Plan {
     }
 }
 
+/// Each resource of these texts, and which revisions of it their writer has seen.
+fn applied(texts: &[Source], most_values: usize) -> Result<(Wanted, Vec<(ResourceId, String)>), Refusal> {
+    let (mut wanted, mut seen, mut values) = (Wanted::new(), Vec::new(), 0);
+    for Document { id, json, resource_version, .. } in texts.iter().flat_map(|one| documents(&one.text)) {
+        values += values_in(&json);
+        if values > most_values {
+            return Err(Refusal::TooMuch(format!(
+                "these texts have more than {most_values} values with their aliases written out: apply fewer at once, or \
+                 without aliases"
+            )));
+        }
+        seen.extend(resource_version.map(|version| (id.clone(), version)));
+        wanted.insert(id, Some(json));
+    }
+    Ok((wanted, seen))
+}
+
+fn values_in(json: &Json) -> usize {
+    1 + match json {
+        Json::Array(items) => items.iter().map(values_in).sum::<usize>(),
+        Json::Object(fields) => fields.values().map(values_in).sum::<usize>(),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => 0,
+    }
+}
+
 /// Errors wherever they are, and the warnings of the plan's own texts.
 fn errors_and_own(problems: Vec<Problem>, plan: &Plan) -> Vec<Problem> {
     problems.into_iter().filter(|p| p.severity == Severity::Error || plan.shows(&p.file)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_much_is_not_kept_but_may_shrink() {
+        let state = |of: &[(&str, usize)]| {
+            let stored = of.iter().map(|(namespace, bytes)| {
+                let json = Packed("x".repeat(*bytes).into());
+                (
+                    ResourceId::new("ConfigMap", namespace, "x"),
+                    Stored { json, revision: 1, created: "".into() },
+                )
+            });
+            State { stored: stored.collect(), ..State::default() }
+        };
+        let check = |now: &[(&str, usize)], before: &[(&str, usize)], is_good: bool| {
+            assert_eq!(state(now).check_size(&state(before), 100).is_ok(), is_good, "{now:?} {before:?}");
+        };
+        check(&[("a", 50)], &[], true);
+        check(&[("a", 51)], &[("b", 1)], false);
+        check(&[("a", 51)], &[("a", 52)], true);
+        check(&[("a", 50), ("b", 50)], &[], true);
+        check(&[("a", 50), ("b", 50), ("c", 1)], &[("a", 50), ("b", 50)], false);
+        check(&[("a", 50), ("b", 50), ("c", 1)], &[("a", 100), ("b", 2)], true);
+    }
+
+    #[test]
+    fn aliases_of_many_texts_count_together() {
+        let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: NAME, annotations: &a {b: c, d: e}}\ndata: {a: *a}\n";
+        let source = |name: &str| Source { name: name.to_owned(), text: text.replace("NAME", name).into() };
+        let texts = [source("a"), source("b")];
+        let (wanted, seen) = applied(&texts, 26).expect("few");
+        assert_eq!((wanted.len(), seen.len()), (2, 0));
+        assert!(matches!(applied(&texts, 25), Err(Refusal::TooMuch(_))));
+        assert!(applied(&texts[..1], 13).is_ok());
+    }
 }

@@ -100,7 +100,9 @@ fn what_is_applied_is_there_with_its_history_and_again_behind_a_restart() {
         (&object["metadata"]["resourceVersion"], &object["spec"]["ports"][0]["port"]),
         (&"2".into(), &81.into())
     );
-    let [newest, first] = &mesh.register.records(10).expect("read")[..] else { panic!("two") };
+    let [newest, first] = &mesh.register.records(10, |record| record).expect("read")[..] else {
+        panic!("two")
+    };
     assert_eq!(
         (newest.revision, &*newest.by, &*newest.note, newest.changes.len()),
         (2, "tester", "a note", 1)

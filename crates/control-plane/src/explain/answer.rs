@@ -68,6 +68,9 @@ pub struct Outbound {
     pub action: String,
     /// Time-outs, retries, faults and the like.
     pub terms: Vec<String>,
+    /// What a gateway says of tokens; empty where nothing is said of them.
+    #[serde(default)]
+    pub authentication: String,
     /// Policies of a gateway.
     pub policies: Vec<PolicyAnswer>,
     /// Where it may go.

@@ -1,20 +1,22 @@
-//! What the filters of a chain say of a request, in their order: tokens, policies, providers, limits.
+//! What the filters of a chain say of a request, in their order: faults, pages of other origins, tokens, policies,
+//! providers, limits. Which filters there are for its route, and what each does, is `model`'s to say.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use meshwork_model::cors;
+use meshwork_model::fault;
+use meshwork_model::fraction::Fraction;
 use meshwork_model::head::RequestHead;
-use meshwork_model::jwt::{self, Failure};
 use meshwork_model::metadata::{Metadata, Value, matches_metadata};
 use meshwork_model::policy::Facts;
 use meshwork_model::proxy::{
-    Action, AuthService, ExtAuthz, Gate, HttpFilter, HttpFilterKind, HttpRbac, JwtAuthentication,
-    JwtRequirement, Rbac,
+    Action, Applied, AuthService, CorsPolicy, ExtAuthz, Fault, Gate, HttpFilter, HttpRbac, Rbac, Route,
+    RouteAction, RouteFilter,
 };
 use meshwork_model::reason::Reason;
-use meshwork_model::route::{Asked, takes};
 
 use super::answer::{Outcome, PolicyAnswer};
+use super::tokens::Tokens;
 use super::{refused, rules, terms, words};
 
 /// Stands before the names under which a proxy notes that a provider is to be asked. Source: Istio.
@@ -30,51 +32,56 @@ pub(super) struct Through {
     pub(super) refused: Option<Outcome>,
 }
 
-type Claims = BTreeMap<Arc<str>, Value>;
+/// The filters of a chain, and the route of a request.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'f> {
+    pub(super) filters: &'f [HttpFilter],
+    pub(super) route: Option<&'f Route>,
+    /// What that, and what stands above it, says of filters, the most specific first.
+    pub(super) words: &'f [&'f [RouteFilter]],
+}
 
-/// Asks each filter of requests in turn, until one refuses.
-///
-/// # Errors
-/// The claims are no claims; in words.
+/// Asks each filter in turn, until one refuses; those that let the request pass may change it.
 pub(super) fn judge(
-    filters: &[HttpFilter],
+    asked: Asked<'_>,
+    head: &mut RequestHead,
     facts: &Facts<'_>,
-    claims: Option<&serde_json::Value>,
-    now: f64,
-) -> Result<Through, String> {
-    let claims = claims.map(claims_of).transpose()?;
+    tokens: &mut Tokens<'_>,
+) -> Through {
     let mut through = Through::default();
     let mut metadata = Metadata::default();
-    for filter in filters.iter().filter(|filter| !filter.disabled) {
+    for filter in asked.filters {
+        let Some(applied) = filter.applied(asked.words) else { continue };
+        match applied {
+            Applied::Fault { config, .. } => through.fault(config, head, asked.route),
+            Applied::Cors(policies) => through.page(&policies, head, asked.route),
+            Applied::Jwt(config, route) => {
+                let said = tokens.judge(config, route, head, &mut metadata);
+                through.authentication = said.text;
+                through.refused = said.refusal.map(|refusal| Outcome {
+                    status: Some(refusal.status),
+                    ..refused(Some(refusal.reason()), format!("its token: {}", refusal.text))
+                });
+            }
+            Applied::Rbac(rbac) => {
+                through.policies(rbac, &Facts { head: Some(head), ..*facts }, &mut metadata);
+            }
+            Applied::ExtAuthz(check, _) => through.provider(&filter.name, check, &metadata),
+            Applied::LocalRateLimit(limit) => through.then.push(terms::rate_limit(limit)),
+            Applied::Buffer(most) => through.then.push(format!("its body is held, {most} bytes at most")),
+            Applied::HealthCheck(_) => {}
+        }
         if through.refused.is_some() {
             break;
         }
-        match &filter.kind {
-            HttpFilterKind::Jwt(config) => {
-                if let Some(head) = facts.head {
-                    through.tokens(config, &filter.name, head, claims.as_ref(), now, &mut metadata);
-                }
-            }
-            HttpFilterKind::Rbac(rbac) => through.policies(rbac, facts, &mut metadata),
-            HttpFilterKind::ExtAuthz(check) => through.provider(&filter.name, check, &metadata),
-            HttpFilterKind::LocalRateLimit(limit) => through.then.push(terms::rate_limit(limit)),
-            HttpFilterKind::Fault(fault) => through.then.extend(terms::faults(fault)),
-            HttpFilterKind::Buffer(most) => {
-                through.then.push(format!("its body is held, {most} bytes at most"));
-            }
-            HttpFilterKind::Cors | HttpFilterKind::HealthCheck(_) => {}
-        }
     }
-    Ok(through)
+    through
 }
 
 /// Asks each gate of connections in turn, until one refuses.
 pub(super) fn admit(gates: &[Gate], facts: &Facts<'_>) -> Through {
     let mut through = Through::default();
     for gate in gates {
-        if through.refused.is_some() {
-            break;
-        }
         match gate {
             Gate::Rbac(rbac) => through.rules(rbac, facts),
             Gate::Tried(rbac, _) => {
@@ -82,6 +89,11 @@ pub(super) fn admit(gates: &[Gate], facts: &Facts<'_>) -> Through {
                 through.policies.extend(judged.policies);
             }
             Gate::Limit(limit) => through.then.push(format!("at most {} connections", limit.most)),
+        }
+        if let Some(refused) = &mut through.refused {
+            // It is closed: nobody is answered.
+            refused.status = None;
+            break;
         }
     }
     through
@@ -95,7 +107,43 @@ fn action(action: Action) -> &'static str {
     }
 }
 
+/// The number that is the last to be one of a share: what it hits, every number hits.
+fn last(share: Fraction) -> u64 {
+    u64::from(share.denominator.saturating_sub(1))
+}
+
 impl Through {
+    fn fault(&mut self, config: &Fault, head: &RequestHead, route: Option<&Route>) {
+        if !fault::concerns(config, head, route.and_then(Route::cluster)) {
+            return;
+        }
+        if let Some(delay) = config.delay.as_ref().filter(|_| fault::delay(config, head, 0).is_some()) {
+            self.then.push(terms::delay(delay));
+        }
+        let Some(abort) = config.abort.as_ref().filter(|_| fault::abort(config, head, 0).is_some()) else {
+            return;
+        };
+        self.then.push(terms::abort(abort));
+        // With a limit of such requests there are some that have none.
+        let of_all = fault::abort(config, head, last(abort.share)).filter(|_| config.max_active.is_none());
+        if let Some(abort) = of_all {
+            let outcome = refused(Some(Reason::Fault), "a fault on purpose answers it".to_owned());
+            self.refused = Some(Outcome { status: Some(abort.status), ..outcome });
+        }
+    }
+
+    fn page(&mut self, policies: &[&Arc<CorsPolicy>], head: &RequestHead, route: Option<&Route>) {
+        let is_forwarded = route.is_some_and(|route| matches!(route.action, RouteAction::Forward(_)));
+        let Some(first) = policies.first().filter(|_| is_forwarded) else { return };
+        let answered = cors::judge(policies, head, last(first.enabled)).filter(|verdict| verdict.is_answered);
+        if answered.is_none() {
+            self.then.push("CORS is answered for".to_owned());
+            return;
+        }
+        let text = "a page asks what it may ask for (CORS), and the proxy answers".to_owned();
+        self.refused = Some(Outcome { status: Some(200), ..refused(Some(Reason::DirectResponse), text) });
+    }
+
     fn rules(&mut self, rbac: &Rbac, facts: &Facts<'_>) {
         let judged = rules::judge(rbac, action(rbac.action), false, facts);
         self.policies.extend(judged.policies);
@@ -140,96 +188,6 @@ impl Through {
             let name = name.strip_prefix("envoy.filters.http.ext_authz.").unwrap_or(name);
             self.then
                 .push(format!("the provider {name} ({cluster}) is asked; what it says is not known here"));
-        }
-    }
-
-    fn tokens(
-        &mut self,
-        config: &JwtAuthentication,
-        filter: &str,
-        head: &RequestHead,
-        claims: Option<&Claims>,
-        now: f64,
-        metadata: &mut Metadata,
-    ) {
-        let rule = config.rules.iter().find(|rule| takes(&rule.matches, head, Asked::default()));
-        let Some(needed) = rule.and_then(|rule| rule.requires.as_ref()) else {
-            "tokens are not looked at".clone_into(&mut self.authentication);
-            return;
-        };
-        let good = claims.map_or_else(Vec::new, |claims| good(config, claims, now));
-        if let (Some(at), Some(claims)) = (good.first(), claims) {
-            let provider = &config.providers[*at];
-            if let Some(key) = &provider.payload_in_metadata {
-                metadata.set(filter, key, Value::Map(claims.clone()));
-            }
-        }
-        let named: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
-        let named = named.join(", ");
-        if is_met(needed, &good, claims.is_some()) {
-            self.authentication = match (claims, good.first()) {
-                (None, _) => format!("no token; one is not needed (RequestAuthentication {named})"),
-                (Some(claims), Some(at)) => {
-                    format!(
-                        "a good token of {} (RequestAuthentication {})",
-                        jwt::issuer(claims),
-                        config.providers[*at].name
-                    )
-                }
-                (Some(_), None) => format!("a token that nobody looks at (RequestAuthentication {named})"),
-            };
-            return;
-        }
-        let why = claims.map_or(Failure::Missing, |claims| failure(config, claims, now));
-        self.authentication = format!("{} (RequestAuthentication {named})", why.text());
-        let outcome = refused(Some(Reason::Unauthenticated), format!("its token: {}", why.text()));
-        self.refused = Some(Outcome { status: Some(why.status()), ..outcome });
-    }
-}
-
-/// The providers whose token it is, and good.
-fn good(config: &JwtAuthentication, claims: &Claims, now: f64) -> Vec<usize> {
-    let is_good = |at: &usize| jwt::judge(claims, &config.providers[*at], None, now).is_ok();
-    (0..config.providers.len()).filter(is_good).collect()
-}
-
-/// Why a token is not good, by the first provider whose it is.
-fn failure(config: &JwtAuthentication, claims: &Claims, now: f64) -> Failure {
-    let failures =
-        config.providers.iter().filter_map(|provider| jwt::judge(claims, provider, None, now).err());
-    let mut theirs = failures.filter(|failure| *failure != Failure::UnknownIssuer);
-    theirs.next().unwrap_or(Failure::UnknownIssuer)
-}
-
-/// Whether what a request needs is there. Source: Envoy `JwtRequirement`.
-fn is_met(needed: &JwtRequirement, good: &[usize], has_token: bool) -> bool {
-    match needed {
-        JwtRequirement::Provider { provider, .. } => good.contains(provider),
-        JwtRequirement::Any(any) => any.iter().any(|one| is_met(one, good, has_token)),
-        JwtRequirement::All(all) => all.iter().all(|one| is_met(one, good, has_token)),
-        JwtRequirement::AllowMissing => !has_token,
-        JwtRequirement::AllowMissingOrFailed => true,
-    }
-}
-
-fn claims_of(json: &serde_json::Value) -> Result<Claims, String> {
-    match value(json) {
-        Value::Map(claims) => Ok(claims),
-        _ => Err("the claims are a JSON object, as `{\"iss\": \"https://issuer.example\", \"sub\": \"me\"}`"
-            .to_owned()),
-    }
-}
-
-fn value(json: &serde_json::Value) -> Value {
-    use serde_json::Value as Json;
-    match json {
-        Json::Null => Value::Null,
-        Json::Bool(bool) => Value::Bool(*bool),
-        Json::Number(number) => Value::Number(number.as_f64().unwrap_or(f64::NAN)),
-        Json::String(text) => Value::Text(text.as_str().into()),
-        Json::Array(values) => Value::List(values.iter().map(value).collect()),
-        Json::Object(fields) => {
-            Value::Map(fields.iter().map(|(key, field)| (key.as_str().into(), value(field))).collect())
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use meshwork_model::head::RequestHead;
+use meshwork_model::intake::asks_to_switch;
 use meshwork_model::mesh::{Key, Service, Workload};
 use meshwork_model::spiffe::SpiffeId;
 use serde::{Deserialize, Serialize};
@@ -63,7 +64,22 @@ pub(super) enum Called {
     Service { key: Key, port: u16 },
     /// A port of a host: outside the mesh, or as a gateway knows it.
     Host { host: String, port: u16 },
+    /// A port of a host that the mesh has no name for, as a captured program calls it.
+    Unknown { host: String, port: u16 },
 }
+
+/// Fields of a connection, which end where it does: nobody judges them.
+const OF_CONNECTIONS: &[&str] = &[
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+    "transfer-encoding",
+];
+/// What `connection` may say without taking a field of the request away.
+const OPTIONS: &[&str] = &["close", "keep-alive", "upgrade", "te"];
 
 /// Longer paths than proxies take are not looked at.
 const MAX_PATH_BYTES: usize = 16 << 10;
@@ -85,23 +101,12 @@ impl Question {
         }
     }
 
-    /// The request's head, for this host where it names none itself.
+    /// The request's head as a proxy reads it, for this host where it names none itself.
     ///
     /// # Errors
     /// What is asked is no request; in words.
     pub(super) fn head(&self, host: &str) -> Result<RequestHead, String> {
-        if !is_token(&self.method) || self.method.len() > 64 {
-            return Err(format!(
-                "{:?} is no method; the method stands before the path: GET /items",
-                self.method
-            ));
-        }
-        let is_text = |text: &str| text.bytes().all(|b| (0x21..0x7f).contains(&b) && b != b'#');
-        let is_path = self.path.starts_with('/') || self.path == "*" && self.method == "OPTIONS";
-        if !is_path || !is_text(&self.path) || self.path.len() > MAX_PATH_BYTES {
-            let expected = "a path starts with \"/\" and has no spaces, no \"#\" and no other letters than those of ASCII";
-            return Err(format!("{:?} is no path: {expected}", self.path));
-        }
+        self.check_line()?;
         let bytes: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         if self.headers.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
             return Err("there are more header fields than a proxy takes".to_owned());
@@ -110,17 +115,58 @@ impl Question {
         head.set_method(self.method.as_bytes());
         head.set_authority(host.as_bytes());
         head.set_path_and_query(self.path.as_bytes());
+        let mut length: Option<u64> = None;
+        let (mut hosts, mut upgrade, mut switches, mut is_chunked) = (0, "", false, false);
         for (name, value) in &self.headers {
+            let value = value.trim_matches([' ', '\t']);
             if !is_token(name) || value.bytes().any(|b| b.is_ascii_control() && b != b'\t') {
                 return Err(format!("`{name}: {value}` is no header field; write it as `name: value`"));
             }
-            if name.eq_ignore_ascii_case("host") {
-                head.set_authority(value.trim().as_bytes());
-            } else {
-                head.fields.push(name.as_bytes(), value.trim().as_bytes());
+            match name.to_ascii_lowercase().as_str() {
+                "host" if hosts == 0 && is_host(value) => {
+                    hosts += 1;
+                    head.set_authority(value.as_bytes());
+                }
+                "host" => return Err(format!("`{name}: {value}`: a request names one host, and its port")),
+                "content-length" => match value.parse() {
+                    Ok(bytes) if length.is_none() => length = Some(bytes),
+                    _ => return Err(format!("`{name}: {value}`: a request has one length, in bytes")),
+                },
+                "transfer-encoding" => is_chunked = value.eq_ignore_ascii_case("chunked"),
+                "upgrade" => upgrade = value,
+                "connection" if options(value).any(|option| !OPTIONS.contains(&&*option)) => {
+                    return Err(format!("`{name}: {value}` takes fields away; leave out it and them"));
+                }
+                "connection" => switches |= options(value).any(|option| option == "upgrade"),
+                "te" if !value.eq_ignore_ascii_case("trailers") => {}
+                known if OF_CONNECTIONS.contains(&known) => {}
+                _ => head.fields.push(name.as_bytes(), value.as_bytes()),
             }
         }
+        // As the codec reads it: both fields have to say so, and a body stands in the way.
+        let switches = switches && length.unwrap_or(0) == 0 && asks_to_switch(upgrade.as_bytes());
+        head.note_codec(length, is_chunked, if switches { upgrade.as_bytes() } else { b"" });
         Ok(head)
+    }
+
+    /// Whether method and path are such.
+    fn check_line(&self) -> Result<(), String> {
+        if !is_token(&self.method) || self.method.len() > 64 {
+            return Err(format!(
+                "{:?} is no method; the method stands before the path: GET /items",
+                self.method
+            ));
+        }
+        if self.method == "CONNECT" {
+            return Err("CONNECT asks for no path; no route of the mesh takes it".to_owned());
+        }
+        let is_text = |text: &str| text.bytes().all(|b| (0x21..0x7f).contains(&b) && b != b'#');
+        let is_path = self.path.starts_with('/') || self.path == "*" && self.method == "OPTIONS";
+        if !is_path || !is_text(&self.path) || self.path.len() > MAX_PATH_BYTES {
+            let expected = "a path starts with \"/\" and has no spaces, no \"#\" and no other letters than those of ASCII";
+            return Err(format!("{:?} is no path: {expected}", self.path));
+        }
+        Ok(())
     }
 
     /// Finds who asks.
@@ -164,13 +210,15 @@ impl Question {
     ///
     /// # Errors
     /// There is no such service, host or port; in words.
-    pub(super) fn called(&self, mesh: &Mesh, namespace: &str, from_gateway: bool) -> Result<Called, String> {
+    pub(super) fn called(&self, mesh: &Mesh, namespace: &str, way: Way) -> Result<Called, String> {
         let (host, port) = match self.to.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>())) {
             Some((host, Ok(port))) => (host, Some(port)),
             Some((_, Err(_))) => return Err(format!("{:?}: what follows the colon is no port", self.to)),
             None => (self.to.as_str(), None),
         };
-        if from_gateway {
+        // The case of a name's letters does not count.
+        let host = &*host.to_ascii_lowercase();
+        if way == Way::Gateway {
             return Ok(Called::Host { host: host.to_owned(), port: port.unwrap_or(80) });
         }
         let (name, of) = cut(host.strip_suffix(".svc.cluster.local").unwrap_or(host));
@@ -187,11 +235,48 @@ impl Question {
                 let port = entry.ports.first().map_or(443, |port| port.number);
                 Ok(Called::Host { host: host.to_owned(), port })
             }
+            // What has a dot is meant for a host: other words are mostly services whose names are written wrongly.
+            (None, port) if way == Way::Captured && host.contains(['.', ':']) => {
+                Ok(Called::Unknown { host: host.to_owned(), port: port.unwrap_or(443) })
+            }
             (None, _) => {
                 Err(format!("there is no service {host}, and no ServiceEntry of that host{}", known(mesh)))
             }
         }
     }
+}
+
+/// How a caller's program asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// At ports of its proxy, or in nobody knows what way.
+    Anywhere,
+    /// At whatever address it likes: all that leaves it meets its proxy.
+    Captured,
+    /// From outside, at the gateway that the caller is.
+    Gateway,
+}
+
+impl Way {
+    pub(super) fn of(node: &Workload) -> Self {
+        match (&node.gateway, &node.capture) {
+            (Some(_), _) => Self::Gateway,
+            (None, Some(_)) => Self::Captured,
+            (None, None) => Self::Anywhere,
+        }
+    }
+}
+
+/// Whether proxies take a text for a host and its port: there is no user in it, and nothing else that peers read in
+/// different ways.
+fn is_host(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b".-_~:[]".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_part)
+}
+
+/// What a `connection` field says.
+fn options(value: &str) -> impl Iterator<Item = String> {
+    value.split(',').map(|word| word.trim().to_ascii_lowercase()).filter(|word| !word.is_empty())
 }
 
 /// A name, and its namespace where one is said.

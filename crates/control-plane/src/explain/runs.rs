@@ -7,8 +7,8 @@ use std::sync::Arc;
 use meshwork_model::chain::{Arrival, ChainIndex};
 use meshwork_model::mesh::Workload;
 use meshwork_model::proxy::{
-    Cluster, Discovery, Endpoints, FilterChain, HttpConnection, Listener, Resource, RouteSource, RouteTable,
-    Transport,
+    Cluster, Discovery, Endpoints, FilterChain, HttpConnection, Listener, ListenerFilterKind, Resource,
+    RouteSource, RouteTable, Transport,
 };
 use meshwork_xds::Dialect;
 
@@ -50,6 +50,12 @@ impl Runs {
         names.iter().find_map(|name| self.listeners.get(name.as_str()))
     }
 
+    /// Whether the node has a name for a host outside.
+    pub(super) fn knows(&self, host: &str) -> bool {
+        let end = format!("|{host}");
+        self.listeners.keys().any(|name| name.starts_with("captured|") && name.ends_with(&end))
+    }
+
     pub(super) fn cluster(&self, name: &str) -> Option<&Cluster> {
         self.clusters.get(name)
     }
@@ -80,17 +86,31 @@ pub(super) struct Arriving<'a> {
     pub(super) alpn: &'a [&'a [u8]],
 }
 
+impl<'a> Arriving<'a> {
+    /// The server name, where a proxy gets to know it: it ends TLS, or looks for it.
+    pub(super) fn told(&self, listener: &Listener, chain: &FilterChain) -> Option<&'a str> {
+        let is_told = chain.tls.is_some() || looks(listener);
+        Some(self.server_name).filter(|name| is_told && !name.is_empty())
+    }
+}
+
+/// Whether a listener looks at what a connection begins with before its chain is chosen.
+fn looks(listener: &Listener) -> bool {
+    listener.filters.iter().any(|filter| matches!(filter.kind, ListenerFilterKind::Tls(_)))
+}
+
 /// The chain of a listener that takes a connection.
 pub(super) fn chain<'l>(listener: &'l Listener, arriving: &Arriving<'_>) -> Option<&'l FilterChain> {
     let index = ChainIndex::compile(listener.chains.iter().map(|chain| &chain.matches)).ok()?;
     let local = listener.address.unwrap_or(arriving.from);
+    let is_seen = looks(listener);
     let arrival = Arrival {
         local,
         direct: arriving.from,
         remote: arriving.from,
-        transport: if arriving.is_tls { Transport::Tls } else { Transport::Plaintext },
-        server_name: arriving.server_name,
-        alpn: arriving.alpn,
+        transport: if is_seen && arriving.is_tls { Transport::Tls } else { Transport::Plaintext },
+        server_name: if is_seen { arriving.server_name } else { "" },
+        alpn: if is_seen { arriving.alpn } else { &[] },
     };
     let found = index.find(&arrival).and_then(|at| listener.chains.get(at));
     found.or(listener.default_chain.as_ref())

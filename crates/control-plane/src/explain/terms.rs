@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use meshwork_model::proxy::{
-    AbortBy, Balancing, Cluster, DelayBy, Discovery, Domain, Fault, Health, HttpConnection, LocalRateLimit,
-    MirrorTo, RetryPolicy, Route, RouteAction, RouteFilterKind, RouteMatch, Thresholds,
+    AbortBy, Balancing, Cluster, DelayBy, Discovery, Domain, FaultAbort, FaultDelay, Health, HttpConnection,
+    LocalRateLimit, MirrorTo, RetryPolicy, Route, RouteAction, RouteMatch, Thresholds,
 };
 
 use super::words;
-
-/// Begins what is said of endpoints that config does not have.
-pub(super) const ELSEWHERE: &str = "endpoints are";
 
 pub(super) fn health(health: Health) -> &'static str {
     match health {
@@ -42,7 +39,7 @@ pub(super) fn takes(matches: &RouteMatch) -> String {
     all.join(", ")
 }
 
-/// Time-outs, retries, faults, copies.
+/// Time-outs, retries, copies.
 pub(super) fn of_route(route: &Route, http: &HttpConnection) -> Vec<String> {
     let mut all = Vec::new();
     if let RouteAction::Forward(forward) = &route.action {
@@ -58,14 +55,6 @@ pub(super) fn of_route(route: &Route, http: &HttpConnection) -> Vec<String> {
         all.push(format!("ended where nothing moves for {}", time(idle)));
     }
     let Some(terms) = &route.terms else { return all };
-    for filter in &terms.filters {
-        match &filter.kind {
-            Some(RouteFilterKind::Fault(fault)) => all.extend(faults(fault)),
-            Some(RouteFilterKind::LocalRateLimit(limit)) => all.push(rate_limit(limit)),
-            Some(RouteFilterKind::Cors(_)) => all.push("CORS is answered for".to_owned()),
-            _ => {}
-        }
-    }
     for mirror in &terms.mirrors {
         let to = match &mirror.cluster {
             MirrorTo::Cluster(name) => name.to_string(),
@@ -91,28 +80,23 @@ fn retries(retry: &RetryPolicy) -> String {
     format!("{} more tries on {}{each}", retry.retries, on.join(", "))
 }
 
-/// What is made to go wrong.
-pub(super) fn faults(fault: &Fault) -> Vec<String> {
-    let mut all = Vec::new();
-    if let Some(delay) = &fault.delay {
-        let long = match delay.by {
-            DelayBy::Fixed(delay) => time(delay),
-            DelayBy::Header => "as long as the request says".to_owned(),
-        };
-        all.push(format!("{}/{} of them wait {long}", delay.share.numerator, delay.share.denominator));
-    }
-    if let Some(abort) = &fault.abort {
-        let with = match abort.by {
-            AbortBy::Http(status) => status.to_string(),
-            AbortBy::Grpc(status) => format!("gRPC {status}"),
-            AbortBy::Header => "what the request says".to_owned(),
-        };
-        all.push(format!(
-            "{}/{} of them are answered {with}",
-            abort.share.numerator, abort.share.denominator
-        ));
-    }
-    all
+/// How long some have to wait on purpose.
+pub(super) fn delay(delay: &FaultDelay) -> String {
+    let long = match delay.by {
+        DelayBy::Fixed(delay) => time(delay),
+        DelayBy::Header => "as long as the request says".to_owned(),
+    };
+    format!("{}/{} of them wait {long}", delay.share.numerator, delay.share.denominator)
+}
+
+/// What some are answered with on purpose.
+pub(super) fn abort(abort: &FaultAbort) -> String {
+    let with = match abort.by {
+        AbortBy::Http(status) => status.to_string(),
+        AbortBy::Grpc(status) => format!("gRPC {status}"),
+        AbortBy::Header => "what the request says".to_owned(),
+    };
+    format!("{}/{} of them are answered {with}", abort.share.numerator, abort.share.denominator)
 }
 
 pub(super) fn rate_limit(limit: &LocalRateLimit) -> String {
@@ -166,16 +150,18 @@ pub(super) fn of_cluster(cluster: &Cluster) -> Vec<String> {
     all
 }
 
-/// Where the endpoints of a cluster are that config does not have.
-pub(super) fn elsewhere(cluster: &Cluster) -> String {
+/// Where the endpoints of a cluster are, where that is not config's to say.
+pub(super) fn elsewhere(cluster: &Cluster) -> Option<String> {
     match &cluster.discovery {
         Discovery::Dns(dns) => {
             let names: Vec<String> =
                 dns.hosts.iter().map(|one| format!("{}:{}", one.host.host, one.host.port)).collect();
-            format!("{ELSEWHERE} what DNS says of {}", names.join(", "))
+            Some(format!("endpoints are what DNS says of {}", names.join(", ")))
         }
-        Discovery::OriginalDestination => format!("{ELSEWHERE} the address that the program connects to"),
-        Discovery::Static(_) | Discovery::Eds(_) => "no endpoint is known".to_owned(),
+        Discovery::OriginalDestination => {
+            Some("endpoints are the address that the program connects to".to_owned())
+        }
+        Discovery::Static(_) | Discovery::Eds(_) => None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Requests in a shop that runs nowhere.
 
+mod proxies;
+
 use super::*;
 use crate::ingest::read_texts;
 
@@ -195,6 +197,9 @@ fn it_is_told_in_lines_and_as_json() {
     assert_eq!(serde_json::from_value::<Explanation>(json).expect("read"), told);
 }
 
+/// A key that nobody has the other half of.
+const KEYS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY", "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"}]}"#;
+
 const EDGE: &str = "
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -224,7 +229,7 @@ spec:
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
 metadata: { name: tokens, namespace: shop }
-spec: { selector: { matchLabels: { app: cart } }, jwtRules: [{ issuer: me, jwks: '{\"keys\": []}' }] }
+spec: { selector: { matchLabels: { app: cart } }, jwtRules: [{ issuer: me, jwks: 'KEYS' }] }
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -237,7 +242,7 @@ spec:
 
 /// The same shop with tokens, and a gateway before it.
 fn at_the_edge(change: impl FnOnce(&mut Question)) -> Explanation {
-    let text = format!("{SHOP}{EDGE}").replace(
+    let text = format!("{SHOP}{EDGE}").replace("KEYS", KEYS).replace(
         "    - from: [{ source: { principals: [mesh.local/ns/shop/sa/web] } }]",
         "    - from: [{ source: { principals: [mesh.local/ns/shop/sa/web, mesh.local/ns/shop/sa/edge] } }]",
     );

@@ -65,6 +65,7 @@ impl fmt::Display for Outbound {
         let at = if self.address.is_empty() { String::new() } else { format!(" at {}", self.address) };
         line(f, "listener", &format!("{}{at}, chain {}", self.listener, self.chain))?;
         line(f, "host", &self.virtual_host)?;
+        line(f, "tokens", &self.authentication)?;
         policies(f, &self.policies)?;
         if let Some(route) = &self.route {
             let written = if route.written.is_empty() { "nobody wrote it" } else { &route.written };

@@ -92,9 +92,15 @@ fn values(name: &str, head: Option<&RequestHead>) -> String {
         ":scheme" => Some(if head.https { &b"https"[..] } else { b"http" }),
         _ => None,
     };
+    // What ends at the codec stands no more among the fields.
+    let said = match name {
+        "content-length" => head.length().map(|length| format!("`{length}`")),
+        "upgrade" => Some(head.upgrade()).filter(|said| !said.is_empty()).map(shown),
+        _ => None,
+    };
     let all: Vec<String> = match own {
         Some(value) => vec![shown(value)],
-        None => head.fields.all(name.as_bytes()).map(shown).collect(),
+        None => head.fields.all(name.as_bytes()).map(shown).chain(said).collect(),
     };
     if all.is_empty() { "missing".to_owned() } else { all.join(" and ") }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use meshwork_model::mesh::{AuthorizationPolicy, AuthorizationRule, Key, Operation, PolicyAction, Source};
 
-use self::values::{account, cidr, namespace, path, port, text, trust_domain, wanted};
+use self::values::{account, cidr, namespace, path, port, principal, text, trust_domain, wanted};
 use super::metadata::Metadata;
 use super::policy_target::{Attached, attached};
 use super::reader::{Fields, Item, Report};
@@ -170,7 +170,7 @@ fn source(mut fields: Fields<'_>, context: &mut Context<'_>, report: &mut Report
     }
     let f = &mut fields;
     let source = Source {
-        principals: wanted(f, ["principals", "notPrincipals"], report, text),
+        principals: wanted(f, ["principals", "notPrincipals"], report, principal),
         trust_domains: wanted(f, ["trustDomains", "notTrustDomains"], report, trust_domain),
         namespaces: wanted(f, ["namespaces", "notNamespaces"], report, namespace),
         accounts: wanted(f, ["serviceAccounts", "notServiceAccounts"], report, |text, report| {

@@ -35,10 +35,14 @@ const GLOBAL: &[&str] = &["GatewayClass", "Namespace"];
 const KEPT_BY_STORES: &[&str] =
     &["creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid"];
 
-/// The documents of a text that say which resource they are; of what is none, reading the text tells all.
+/// The documents of a text that say which resource they are, those in lists among them, as the library reads them; of
+/// what is none, reading the text tells all.
 pub(crate) fn documents(text: &str) -> Vec<Document> {
-    let nodes = yaml::parse(text).unwrap_or_default();
-    nodes.iter().filter_map(Document::of).collect()
+    let mut documents = Vec::new();
+    for node in yaml::parse(text).unwrap_or_default() {
+        Document::collect(&node, &mut documents);
+    }
+    documents
 }
 
 /// Whether resources of a kind have no namespace.
@@ -75,6 +79,14 @@ impl fmt::Display for ResourceId {
 }
 
 impl Document {
+    /// A list is none itself, whatever it is called: who writes it has to have the right to each of its items.
+    fn collect(node: &Node, documents: &mut Vec<Self>) {
+        match node.items_of_list() {
+            Some(items) => items.iter().for_each(|item| Self::collect(item, documents)),
+            None => documents.extend(Self::of(node)),
+        }
+    }
+
     fn of(node: &Node) -> Option<Self> {
         let mut json = node.to_json();
         let root = json.as_object_mut()?;
@@ -165,5 +177,21 @@ metadata: {name: without-version}
         let again = documents(&serde_json::to_string_pretty(&service.json).expect("JSON"));
         assert_eq!(again[0].json, service.json);
         assert!(documents("a: [").is_empty());
+    }
+
+    #[test]
+    fn a_list_is_its_items_however_it_is_called() {
+        let item = |name: &str| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}});
+        let list = |items: Vec<Json>| {
+            json!({
+                "apiVersion": "v1", "kind": "List", "metadata": {"name": "l", "namespace": "shop"}, "items": items,
+            })
+        };
+        let text = list(vec![item("a"), list(vec![item("b")]), list(Vec::new())]).to_string();
+        let ids: Vec<String> = documents(&text).iter().map(|document| document.id.to_string()).collect();
+        assert_eq!(ids, ["Service/default/a", "Service/default/b"]);
+        // What names no items is taken for what it says that it is, and refused as that.
+        let odd = json!({"apiVersion": "v1", "kind": "List", "metadata": {"name": "l"}, "items": null});
+        assert_eq!(documents(&odd.to_string())[0].id.to_string(), "List/default/l");
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use meshwork_model::mesh::{
     Parent, PathMatch, PathModifier, Route, RouteKind, RouteMatch, RouteRule, RuleAction,
 };
+use meshwork_model::path::with_normal_escapes;
 use meshwork_model::problem::Code;
 use meshwork_model::proxy::{BackOff, RetryOn, RetryPolicy, StringMatch};
 
@@ -134,7 +135,7 @@ fn path(item: &Item<'_>, report: &mut Report<'_>) -> Option<PathMatch> {
         return route::regex(value, report).map(PathMatch::Regex);
     }
     let value: Arc<str> = match value {
-        Some(text) => check_path(&text, report)?.into(),
+        Some(text) => with_normal_escapes(check_path(&text, report)?).into(),
         None => "/".into(),
     };
     Some(match kind? {

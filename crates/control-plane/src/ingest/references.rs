@@ -395,11 +395,13 @@ fn check_replaced(
     })
 }
 
-/// Whether a route of a namespace needs a ReferenceGrant to lead to a service. Callers of a service that it is attached
-/// to may call that service's namespace anyway: a consumer's route leads where its callers already go.
+/// Whether a route of a namespace needs a ReferenceGrant to lead to a service. Callers of services that it is attached to
+/// may call their namespace anyway: a consumer's route leads where its callers already go. A gateway's callers, and those of
+/// services elsewhere, do not.
 pub(crate) fn needs_grant(namespace: &str, parents: &[Parent], service: &Key) -> bool {
-    let mut attached = parents.iter().filter_map(|parent| parent.target.as_service());
-    *service.namespace != *namespace && !attached.any(|parent| parent.namespace == service.namespace)
+    let stands_there =
+        |parent: &Parent| parent.target.as_service().is_some_and(|of| of.namespace == service.namespace);
+    *service.namespace != *namespace && (parents.is_empty() || !parents.iter().all(stands_there))
 }
 
 /// Marks the backends that no ReferenceGrant allows.

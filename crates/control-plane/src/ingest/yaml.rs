@@ -53,6 +53,8 @@ const MAX_DEPTH: usize = 32;
 const MAX_NODES: usize = 500_000;
 /// Anchors and aliases of one file: some people write them, nobody needs many.
 const MAX_ALIASES: usize = 100;
+/// What aliases of one file stand for, in steps of the parser: a request has thousands of texts, and each may have so many.
+const MAX_REPLAYED: usize = 5_000;
 /// Documents of one file.
 const MAX_DOCUMENTS: usize = 10_000;
 
@@ -80,7 +82,7 @@ fn options() -> Options {
             max_inclusion_depth: 0,
         },
         alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: MAX_NODES / 10,
+            max_total_replayed_events: MAX_REPLAYED,
         },
     }
 }
@@ -266,6 +268,7 @@ mod tests {
             assert_eq!(problem.code, Code::Bomb, "{problem}");
         };
         check(&format!("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n{}", lines.concat()));
+        check(&format!("a: &a [{}]\nb: [{}]\n", ["x"; 100].join(", "), ["*a"; 50].join(", ")));
         check(&"[".repeat(100_000));
         check(&"- ".repeat(100_000));
         check(&"? ".repeat(100_000));

@@ -21,8 +21,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tonic::{Code, Request, Response, Status};
 use tracing::{error, info};
 
-use super::Refusals;
 use super::connection::{Peer, Proven};
+use super::refusals::{Asker, Refusals};
 use super::turns::Turns;
 use crate::api::Audit;
 use crate::authority::{Authority, Issued};
@@ -57,8 +57,8 @@ pub(super) struct Caller {
 
 /// What somebody asks for.
 struct Wish {
-    /// A join token, in place of a certificate.
-    token: Option<String>,
+    /// A join token, in place of a certificate; or what is wrong with what stands in its place.
+    token: Result<Option<String>, Status>,
     /// Another identity than one's own, as it stands in the request.
     of_other: Option<String>,
     csr: String,
@@ -87,7 +87,7 @@ impl IstioCertificateService for Certificates {
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let caller = Caller::of(&request);
-        let token = bearer(&request)?;
+        let token = bearer(&request);
         let request = request.into_inner();
         let wish = Wish {
             token,
@@ -143,7 +143,8 @@ impl Certificates {
     }
 
     fn decide(&self, caller: &Caller, wish: &Wish) -> Result<String, Status> {
-        match (&wish.token, &wish.of_other, &caller.proven) {
+        let token = wish.token.as_ref().map_err(Status::clone)?;
+        match (token, &wish.of_other, &caller.proven) {
             (Some(_), Some(_), _) => Err(Status::invalid_argument(
                 "a join token is for the workload that it was made for: a request for another identity is \
                  made with an agent's certificate, without a token",
@@ -293,7 +294,12 @@ impl Certificates {
     /// Writes down who was refused what. Failures of ours are in the log alone.
     pub(super) fn note(&self, caller: &Caller, action: &str, asked: &str, status: &Status) {
         if status.code() != Code::Unavailable {
-            self.refusals.write(&caller.name(), action, vec![asked.to_owned()], status.message());
+            let name = caller.name();
+            let asker = match &caller.proven {
+                Some(_) => Asker::Proven(&name),
+                None => Asker::Anonymous(&name),
+            };
+            self.refusals.write(asker, action, vec![asked.to_owned()], status.message());
         }
     }
 
@@ -311,8 +317,8 @@ impl Wish {
     fn asked(&self) -> String {
         match (&self.of_other, &self.token) {
             (Some(other), _) => format!("a certificate of {}", other.escape_default()),
-            (None, Some(_)) => "a certificate by join token".to_owned(),
-            (None, None) => "a certificate of its own".to_owned(),
+            (None, Ok(None)) => "a certificate of its own".to_owned(),
+            (None, _) => "a certificate by join token".to_owned(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is refused on the mTLS port is written down: who asked, for what, and why not. Whoever asks again and again
-//! fills no disk: past some lines at once it is counted.
+//! fills no disk: past some lines at once it is counted. Those who prove who they are have lines of their own, so that
+//! nobody who proves nothing, and can be anybody, keeps one of theirs from being written.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,17 @@ const MAX_BYTES: usize = 1024;
 /// Writes refusals to the audit log.
 pub(crate) struct Refusals {
     audit: Arc<Audit>,
-    budget: Mutex<Budget>,
+    proven: Mutex<Budget>,
+    anonymous: Mutex<Budget>,
+}
+
+/// Who was refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asker<'a> {
+    /// Somebody who has proven who they are.
+    Proven(&'a str),
+    /// Somebody at an address.
+    Anonymous(&'a str),
 }
 
 /// How many lines may be written.
@@ -52,19 +63,23 @@ impl Budget {
 
 impl Refusals {
     pub(crate) fn new(audit: Arc<Audit>) -> Arc<Self> {
-        let budget = Budget { left: BURST, at: Instant::now(), unwritten: 0 };
-        Arc::new(Self { audit, budget: Mutex::new(budget) })
+        let budget = || Mutex::new(Budget { left: BURST, at: Instant::now(), unwritten: 0 });
+        Arc::new(Self { audit, proven: budget(), anonymous: budget() })
     }
 
-    /// Tells of a refusal, on a thread for what blocks.
+    /// Tells of the refusal of somebody who has proven nothing, on a thread for what blocks.
     pub(super) fn tell(self: Arc<Self>, by: &str, action: &'static str, asked: Vec<String>, why: String) {
         let by = by.to_owned();
-        drop(tokio::task::spawn_blocking(move || self.write(&by, action, asked, &why)));
+        drop(tokio::task::spawn_blocking(move || self.write(Asker::Anonymous(&by), action, asked, &why)));
     }
 
     /// Tells of a refusal. Blocks while it is written.
-    pub(super) fn write(&self, by: &str, action: &str, asked: Vec<String>, why: &str) {
-        let budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+    pub(super) fn write(&self, asker: Asker<'_>, action: &str, asked: Vec<String>, why: &str) {
+        let (by, budget) = match asker {
+            Asker::Proven(by) => (by, &self.proven),
+            Asker::Anonymous(by) => (by, &self.anonymous),
+        };
+        let budget = budget.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
         let Some(unwritten) = budget else { return };
         warn!(by, action, ?asked, why, unwritten, "refused");
         let note = match unwritten {
@@ -111,7 +126,8 @@ mod tests {
         let refusals = Refusals::new(Arc::new(Audit::new(dir.path())));
         let asked = vec!["spiffe://mesh.local/ns/shop/sa/web".to_owned()];
         for _ in 0..BURST + 10 {
-            refusals.write("nobody from 192.0.2.1:5", "sign", asked.clone(), "the token\nis used");
+            let asker = Asker::Anonymous("nobody from 192.0.2.1:5");
+            refusals.write(asker, "sign", asked.clone(), "the token\nis used");
         }
         let text = std::fs::read_to_string(dir.path().join("audit.jsonl")).expect("written");
         let lines: Vec<serde_json::Value> =
@@ -121,6 +137,10 @@ mod tests {
         assert_eq!(lines[0]["action"], "sign");
         assert_eq!(lines[0]["resources"][0], asked[0].as_str());
         assert_eq!(lines[0]["result"], "refused: the token is used");
+        // However many that were, they leave room for those who are known.
+        refusals.write(Asker::Proven("spiffe://mesh.local/ns/shop/sa/web"), "sign", asked, "it is revoked");
+        let text = std::fs::read_to_string(dir.path().join("audit.jsonl")).expect("written");
+        assert!(text.lines().last().expect("a line").contains("it is revoked"), "{text}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The names that Istio gives to these two, too.
 pub(super) const PASSTHROUGH: &str = "PassthroughCluster";
-pub(super) const BLACK_HOLE: &str = "BlackHoleCluster";
+pub(crate) const BLACK_HOLE: &str = "BlackHoleCluster";
 
 /// A service's port, as it is called.
 pub(super) fn outbound(

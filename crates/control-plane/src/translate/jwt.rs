@@ -163,18 +163,33 @@ fn cluster_name(url: &KeyUrl) -> Arc<str> {
     format!("keys|{}|{how}|{}", url.port, url.host).into()
 }
 
-/// A test of a claim: a text, or one of a list's texts. `*` asks for presence.
-pub(super) fn claim(path: &[Arc<str>], text: &StringMatch) -> Principal {
+/// A test of a claim: a text, or one of a list's texts. `*` asks for presence. The wide reading takes what is no text, and
+/// is written so, too: `true`, `7`.
+pub(super) fn claim(path: &[Arc<str>], text: &StringMatch, is_wide: bool) -> Principal {
     let value = match text {
         StringMatch::Prefix(prefix) if prefix.is_empty() => ValueMatch::Present(true),
         text => {
-            let plain = ValueMatch::Text(text.clone());
-            let in_list = ValueMatch::OneOf(Box::new(plain.clone()));
-            ValueMatch::Or([plain, in_list].into_iter().chain(spaced(path, text)).collect())
+            let others = if is_wide { written_as(text) } else { None };
+            let each = [ValueMatch::Text(text.clone())].into_iter().chain(others);
+            let both = |plain: ValueMatch| [plain.clone(), ValueMatch::OneOf(Box::new(plain))];
+            ValueMatch::Or(each.flat_map(both).chain(spaced(path, text)).collect())
         }
     };
     let path = [Arc::from(PAYLOAD)].into_iter().chain(path.iter().cloned()).collect();
     Principal::Metadata(MetadataMatch { filter: FILTER.into(), path, value, invert: false })
+}
+
+/// A test of what is no text, and is written as this one.
+fn written_as(text: &StringMatch) -> Option<ValueMatch> {
+    let StringMatch::Exact(text) = text else { return None };
+    match &**text {
+        "true" => Some(ValueMatch::Bool(true)),
+        "false" => Some(ValueMatch::Bool(false)),
+        number => {
+            let number: Option<f64> = number.parse().ok();
+            number.filter(|number| number.is_finite()).map(ValueMatch::Exactly)
+        }
+    }
 }
 
 /// A test of one word of a claim whose words stand in one text.

@@ -31,6 +31,9 @@ const SAFE_PATHS: PathNormalization =
 /// From the first byte of a request's head to its last, so that slow heads hold no connection for long.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The name of the listener where a captured program's connections arrive. Source: Istio.
+pub(crate) const VIRTUAL_OUTBOUND: &str = "virtualOutbound";
+
 /// A port that the node's application calls; `chains` are those of routes that act on its connections.
 pub(super) fn outbound(called: &Called<'_>, bind: SocketAddr, chains: Option<Vec<FilterChain>>) -> Listener {
     let name: Arc<str> = format!("outbound|{}|{}", called.port.port, called.name().host()).into();
@@ -68,7 +71,7 @@ pub(super) fn virtual_outbound(capture: &Capture, policy: OutsidePolicy) -> List
     let mut addresses = capture.outbound.iter().copied();
     Listener {
         use_original_dst: true,
-        ..at("virtualOutbound".into(), addresses.next(), addresses.collect(), chains)
+        ..at(VIRTUAL_OUTBOUND.into(), addresses.next(), addresses.collect(), chains)
     }
 }
 

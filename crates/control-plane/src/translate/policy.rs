@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meshwork_model::mesh::{
-    AuthorizationPolicy, AuthorizationProvider, Inbound, Key, Labels, MtlsMode, PolicyAction, PolicyTarget,
-    Workload, selects,
+    AuthorizationPolicy, AuthorizationProvider, GATEWAY_LABEL, GatewayNode, Inbound, Key, Labels, MtlsMode,
+    PolicyAction, PolicyTarget, Workload, selects,
 };
 use meshwork_model::proxy::{
     Action, AuthHttp, AuthService, ExtAuthz, Gate, HttpFilter, HttpFilterKind, HttpRbac, MetadataMatch,
@@ -117,16 +117,29 @@ pub(super) fn asks_for_clients(mesh: &Mesh, workload: &Workload) -> bool {
     all.any(|(key, policy)| rules::asks_for_clients(policy) && acts(key, policy))
 }
 
-/// The identities of the mesh's gateways: of workloads that serve a Gateway of their namespace. That a workload calls
-/// itself one is nobody's proof.
+/// The identities of the mesh's gateways: of workloads that serve a Gateway of their namespace, and were enrolled to. That
+/// a workload calls itself one is nobody's proof.
 fn gateways(mesh: &Mesh) -> BTreeSet<&SpiffeId> {
-    let is_written = |namespace: &Arc<str>, name: &Arc<str>| {
-        mesh.config.gateways.contains_key(&Key::new(Arc::clone(namespace), Arc::clone(name)))
-    };
-    let serves = |workload: &&Arc<Workload>| {
-        workload.gateway.as_ref().is_some_and(|node| is_written(&workload.key.namespace, &node.name))
-    };
-    mesh.workloads.values().filter(serves).map(|workload| &workload.identity).collect()
+    let is_believed =
+        |workload: &&Arc<Workload>| serves_a_gateway(mesh, workload) && is_enrolled_to(workload);
+    mesh.workloads.values().filter(is_believed).map(|workload| &workload.identity).collect()
+}
+
+fn serves_a_gateway(mesh: &Mesh, workload: &Workload) -> bool {
+    let key = |node: &GatewayNode| Key::new(Arc::clone(&workload.key.namespace), Arc::clone(&node.name));
+    workload.gateway.as_ref().is_some_and(|node| mesh.config.gateways.contains_key(&key(node)))
+}
+
+fn is_enrolled_to(workload: &Workload) -> bool {
+    let named = workload.labels.get(GATEWAY_LABEL);
+    named.is_some_and(|name| workload.gateway.as_ref().is_some_and(|node| *node.name == **name))
+}
+
+/// Whether a workload serves a gateway, and is not believed on whose behalf it asks though policies want to know that.
+pub(crate) fn is_disbelieved(mesh: &Mesh, workload: &Workload) -> bool {
+    serves_a_gateway(mesh, workload)
+        && !is_enrolled_to(workload)
+        && mesh.config.authorization_policies.values().any(rules::asks_for_clients)
 }
 
 /// What judges connections on a workload's port, in order: AUDIT, DENY and ALLOW, those that are only tried ahead of each.

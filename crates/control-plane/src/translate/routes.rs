@@ -21,7 +21,7 @@ use meshwork_xds::Dialect;
 use super::{Called, Mesh, attached, traffic};
 use crate::attachment::{self, Acting};
 use rank::Rank;
-pub(super) use rule::NOWHERE;
+pub(crate) use rule::NOWHERE;
 
 /// For requests of routes that name no time-out, and of services without a route.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use meshwork_model::mesh::{Key, OutsidePolicy, SeenHosts, ServiceEntry, Sidecar, Workload, selects};
+use meshwork_model::proxy::ServiceName;
 
 use super::Mesh;
 
@@ -15,6 +16,12 @@ pub(super) struct View<'m> {
     sidecar: Option<&'m Sidecar>,
     own: &'m Arc<str>,
     mesh_wide: OutsidePolicy,
+}
+
+/// Whether a node knows of a service's port.
+pub(crate) fn sees(mesh: &Mesh, node: &Workload, service: &Key, port: u16) -> bool {
+    let name = ServiceName { name: Arc::clone(&service.name), namespace: Arc::clone(&service.namespace) };
+    View::of(mesh, node).sees_port(&service.namespace, &name.host(), port)
 }
 
 impl<'m> View<'m> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use meshwork_model::mesh::Key;
 use meshwork_model::proxy::Kind;
 use meshwork_model::spiffe::SpiffeId;
-use meshwork_xds::grpc::Stream;
+use meshwork_xds::grpc::{Stream, printable};
 use meshwork_xds::server::Event;
 use meshwork_xds::{Dialect, SdsSource, Snapshot};
 use tokio::sync::watch;
@@ -22,6 +22,8 @@ const MAX_WANTED: usize = 1024;
 const MAX_REFUSED: usize = 100;
 /// How much of a proxy's words about a refusal is kept: enough to act on.
 const MAX_REASON_BYTES: usize = 2048;
+/// The longest name that it may ask for or refuse, and of itself: a resource's has a host's name, of 253 bytes, and more.
+const MAX_NAME_BYTES: usize = 1024;
 
 /// A connected proxy, or one that was until a moment ago.
 #[derive(Debug)]
@@ -52,7 +54,7 @@ impl Proxy {
             stream: stream.number,
             connected: true,
             identity: stream.peer.clone(),
-            user_agent: stream.node.user_agent.clone(),
+            user_agent: words(&stream.node.user_agent, MAX_NAME_BYTES),
             dialect: claims.dialect,
             sds: claims.sds,
             wanted: BTreeSet::new(),
@@ -70,7 +72,7 @@ impl Proxy {
     pub(crate) fn want(&mut self, names: &[String]) -> bool {
         let before = self.wanted.len();
         for name in names {
-            if self.wanted.len() < MAX_WANTED && name != "*" {
+            if self.wanted.len() < MAX_WANTED && name.len() <= MAX_NAME_BYTES && name != "*" {
                 self.wanted.insert(name.clone());
             }
         }
@@ -105,20 +107,19 @@ impl Proxy {
             }
             Event::Refused { kind, message, rejections } => {
                 if rejections.is_empty() {
-                    self.refuse(kind, String::new(), message);
+                    self.refuse(kind, "", &message);
                 }
                 for rejection in rejections {
-                    self.refuse(rejection.kind, rejection.name, rejection.why);
+                    self.refuse(rejection.kind, &rejection.name, &rejection.why);
                 }
             }
         }
         self.settle();
     }
 
-    fn refuse(&mut self, kind: Kind, name: String, mut why: String) {
-        why.truncate(why.floor_char_boundary(MAX_REASON_BYTES));
+    fn refuse(&mut self, kind: Kind, name: &str, why: &str) {
         if self.refused.len() < MAX_REFUSED {
-            self.refused.insert((kind, name), why);
+            self.refused.insert((kind, words(name, MAX_NAME_BYTES)), words(why, MAX_REASON_BYTES));
         }
     }
 
@@ -166,7 +167,41 @@ impl Proxy {
     }
 }
 
+/// As much of a proxy's words as is kept, for others to read: they move no cursor on a terminal.
+pub(super) fn words(text: &str, most: usize) -> String {
+    printable(&text[..text.floor_char_boundary(most)])
+}
+
 /// Whether a client says that it has dropped what it is told is gone: it does where it asks for all of a kind.
 fn is_told(kind: Kind) -> bool {
     matches!(kind, Kind::Cluster | Kind::Listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshwork_xds::{Node, Rejection};
+    use serde_json::json;
+
+    #[test]
+    fn what_a_proxy_says_is_bounded_and_moves_no_cursor() {
+        let peer = SpiffeId::workload("mesh.local", "shop", "web").expect("valid");
+        let user_agent = format!("\u{1b}[2J{}", "a".repeat(2 * MAX_NAME_BYTES));
+        let node = Node { user_agent, metadata: json!({"NAME": "web", "SDS_DIR": "/x"}), ..Node::default() };
+        let stream = Stream { number: 1, peer: peer.clone(), node };
+        let claims = Claims::read(&peer, &stream.node).expect("valid");
+        let mut proxy = Proxy::new(&stream, claims);
+        assert!(proxy.user_agent.starts_with(" [2J") && proxy.user_agent.len() == MAX_NAME_BYTES);
+        let long = "\u{7}".repeat(MAX_REASON_BYTES + 1);
+        assert!(!proxy.want(std::slice::from_ref(&long)) && proxy.want(&["cart:80".to_owned()]));
+        let rejection = Rejection { kind: Kind::Cluster, name: long.clone(), why: long };
+        proxy.report(Event::Refused {
+            kind: Kind::Cluster,
+            message: String::new(),
+            rejections: vec![rejection],
+        });
+        let lengths: Vec<_> = proxy.refused.iter().map(|((_, name), why)| (name.len(), why.len())).collect();
+        assert_eq!(lengths, [(MAX_NAME_BYTES, MAX_REASON_BYTES)]);
+        assert!(proxy.refused.values().all(|why| why.trim().is_empty()));
+    }
 }

@@ -36,6 +36,13 @@ impl World {
         all.filter(|(_, identity)| !state.mesh.revoked.contains(identity)).map(enrolled).collect()
     }
 
+    /// Who is enrolled with which identity, whether that is revoked or not.
+    pub(crate) fn enrolled_identities(&self) -> Vec<(Key, SpiffeId)> {
+        let state = self.lock();
+        let all = state.enrolments.identities(&state.mesh.trust_domain);
+        all.map(|(workload, identity)| (workload.clone(), identity)).collect()
+    }
+
     /// Whether a workload is enrolled with this identity.
     pub(crate) fn is_enrolled_as(&self, workload: &Key, identity: &SpiffeId) -> bool {
         let state = self.lock();

@@ -1,10 +1,12 @@
 //! The pages of the admin interface.
 
 use std::fmt::Write as _;
+use std::iter;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use meshwork_identity::CertificateFacts;
+use meshwork_identity::{CertificateFacts, IdentitySource};
 use meshwork_model::proxy::{Direction, Discovery, Health};
 use meshwork_xds::config_dump::config_dump;
 
@@ -53,7 +55,7 @@ const PAGES: &[Entry] = &[
     Entry {
         path: "/certs",
         orders: false,
-        about: "certificates that are shown and trusted",
+        about: "who it is, certificates that are shown and trusted, how renewing goes",
         show: |state, _| certs(state),
     },
     Entry { path: "/stats", orders: false, about: "metrics, a line each (?filter=TEXT)", show: stats },
@@ -260,15 +262,60 @@ fn listeners(state: &State, query: &Query<'_>) -> Page {
 
 // --- certificates ---
 
+/// How the proxy's own identity is named among those who show and trust something.
+const OWN: &str = "identity";
+
 fn certs(state: &State) -> Page {
     let now = SystemTime::now();
-    let each =
+    let identity = state.identity();
+    let own = identity.as_deref().map(|identity| entry_of(OWN, &own(identity), now));
+    let others =
         state.with_shown(|shown| shown.map(|(owner, shown)| entry_of(owner, shown, now)).collect::<Vec<_>>());
-    Page::json(format!("{{\n \"certificates\": [\n{}\n ]\n}}\n", each.join(",\n")))
+    let each: Vec<String> = own.into_iter().chain(others).collect();
+    let identity = identity.map(|identity| who(&identity)).unwrap_or_default();
+    Page::json(format!("{{\n{identity} \"certificates\": [\n{}\n ]\n}}\n", each.join(",\n")))
+}
+
+/// What the secrets `default` and `ROOTCA` come to, which a proxy in a mesh never gets by config.
+fn own(identity: &IdentitySource) -> Shown {
+    let (svid, trust) = (identity.svid(), identity.trust());
+    let chain = svid.chain().iter().filter_map(CertificateFacts::read);
+    let certificates = chain.map(|facts| ("default".into(), facts)).collect();
+    let bundles = iter::once(trust.own()).chain(trust.federated());
+    let roots = bundles.flat_map(|bundle| {
+        let place: Arc<str> = format!("ROOTCA of {}", bundle.trust_domain()).into();
+        let roots = bundle.certificates().iter().filter_map(CertificateFacts::read);
+        roots.map(move |facts| (Arc::clone(&place), facts))
+    });
+    Shown { certificates, authorities: roots.collect() }
+}
+
+/// Who the proxy is, and how renewing its certificate goes; Envoy has no such field.
+fn who(identity: &IdentitySource) -> String {
+    let time = |at: Option<SystemTime>| {
+        at.map_or_else(|| "null".to_owned(), |at| quoted(&meshwork_xds::config_dump::time(at)))
+    };
+    let renewal = identity.renewal();
+    let failure = renewal.failure.map_or_else(
+        || "null".to_owned(),
+        |(at, why)| format!("{{ \"at\": {}, \"why\": {} }}", time(Some(at)), quoted(&why)),
+    );
+    let (svid, trust) = (identity.svid(), identity.trust());
+    let revoked = trust.revoked();
+    format!(
+        " \"identity\": {{\n  \"id\": {},\n  \"serial_number\": {},\n  \"expiration_time\": {},\n  \"is_revoked\": {},\n  \
+         \"renewal\": {{ \"due\": {}, \"last\": {}, \"failure\": {failure} }}\n }},\n",
+        quoted(identity.id().as_str()),
+        quoted(&svid.serial()),
+        time(Some(svid.not_after())),
+        revoked.revokes(identity.id(), &svid.serial()),
+        time(renewal.due),
+        time(renewal.last),
+    )
 }
 
 fn entry_of(owner: &str, shown: &Shown, now: SystemTime) -> String {
-    let list = |facts: &[(std::sync::Arc<str>, CertificateFacts)]| {
+    let list = |facts: &[(Arc<str>, CertificateFacts)]| {
         let each = facts.iter().map(|(place, facts)| certificate(place, facts, now));
         each.collect::<Vec<_>>().join(",\n")
     };
@@ -280,7 +327,7 @@ fn entry_of(owner: &str, shown: &Shown, now: SystemTime) -> String {
     )
 }
 
-/// Source: Envoy `admin.v3.CertificateDetails`; the subject is ours.
+/// Source: Envoy `admin.v3.CertificateDetails`; subject and issuer are ours.
 fn certificate(place: &str, facts: &CertificateFacts, now: SystemTime) -> String {
     let mut names: Vec<String> = Vec::new();
     names.extend(facts.dns_names.iter().map(|name| format!("{{ \"dns\": {} }}", quoted(name))));
@@ -288,10 +335,11 @@ fn certificate(place: &str, facts: &CertificateFacts, now: SystemTime) -> String
     names.extend(facts.addresses.iter().map(|ip| format!("{{ \"ip_address\": \"{ip}\" }}")));
     let days = facts.not_after.duration_since(now).unwrap_or_default().as_secs() / (24 * 60 * 60);
     format!(
-        "    {{ \"path\": {}, \"subject\": {}, \"serial_number\": {}, \"subject_alt_names\": [{}], \
+        "    {{ \"path\": {}, \"subject\": {}, \"issuer\": {}, \"serial_number\": {}, \"subject_alt_names\": [{}], \
          \"days_until_expiration\": \"{days}\", \"valid_from\": \"{}\", \"expiration_time\": \"{}\" }}",
         quoted(place),
         quoted(&facts.subject),
+        quoted(&facts.issuer),
         quoted(&facts.serial),
         names.join(", "),
         meshwork_xds::config_dump::time(facts.not_before),
@@ -414,6 +462,34 @@ mod tests {
     #[test]
     fn texts_are_json_whatever_they_say() {
         assert_eq!(quoted("a\"\\\n"), "\"a\\\"\\\\\\u000a\"");
+    }
+
+    #[test]
+    fn who_the_proxy_is_is_told_without_its_key() {
+        let (identity, _) = crate::testing::config::identity();
+        let epoch = SystemTime::UNIX_EPOCH;
+        identity.note_renewal(|renewal| {
+            renewal.due = Some(epoch);
+            renewal.failure = Some((epoch, "nobody \"there\"".to_owned()));
+        });
+        let shown = own(&identity);
+        let text = who(&identity) + &entry_of(OWN, &shown, epoch);
+        let serial = identity.svid().serial();
+        for part in [
+            "\"id\": \"spiffe://mesh.local/ns/shop/sa/cart\"",
+            &format!("\"serial_number\": \"{serial}\""),
+            "\"is_revoked\": false",
+            "\"due\": \"1970-01-01T00:00:00Z\", \"last\": null",
+            "\"failure\": { \"at\": \"1970-01-01T00:00:00Z\", \"why\": \"nobody \\\"there\\\"\" }",
+            "\"used_by\": \"identity\"",
+            "\"path\": \"ROOTCA of mesh.local\"",
+            "\"path\": \"default\"",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        let (last, root) = (shown.certificates.last().expect("a chain"), &shown.authorities[0]);
+        assert_eq!(last.1.issuer, root.1.subject, "the chain leads to the root");
+        assert!(!text.contains("KEY"), "{text}");
     }
 
     #[test]

@@ -496,6 +496,11 @@ impl Builder {
         Secrets::files(servers.chain(clients))
     }
 
+    /// The proxy's own identity, where it has one.
+    pub(crate) fn identity(&self) -> Option<&Arc<IdentitySource>> {
+        self.secrets.identity.as_ref()
+    }
+
     /// What listeners and clusters show and trust.
     pub(crate) fn shown(&self) -> impl Iterator<Item = (&str, &Shown)> {
         self.secrets.shown()

@@ -5,41 +5,13 @@
 use std::fmt::Write as _;
 
 use meshwork_identity::certificates_pem;
-use meshwork_model::head::RequestHead;
-use meshwork_model::proxy::{ClientCert, Direction, ForwardClientCert};
+use meshwork_model::proxy::ClientCert;
 
 use crate::connection::Peer;
 use crate::facts::percent_encode;
 
-const CLIENT_CERT: &[u8] = b"x-forwarded-client-cert";
-/// What CGI and its successors take for the same field.
-const CLIENT_CERT_FOLDED: &[u8] = b"x_forwarded_client_cert";
-
-/// Removes, keeps or writes the field; `own` is the URI of our own certificate.
-pub(super) fn forward(head: &mut RequestHead, said: ClientCert, peer: &Peer, own: Option<&str>) {
-    let mode = said.forward;
-    if mode == ForwardClientCert::AlwaysForwardOnly {
-        return;
-    }
-    let is_proven = !peer.certificates().is_empty() || peer.id.is_some();
-    if peer.direction == Direction::Inbound {
-        head.fields.remove(CLIENT_CERT_FOLDED);
-    }
-    if mode == ForwardClientCert::Sanitize || !is_proven {
-        head.fields.remove(CLIENT_CERT);
-        return;
-    }
-    match mode {
-        ForwardClientCert::Append => head.fields.append(CLIENT_CERT, b",", text(said, peer, own).as_bytes()),
-        ForwardClientCert::Set => head.fields.set(CLIENT_CERT, text(said, peer, own).as_bytes()),
-        ForwardClientCert::Sanitize
-        | ForwardClientCert::ForwardOnly
-        | ForwardClientCert::AlwaysForwardOnly => {}
-    }
-}
-
-/// One element of the field.
-fn text(said: ClientCert, peer: &Peer, own: Option<&str>) -> String {
+/// One element of the field; `own` is the URI of our own certificate.
+pub(super) fn text(said: ClientCert, peer: &Peer, own: Option<&str>) -> String {
     let mut text = String::new();
     let mut add = |key: &str, value: &str| {
         let separator = if text.is_empty() { "" } else { ";" };

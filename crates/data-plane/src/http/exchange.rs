@@ -18,7 +18,7 @@ use super::forward::{Call, Course};
 use super::lend::Heads;
 use super::respond::Asked;
 use super::taken::Taken;
-use super::{fields, filters, path, respond};
+use super::{fields, filters, respond};
 use crate::config::{Chain, HttpChain};
 use crate::connection::Peer;
 use crate::error::{Kind, ProxyError};
@@ -83,7 +83,7 @@ impl<'x> Exchange<'x> {
 
         // Prepare: the path in the one form that is judged and forwarded; the proxy's own fields; claims about
         // identity that nobody proved are gone. From here on the request does not change.
-        self.prepare()?;
+        self.prepare(length)?;
         let Place { worker, peer, http, .. } = self.place;
 
         // Route: which rule takes it. That none does is said only to those who may know.
@@ -138,22 +138,22 @@ impl<'x> Exchange<'x> {
         // Record: once, in `drop`.
     }
 
-    fn prepare(&mut self) -> Result<(), ProxyError> {
+    fn prepare(&mut self, length: Length) -> Result<(), ProxyError> {
         let Place { worker, peer, http, .. } = self.place;
         let config = &http.config;
         let request = &mut *self.request;
         let protocol = self.downstream.protocol();
         if protocol == "HTTP/1.0" {
-            path::admit_http_10(request, &config.http1)?;
+            fields::admit_http_10(request, &config.http1)?;
         }
-        fields::judge_names(request, config.limits.underscores)?;
-        path::normalize_host(request, config.hosts, peer.local.port());
-        path::normalize_path(request, config.paths)?;
+        let is_chunked = length == Length::Unknown && !self.downstream.is_h2();
+        let upgrade = self.downstream.upgrade().unwrap_or_default();
+        request.note_codec(length.declared(), is_chunked, upgrade);
         let uri =
             worker.node.identity.as_ref().filter(|_| peer.is_tls).map(meshwork_identity::SpiffeId::as_str);
         let own = fields::Identity { uri, is_scheme_said: protocol == "HTTP/2" };
         let client =
-            worker.with_random(|random| fields::prepare_request(request, config, peer, &own, random));
+            worker.with_random(|random| fields::prepare_request(request, config, peer, &own, random))?;
         self.record.client = Some(client);
         Ok(())
     }

@@ -2,112 +2,61 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
 use fastrand::Rng;
-use meshwork_model::client;
 use meshwork_model::format::TimeFormat;
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
-use meshwork_model::proxy::{AppendAction, HttpConnection, ReplyHeader, Scheme, ServerHeader, Underscores};
+use meshwork_model::intake::{self, Came, Own, REQUEST_ID, Unfit};
+use meshwork_model::proxy::{AppendAction, ClientCert, Http1, HttpConnection, ReplyHeader, ServerHeader};
 use meshwork_model::reason::Reason;
 
 use super::{client_cert, clients};
 use crate::connection::Peer;
 use crate::error::{Kind, ProxyError};
 
-/// How the request came to the mesh, as told to applications. Source: Envoy `x-forwarded-proto`.
-const FORWARDED_PROTO: &[u8] = b"x-forwarded-proto";
-const FORWARDED_PORT: &[u8] = b"x-forwarded-port";
-const REQUEST_ID: &[u8] = b"x-request-id";
-/// The trace that a request is part of. Source: W3C Trace Context §3.2; B3 propagation, single and multiple header.
-const TRACE_PARENT: &[u8] = b"traceparent";
-const B3: [&[u8]; 2] = [b"b3", b"x-b3-traceid"];
-/// What the names of fields begin with that proxies tell each other.
-const ENVOY: &[u8] = b"x-envoy-";
-/// Those, behind `x-envoy-`, that only requests of our own may have. Source: Envoy `cleanInternalHeaders`.
-const INTERNAL: [&[u8]; 15] = [
-    b"internal",
-    b"retriable-status-codes",
-    b"retriable-header-names",
-    b"retry-on",
-    b"retry-grpc-on",
-    b"max-retries",
-    b"upstream-alt-stat-name",
-    b"upstream-rq-timeout-ms",
-    b"upstream-rq-per-try-timeout-ms",
-    b"upstream-rq-timeout-alt-response",
-    b"expected-rq-timeout-ms",
-    b"force-trace",
-    b"ip-tags",
-    b"original-url",
-    b"hedge-on-per-try-timeout",
-];
-/// Those that clients at the edge may not have, either.
-const EDGE: [&[u8]; 3] = [b"decorator-operation", b"downstream-service-cluster", b"downstream-service-node"];
-
-/// Writes the fields that a request gets before it is judged, and gives the client's address, as far as it is told by
-/// those who may. `is_h2`: the client says the scheme.
+/// Lets a request of HTTP/1.0 in, where config says so; it may name no host.
 ///
-/// Source: Envoy `ConnectionManagerUtility::mutateRequestHeaders`.
+/// # Errors
+/// It may not, or nobody knows the host.
+pub(crate) fn admit_http_10(head: &mut RequestHead, config: &Http1) -> Result<(), ProxyError> {
+    if !config.accept_http_10 {
+        return Err(ProxyError::fatal(Kind::Version));
+    }
+    if head.authority().is_empty() {
+        match &config.default_host {
+            Some(host) => head.set_authority(host.as_bytes()),
+            None => return Err(ProxyError::fatal(Kind::Refused("no host is named"))),
+        }
+    }
+    Ok(())
+}
+
+/// Prepares a request before it is judged, and gives the client's address, as far as it is told by those who may.
+///
+/// # Errors
+/// The request is refused for its form, or sent elsewhere.
 pub(crate) fn prepare_request(
     head: &mut RequestHead,
     config: &HttpConnection,
     peer: &Peer,
     own: &Identity<'_>,
     random: &mut Rng,
-) -> SocketAddr {
-    let clients = &config.clients;
-    sanitize_referer(head);
-    let told = client::told(head, clients, peer.address);
-    if clients.is_edge && !clients.skip_append {
-        clients::append(head, peer);
-    }
-    let protocol: &[u8] = if peer.is_tls { b"https" } else { b"http" };
-    let trusts = !clients.is_edge || clients.trusted_hops > 0;
-    if !trusts || head.fields.find(FORWARDED_PROTO).is_none() {
-        head.fields.set(FORWARDED_PROTO, protocol);
-    }
-    if clients.append_port && (!trusts || head.fields.find(FORWARDED_PORT).is_none()) {
-        head.fields.set(FORWARDED_PORT, itoa::Buffer::new().format(peer.local.port()).as_bytes());
-    }
-    set_scheme(head, config, own.is_scheme_said);
-    let is_internal = told.is_internal(clients);
-    let is_edge = clients.is_edge && !is_internal;
-    clean(head, is_internal, is_edge);
-    if !config.via.is_empty() {
-        head.fields.append(b"via", b", ", config.via.as_bytes());
-    }
-    let client = told.address.unwrap_or(peer.address);
-    if is_edge {
-        head.fields.set(b"x-envoy-external-address", client.ip().to_string().as_bytes());
-    }
-    let forces_id = is_edge && !config.keep_request_id;
-    if config.generate_request_id && (forces_id || head.fields.find(REQUEST_ID).is_none()) {
-        head.fields.set(REQUEST_ID, &request_id(random));
-    }
-    if config.tracing && is_untraced(head) {
-        head.fields.push(TRACE_PARENT, &trace_parent(random));
-    }
-    client_cert::forward(head, config.client_cert, peer, own.uri);
-    client
-}
-
-/// Refuses, or drops, fields with `_` in their names, where config asks.
-///
-/// # Errors
-/// There is such a field, and config refuses those.
-pub(crate) fn judge_names(head: &mut RequestHead, underscores: Underscores) -> Result<(), ProxyError> {
-    let has_none = |name: &[u8]| !name.contains(&b'_');
-    match underscores {
-        Underscores::Allow => {}
-        Underscores::Drop => head.fields.retain(has_none),
-        Underscores::Reject if head.fields.iter().all(|(name, _)| has_none(name)) => {}
-        Underscores::Reject => {
-            return Err(ProxyError::fatal(Kind::Refused("a header's name has an underscore")));
-        }
-    }
-    Ok(())
+) -> Result<SocketAddr, ProxyError> {
+    let came = Came {
+        address: peer.address,
+        port: peer.local.port(),
+        is_tls: peer.is_tls,
+        direction: peer.direction,
+        is_proven: peer.id.is_some() || peer.proven().is_some(),
+        is_scheme_said: own.is_scheme_said,
+    };
+    let mut own = Added { said: config.client_cert, peer, uri: own.uri, random };
+    intake::prepare(head, config, &came, &mut own).map_err(|unfit| match unfit {
+        Unfit::Refused(why) => ProxyError::fatal(Kind::Refused(why)),
+        Unfit::Moved(path) => ProxyError::fatal(Kind::MovedPath(path.into())),
+    })
 }
 
 /// Who this proxy is, and what is known of a request's form.
@@ -118,59 +67,30 @@ pub(crate) struct Identity<'a> {
     pub(crate) is_scheme_said: bool,
 }
 
-/// HTTP/1 says no scheme: it is that of whoever ended TLS.
-fn set_scheme(head: &mut RequestHead, config: &HttpConnection, is_said: bool) {
-    if let Some(scheme) = config.scheme {
-        let text: &[u8] = if scheme == Scheme::Https { b"https" } else { b"http" };
-        head.fields.set(FORWARDED_PROTO, text);
-        head.https = scheme == Scheme::Https;
-    } else if !is_said {
-        head.https |=
-            head.fields.find(FORWARDED_PROTO).is_some_and(|said| said.eq_ignore_ascii_case(b"https"));
-    }
+/// What is added to a request.
+struct Added<'a> {
+    said: ClientCert,
+    peer: &'a Peer,
+    uri: Option<&'a str>,
+    random: &'a mut Rng,
 }
 
-/// Removes what only proxies of our own say; one pass, since nearly no request has any.
-fn clean(head: &mut RequestHead, is_internal: bool, is_edge: bool) {
-    let is_ours = |name: &[u8]| {
-        let Some(name) = name.strip_prefix(ENVOY) else { return true };
-        if is_internal {
-            name != INTERNAL[0]
-        } else {
-            !(INTERNAL.contains(&name) || (is_edge && EDGE.contains(&name)))
-        }
-    };
-    head.fields.retain(is_ours);
-    if is_internal {
-        head.fields.push(b"x-envoy-internal", b"true");
+impl Own for Added<'_> {
+    fn address(&mut self) -> IpAddr {
+        clients::own_address()
     }
-}
 
-/// Removes a `referer` that is none. Source: Envoy `Utility::isValidRefererValue`.
-fn sanitize_referer(head: &mut RequestHead) {
-    if head.fields.find(b"referer").is_some_and(|referer| !is_referer(referer)) {
-        head.fields.remove(b"referer");
+    fn request_id(&mut self) -> [u8; 36] {
+        request_id(self.random)
     }
-}
 
-fn is_referer(value: &[u8]) -> bool {
-    if let Some(at) = value.windows(3).position(|window| window == b"://") {
-        let rest = &value[at + 3..];
-        let host = &rest[..rest.iter().position(|b| b"/?".contains(b)).unwrap_or(rest.len())];
-        let is_scheme = at > 0 && value[..at].iter().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b));
-        let is_host =
-            !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%".contains(b));
-        if is_scheme && is_host {
-            return !rest.contains(&b'#') && rest.iter().all(|b| (0x21..0x7f).contains(b));
-        }
+    fn trace_parent(&mut self) -> [u8; 55] {
+        trace_parent(self.random)
     }
-    let first = value.split(|b| *b == b'/').next().unwrap_or_default();
-    let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~:/?@!$&'()*+,;=%[]".contains(b);
-    !first.contains(&b':') && value.iter().all(is_plain)
-}
 
-fn is_untraced(head: &RequestHead) -> bool {
-    head.fields.find(TRACE_PARENT).is_none() && B3.iter().all(|name| head.fields.find(name).is_none())
+    fn client_cert(&mut self) -> String {
+        client_cert::text(self.said, self.peer, self.uri)
+    }
 }
 
 /// Writes the fields that a response to a request gets.
@@ -308,8 +228,6 @@ pub(crate) fn request_id(random: &mut Rng) -> [u8; 36] {
 
 #[cfg(test)]
 mod tests {
-    use meshwork_model::proxy::{Direction, RouteSource};
-
     use super::*;
 
     #[test]
@@ -328,64 +246,6 @@ mod tests {
         assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 32, 16, 2], "{text}");
         assert_eq!((parts[0], parts[3]), ("00", "00"), "{text}");
         assert!(parts.iter().all(|part| part.bytes().all(|b| HEX.contains(&b))), "{text}");
-    }
-
-    #[test]
-    fn a_trace_is_begun_only_where_config_asks_and_nobody_did() {
-        let peer = Peer::sample(Direction::Outbound);
-        for (tracing, given, expected) in [
-            (true, None, true),
-            (false, None, false),
-            (true, Some(("traceparent", "00-x")), true),
-            (true, Some(("b3", "0")), false),
-            (true, Some(("x-b3-traceid", "1")), false),
-            (true, Some(("tracestate", "a=b")), true),
-        ] {
-            let config =
-                HttpConnection { tracing, ..HttpConnection::new("test", RouteSource::Named("r".into())) };
-            let mut head = RequestHead::default();
-            if let Some((name, value)) = given {
-                head.fields.push(name.as_bytes(), value.as_bytes());
-            }
-            let own = Identity { uri: None, is_scheme_said: false };
-            prepare_request(&mut head, &config, &peer, &own, &mut Rng::with_seed(1));
-            assert_eq!(head.fields.find(TRACE_PARENT).is_some(), expected, "{tracing} {given:?}");
-            if let Some((name, value)) = given {
-                assert_eq!(head.fields.all(name.as_bytes()).collect::<Vec<_>>(), [value.as_bytes()]);
-            }
-        }
-    }
-
-    #[test]
-    fn what_proxies_tell_each_other_is_for_requests_of_our_own() {
-        let check = |is_internal, is_edge, expected: &[&str]| {
-            let mut head = RequestHead::default();
-            for name in
-                ["x-envoy-internal", "x-envoy-max-retries", "x-envoy-decorator-operation", "x-envoy-other"]
-            {
-                head.fields.push(name.as_bytes(), b"true");
-            }
-            clean(&mut head, is_internal, is_edge);
-            let left: Vec<_> = head.fields.iter().map(|(name, _)| String::from_utf8_lossy(name)).collect();
-            assert_eq!(left, expected, "{is_internal} {is_edge}");
-        };
-        check(false, true, &["x-envoy-other"]);
-        check(false, false, &["x-envoy-decorator-operation", "x-envoy-other"]);
-        check(
-            true,
-            false,
-            &["x-envoy-max-retries", "x-envoy-decorator-operation", "x-envoy-other", "x-envoy-internal"],
-        );
-    }
-
-    #[test]
-    fn a_referer_is_an_address_or_a_path() {
-        for referer in ["http://a/b", "https://a:80/b?c", "nonsense", "", "/a:b", "http://a/b,http://a/b"] {
-            assert!(is_referer(referer.as_bytes()), "{referer}");
-        }
-        for referer in ["x:y", "https://a b/", "http://a/b#c", "a\"b"] {
-            assert!(!is_referer(referer.as_bytes()), "{referer}");
-        }
     }
 
     #[test]

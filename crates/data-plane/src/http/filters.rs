@@ -22,9 +22,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
-use meshwork_model::proxy::{
-    HttpFilter, HttpFilterKind, Route, RouteAction, RouteFilter, RouteFilterKind, RouteTable,
-};
+use meshwork_model::proxy::{Applied, HttpFilter, Route, RouteFilter, RouteTable};
 use meshwork_model::reason::Reason;
 use tokio::time::Instant;
 
@@ -160,12 +158,8 @@ impl Filters {
 fn words(table: &RouteTable) -> impl Iterator<Item = (&Route, [&[RouteFilter]; 3])> {
     table.hosts().iter().flat_map(move |host| {
         let each = host.routes.iter().chain(host.secure.as_ref().map(|secure| &secure.route));
-        each.map(move |route| (route, [of_route(route), &host.filters, &table.filters]))
+        each.map(move |route| (route, table.words(host, route)))
     })
-}
-
-fn of_route(route: &Route) -> &[RouteFilter] {
-    route.terms.as_ref().map_or(&[], |terms| &terms.filters)
 }
 
 // === impl Plan ===
@@ -174,43 +168,28 @@ impl Plan {
     /// `words` is what routes say of the filters, the most specific first.
     fn of(filters: &[HttpFilter], words: &[&[RouteFilter]], kept: &mut Kept) -> Self {
         let mut plan = Self::default();
-        for filter in filters {
-            let named = |words: &&[RouteFilter]| words.iter().find(|word| word.name == filter.name).cloned();
-            let found: Vec<RouteFilter> = words.iter().filter_map(named).collect();
-            let is_off = found.first().map_or(filter.disabled, |word| word.disabled);
-            if !is_off {
-                let words: Vec<&RouteFilterKind> =
-                    found.iter().filter_map(|word| word.kind.as_ref()).collect();
-                plan.push(&filter.kind, &words, kept);
-            }
+        for applied in filters.iter().filter_map(|filter| filter.applied(words)) {
+            plan.push(&applied, kept);
         }
         plan
     }
 
-    fn push(&mut self, filter: &HttpFilterKind, words: &[&RouteFilterKind], kept: &mut Kept) {
-        use {HttpFilterKind as Of, RouteFilterKind as To};
-        self.steps.push(match (filter, words.first().copied()) {
-            (Of::Cors, _) => Step::Cors(cors::Cors::new(words)),
-            (Of::Fault(own), Some(To::Fault(other))) => Step::Fault(fault::Fault::new(own, other, kept)),
-            (Of::Fault(own), _) => Step::Fault(fault::Fault::new(own, own, kept)),
-            (Of::Jwt(config), word) => {
-                let word = if let Some(To::Jwt(word)) = word { Some(word) } else { None };
-                Step::Jwt(jwt::Authentication::new(config, word, kept))
-            }
-            (Of::Rbac(_), Some(To::Rbac(rules))) | (Of::Rbac(rules), _) => {
+    fn push(&mut self, applied: &Applied<'_>, kept: &mut Kept) {
+        self.steps.push(match applied {
+            Applied::Cors(policies) => Step::Cors(cors::Cors::new(policies)),
+            Applied::Fault { own, config } => Step::Fault(fault::Fault::new(own, config, kept)),
+            Applied::Jwt(config, word) => Step::Jwt(jwt::Authentication::new(config, *word, kept)),
+            Applied::Rbac(rules) => {
                 self.rules.push(Judged::new(rules, kept));
                 Step::Judge
             }
-            (Of::ExtAuthz(config), word) => {
-                let settings =
-                    if let Some(To::ExtAuthz(settings)) = word { settings.clone() } else { <_>::default() };
+            Applied::ExtAuthz(config, settings) => {
+                let settings = settings.cloned().unwrap_or_default();
                 Step::Authz(authz::Authorization::new(config, settings))
             }
-            (Of::LocalRateLimit(_), Some(To::LocalRateLimit(limit))) | (Of::LocalRateLimit(limit), _) => {
-                Step::LocalLimit(limit::LocalLimit::new(limit, kept))
-            }
-            (Of::HealthCheck(filter), _) => Step::Health(health::Health::new(filter, kept)),
-            (Of::Buffer(_), Some(To::Buffer(most))) | (Of::Buffer(most), _) => Step::Buffer(*most),
+            Applied::LocalRateLimit(limit) => Step::LocalLimit(limit::LocalLimit::new(limit, kept)),
+            Applied::HealthCheck(filter) => Step::Health(health::Health::new(filter, kept)),
+            Applied::Buffer(most) => Step::Buffer(*most),
         });
     }
 
@@ -263,13 +242,7 @@ async fn ask_all<'h>(
 impl Scene<'_, '_> {
     /// The one cluster that the request goes to, as far as the route says so.
     fn cluster(&self) -> Option<&str> {
-        match &self.route?.action {
-            RouteAction::Forward(forward) => match &*forward.clusters {
-                [cluster] => Some(&cluster.name),
-                _ => None,
-            },
-            _ => None,
-        }
+        self.route?.cluster()
     }
 
     /// What is kept for the response.

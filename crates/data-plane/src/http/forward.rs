@@ -18,6 +18,7 @@ use meshwork_model::flag::Flag;
 use meshwork_model::format::Point;
 use meshwork_model::head::{RequestHead, ResponseHead};
 use meshwork_model::outlier::{Outcome, http_status_of_grpc};
+use meshwork_model::path::has_dot_segment;
 use meshwork_model::proxy::{self, HttpConnection, Priority};
 use meshwork_model::retry::{self, Decision, Retrial, asks};
 use meshwork_model::times::{self, Times};
@@ -174,7 +175,7 @@ impl Call<'_, '_> {
         let cluster = worker.cluster(name).ok_or_else(|| self.taken.unknown(name))?;
         self.record.note_cluster(&cluster);
         if self.taken.route.terms.is_some() {
-            self.take_route();
+            self.take_route()?;
         }
         self.prepare()?;
         let mut fresh = false;
@@ -203,12 +204,20 @@ impl Call<'_, '_> {
     }
 
     /// Does what the route says before the first try.
-    fn take_route(&mut self) {
+    ///
+    /// # Errors
+    /// What would be forwarded leads out of where the route leads.
+    fn take_route(&mut self) -> Result<(), ProxyError> {
         let (taken, judged, peer) = (self.taken, self.authorized.head(), self.place.peer);
         if taken.changes_request() {
             let seen = Seen::of(self.place, self.record, judged, self.downstream.protocol());
             self.authorized.rewrite(taken, &seen, self.tells_originals(), self.outgoing);
             self.note_rewritten();
+            // Of `/a../c`, which a route for `/a` takes and leads to `/b/`, comes `/b/../c`: a way that nobody judged.
+            let is_plain = taken.rewrites_path() && self.place.http.config.paths.rfc3986;
+            if is_plain && has_dot_segment(self.outgoing.path_and_query()) {
+                return Err(ProxyError::fatal(Kind::Refused("the rewritten path has a segment of dots")));
+            }
         }
         let mut extra = Extra::default();
         extra.hash = taken.hash(judged, peer, &mut extra.cookies);
@@ -216,6 +225,7 @@ impl Call<'_, '_> {
         if extra.hash.is_some() || extra.copies.is_some() {
             self.extra = Some(Box::new(extra));
         }
+        Ok(())
     }
 
     // --- before the first try ---

@@ -111,7 +111,7 @@ pub(crate) async fn refuse(
     let reason = error.reason();
     record.blame(error);
     debug!(code = reason.words().code, side = ?error.side(), error = %error.kind, "exchange failed");
-    let is_gone = matches!(error.kind, Kind::DownstreamGone | Kind::DownstreamBroken(_));
+    let is_gone = matches!(error.kind, Kind::DownstreamGone | Kind::DownstreamBroken(_) | Kind::Flood(_));
     if is_gone || downstream.is_answered() {
         // What is there may still leave; nobody waits for it.
         let _ = poll_fn(|cx| Poll::Ready(downstream.poll_flush(cx))).await;

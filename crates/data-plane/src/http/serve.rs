@@ -12,8 +12,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use meshwork_model::head::RequestHead;
 use meshwork_model::proxy::{Codec, HttpConnection};
+use meshwork_telemetry::Refusal;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::body::Length;
 use super::codec::{Downstream, h1, h2};
@@ -22,7 +24,9 @@ use super::lend::{self, Heads, LentHeads};
 use crate::config::{Chain, Filter, HttpChain};
 use crate::connection::{Peer, Seat};
 use crate::error::{Kind, ProxyError};
-use crate::limits::{CONNECTION_IDLE, EXCHANGE_IDLE, H2_ENDING, H2_STREAMS, HEAD_READ, LINGER};
+use crate::limits::{
+    CONNECTION_IDLE, EXCHANGE_IDLE, H2_ENDING, H2_STREAMS, HEAD_READ, LINGER, RETIRED_QUIET,
+};
 use crate::timer::Timer;
 use crate::transport::{Rewound, Transport};
 
@@ -131,13 +135,13 @@ fn serve_h1(
         loop {
             let idle = since + idle_timeout(&seat.chain);
             timer.set(Some(end.map_or(idle, |end| end.min(idle))));
-            let next = next_request(&mut seat, &mut connection, &mut timer).await;
+            let next = next_request(&mut seat, &mut connection, &mut timer, since).await;
             served = served.saturating_add(1);
             let is_last = http(&seat.chain).config.limits.requests.is_some_and(|most| served >= most);
             if is_last || end.is_some_and(|end| end <= Instant::now()) {
                 connection.close_after_answer();
             }
-            if seat.must_end() || seat.worker.overload().is_shedding() {
+            if seat.must_end() || seat.is_retired() || seat.worker.overload().is_shedding() {
                 connection.close_after_answer();
             }
             let (mut heads, asked) = match next {
@@ -173,12 +177,13 @@ fn serve_h1(
     }
 }
 
-/// Waits for a request; `None` when the connection is over: the client left, or nothing came for too long, or it
-/// has to end.
+/// Waits for a request; `None` when the connection is over: the client left, or nothing came for too long (for a while,
+/// where it is retired) after `since`, or it has to end.
 async fn next_request(
     seat: &mut Seat,
     connection: &mut h1::ServerConnection,
     timer: &mut Timer,
+    since: Instant,
 ) -> Result<Option<(LentHeads, Length)>, ProxyError> {
     let mut has_begun = false;
     poll_fn(|cx| {
@@ -188,6 +193,9 @@ async fn next_request(
         if connection.has_begun() && !has_begun {
             has_begun = true;
             timer.set(Some(Instant::now() + head_timeout(&seat.chain)));
+        }
+        if !has_begun && seat.is_retired() {
+            timer.hasten(since + RETIRED_QUIET);
         }
         if timer.poll_expired(cx).is_ready() {
             let late = ProxyError::fatal(Kind::RequestTimeout);
@@ -212,13 +220,19 @@ async fn serve_h2(mut seat: Seat, peer: Rc<Peer>, transport: Rewound) -> Result<
     let mut timer = Timer::default();
     // When the connection is broken off, once it has been asked to end: a client need not answer that.
     let mut ending = None;
-    loop {
+    let mut is_retired = false;
+    let ended = loop {
         let idle = Instant::now() + idle_timeout(&seat.chain);
         timer.set(Some(ending.unwrap_or(last.map_or(idle, |last| last.min(idle)))));
         let mut head = RequestHead::default();
         let next = poll_fn(|cx| {
             while let Poll::Ready(Some(_)) = streams.poll_join_next(cx) {}
             let must_end = seat.must_end();
+            if seat.is_retired() && !is_retired {
+                // Streams that are under way have the time that they need.
+                connection.end_gracefully();
+                is_retired = true;
+            }
             if timer.poll_expired(cx).is_ready() {
                 if ending.is_some() {
                     return Poll::Ready(None);
@@ -236,7 +250,8 @@ async fn serve_h2(mut seat: Seat, peer: Rc<Peer>, transport: Rewound) -> Result<
             connection.poll_request(cx, &mut head)
         });
         let (mut stream, length) = match next.await {
-            None => break,
+            None => break Ok(()),
+            Some(Err(error)) if matches!(error.kind, Kind::Flood(_)) => break Err(error),
             Some(request) => request?,
         };
         // What the client sent before it knew that the connection ends is served, but only under the config of now.
@@ -251,10 +266,22 @@ async fn serve_h2(mut seat: Seat, peer: Rc<Peer>, transport: Rewound) -> Result<
         let chain = Arc::clone(&seat.chain);
         let stream = serve_stream(Rc::clone(&seat.worker), Rc::clone(&peer), chain, stream, head, length);
         streams.spawn_local(stream);
+    };
+    if let Err(flood) = &ended {
+        note_flood(&seat, &peer, flood);
+        drop(spawn_local(connection.close()));
     }
     // The connection is over for new requests; what its streams still have to write was driven above.
     drop(spawn_local(async move { while streams.join_next().await.is_some() {} }));
-    Ok(())
+    ended
+}
+
+/// Counts a connection that its client has flooded, and tells of it.
+fn note_flood(seat: &Seat, peer: &Peer, flood: &ProxyError) {
+    seat.worker.registry.count_refusal(Refusal::Flood);
+    if let Some(untold) = seat.worker.floods.arises() {
+        warn!(remote = %peer.address, untold, "ended a connection: {} (MW0109)", flood.kind);
+    }
 }
 
 /// Asks the client to go elsewhere, and sets when the connection is broken off.

@@ -82,6 +82,11 @@ impl<'t> Taken<'t> {
             })
     }
 
+    /// Whether the path is forwarded otherwise than it was judged.
+    pub(crate) fn rewrites_path(self) -> bool {
+        self.terms().is_some_and(|terms| terms.path.is_some())
+    }
+
     /// Makes of a request's head what is forwarded; `tells` is whether applications are told what was asked for.
     pub(crate) fn change_request(self, head: &mut RequestHead, facts: &dyn Facts, tells: bool) {
         rewrite::request(self.route, self.at as usize, head, facts, tells);
@@ -120,8 +125,7 @@ impl<'t> Taken<'t> {
 
     /// Which endpoints are picked among, where the cluster has subsets.
     pub(crate) fn subset(self) -> &'t [Criterion] {
-        let own = self.cluster_terms().map(|cluster| &*cluster.subset).filter(|subset| !subset.is_empty());
-        own.or_else(|| self.terms().map(|terms| &*terms.subset)).unwrap_or_default()
+        self.terms().map_or(&[], |terms| terms.subset(self.at as usize))
     }
 
     /// Who gets copies.

@@ -107,13 +107,15 @@ fn parse(body: &[u8]) -> Option<ClientHello> {
     Some(hello)
 }
 
-/// The one name of a list.
+/// The one name of a list. A dot at its end, which it must not have, is none of it: who ends TLS would not see it, either.
+/// Source: RFC 6066 §3.
 fn server_name(content: &[u8]) -> Option<Box<str>> {
     let mut list = Reader(Reader(content).sized()?);
     let kind = list.byte()?;
     let name = list.sized().filter(|name| !name.is_empty() && name.len() <= 255)?;
     let text = std::str::from_utf8(name).ok().filter(|name| name.is_ascii() && !name.contains('\0'))?;
-    (kind == 0 && list.0.is_empty()).then(|| text.to_ascii_lowercase().into())
+    let text = text.trim_end_matches('.');
+    (kind == 0 && list.0.is_empty() && !text.is_empty()).then(|| text.to_ascii_lowercase().into())
 }
 
 fn protocols(content: &[u8]) -> Option<Vec<Box<[u8]>>> {
@@ -171,6 +173,15 @@ mod tests {
             let Hello::Needs(most) = client_hello(&whole[..cut]) else { panic!("{cut}") };
             assert!(most > cut && most <= whole.len().max(RECORD_HEAD), "{cut} {most}");
         }
+    }
+
+    #[test]
+    fn a_dot_at_the_end_of_a_name_is_none_of_it() {
+        let mut whole = hello("a.example.comx", &[]);
+        let at = memchr::memmem::find(&whole, b"comx").expect("the name");
+        whole[at + 3] = b'.';
+        let expected = ClientHello { server_name: Some("a.example.com".into()), alpn: vec![] };
+        assert_eq!(client_hello(&whole), Hello::Complete(expected));
     }
 
     #[test]

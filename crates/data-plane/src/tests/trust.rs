@@ -1,5 +1,7 @@
 //! What becomes of open mTLS connections when trust changes; and what new ones agree on.
 
+mod retired;
+
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use meshwork_model::address::is_virtual;
 use meshwork_model::balance;
 use meshwork_model::proxy::{self, Criterion, Direction, Priority, UpstreamProtocol};
-use meshwork_telemetry::EdgeId;
+use meshwork_telemetry::{EdgeId, Refusal};
+use tracing::warn;
 
 use super::host::{HostCounters, step};
 use super::{EndpointSet, Held, Host, Limited, Overflow, Pool};
@@ -30,6 +31,8 @@ pub(crate) struct WorkerCluster {
     jury: Rc<Jury>,
     /// Endpoints that did not prove who they are, or to which we did not.
     pub(crate) unproven: Occasion,
+    /// Connections that endpoints have flooded.
+    floods: Occasion,
     config: RefCell<Arc<ClusterConfig>>,
     balance: RefCell<Balance>,
     /// Edges of requests that found no endpoint, by protocol.
@@ -115,6 +118,7 @@ impl WorkerCluster {
             worker,
             jury: Rc::clone(jury),
             unproven: Occasion::default(),
+            floods: Occasion::default(),
             config: RefCell::new(config),
             balance: RefCell::new(balance),
             edges: Edges::default(),
@@ -130,6 +134,16 @@ impl WorkerCluster {
     /// Who judges the endpoints that its connections lead to.
     pub(crate) fn jury(&self) -> &Rc<Jury> {
         &self.jury
+    }
+
+    /// Counts a connection that its endpoint has flooded with `what`, and tells of it.
+    pub(crate) fn note_flood(&self, endpoint: SocketAddr, what: &str) {
+        self.jury.registry().count_refusal(Refusal::Flood);
+        if let Some(untold) = self.floods.arises() {
+            let cluster = self.config();
+            let cluster = &cluster.cluster.name;
+            warn!(%cluster, %endpoint, untold, "ended a connection: the endpoint floods it with {what} (MW0305)");
+        }
     }
 
     /// Takes a new config over; `false` where what changed makes the present connections unfit.

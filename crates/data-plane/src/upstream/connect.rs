@@ -30,12 +30,14 @@ use crate::unproven;
 pub(crate) async fn connect(picked: &Picked) -> Result<Transport, ProxyError> {
     let (cluster, jury) = (picked.cluster().config(), picked.cluster().jury());
     let Endpoint { config, reach, .. } = &**picked.endpoint();
+    // Before the handshake: if our own certificate is replaced in the middle of it, the earlier one may have been shown.
+    let turn = jury.turn();
     let connected = connect_at(&cluster, config, reach, None).await;
     let mut transport = connected.inspect_err(|error| tell(picked, error))?;
     if let (Reach::Tls(tls), Some(session)) = (reach, transport.session())
         && tls.is_of_mesh
     {
-        let admitted = jury.admit(session);
+        let admitted = jury.admit(session, Some(turn));
         let admitted = admitted.map_err(|e| ProxyError::unsent(Kind::Identity(e.to_string())));
         let admitted = admitted.inspect_err(|error| tell(picked, error))?;
         transport.stand(admitted.map(|(_, standing)| standing));

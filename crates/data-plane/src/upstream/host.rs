@@ -108,12 +108,10 @@ impl Host {
     /// Whether active health checks, outlier detection and config let it serve, or serve where nobody better does.
     pub(crate) fn health(&self) -> Health {
         let failed = [Flag::FailedCheck, Flag::Ejected].into_iter().any(|flag| self.state.has(flag));
-        match self.config.health {
-            Health::Unhealthy | Health::Draining | Health::Timeout => Health::Unhealthy,
+        match self.config.health.counted() {
             _ if failed => Health::Unhealthy,
-            Health::Degraded => Health::Degraded,
-            _ if self.state.has(Flag::DegradedCheck) => Health::Degraded,
-            Health::Unknown | Health::Healthy => Health::Healthy,
+            Health::Healthy if self.state.has(Flag::DegradedCheck) => Health::Degraded,
+            said => said,
         }
     }
 }

@@ -288,8 +288,11 @@ impl Pool {
     ) -> Result<h2::ClientStream, ProxyError> {
         let h2::Connected { connection, driver } = h2::ClientConnection::begin(transport).await?;
         let open = (opened(picked), Counted::new(picked.endpoint(), held));
+        let (cluster, address) = (Rc::clone(picked.cluster()), picked.endpoint().config.address);
         spawn_local(async move {
-            driver.await;
+            if let Some(flood) = driver.await {
+                cluster.note_flood(address, flood);
+            }
             drop(open);
         });
         let stream = connection.open();

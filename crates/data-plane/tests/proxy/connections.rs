@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use meshwork_data_plane::{Memory, Options};
 use meshwork_identity::IdentitySource;
-use meshwork_model::proxy::{Direction, Kind, Resource};
+use meshwork_model::proxy::{Direction, HttpConnection, Kind, NetworkFilter, Resource, RouteSource};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -259,7 +259,16 @@ async fn requests_are_shed_then_connections_and_both_come_back() {
 async fn connections_are_shared_among_workers_and_none_is_lost_when_listeners_change() {
     let origin = Origin::answering(OK).await;
     let options = Options { workers: 3, ..Options::default() };
-    let sut = Sut::start_with(options, None, plain(origin.address));
+    // Some ask when all have come, however long that takes.
+    let patient = || {
+        let routes = RouteSource::Inline(Arc::new(table("inline", vec![route("/", &[("app", 1)])])));
+        let http = http_connection(routes, vec![]);
+        let request_headers_timeout = Some(Duration::from_mins(10));
+        chain(NetworkFilter::Http(Arc::new(HttpConnection { request_headers_timeout, ..http })), None)
+    };
+    let listening = listener("web", Direction::Unspecified, patient());
+    let resources = vec![Resource::Cluster(cluster("app", &[origin.address])), listening];
+    let sut = Sut::start_with(options, None, resources);
     let address = sut.address("web");
     let mut clients = Vec::new();
     for n in 0..120 {
@@ -267,8 +276,7 @@ async fn connections_are_shared_among_workers_and_none_is_lost_when_listeners_ch
         if n % 10 == 0 {
             // The same address under another name, within one update.
             let (old, new) = if n % 20 == 0 { ("web", "other") } else { ("other", "web") };
-            let filter = http(vec![route("/", &[("app", 1)])], vec![]);
-            let mut renamed = listener(new, Direction::Unspecified, chain(filter, None));
+            let mut renamed = listener(new, Direction::Unspecified, patient());
             if let Resource::Listener(listener) = &mut renamed {
                 listener.address = Some(address);
             }

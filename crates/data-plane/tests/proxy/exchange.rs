@@ -207,7 +207,7 @@ async fn more_requests_than_are_kept_are_all_answered_in_order() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for_for_long() {
-    let (sut, stage) = staged(|http, _| http.stream_idle_timeout = Some(Duration::from_millis(100))).await;
+    let (sut, stage) = staged(|http, _| http.stream_idle_timeout = Some(SOON / 20)).await;
     let mut client = sut.client().await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo").await;
     let mut origin = stage.accept().await;
@@ -220,7 +220,7 @@ async fn a_body_that_does_not_come_is_not_waited_for_for_long() {
 #[tokio::test]
 async fn an_origin_that_says_nothing_is_not_waited_for_for_ever() {
     let (sut, stage) = staged(|http, routes| {
-        http.stream_idle_timeout = Some(Duration::from_millis(100));
+        http.stream_idle_timeout = Some(SOON / 20);
         routes[0] = with_timeout(routes[0].clone(), Duration::from_hours(1));
     })
     .await;
@@ -232,7 +232,7 @@ async fn an_origin_that_says_nothing_is_not_waited_for_for_ever() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_cut_off() {
-    let (sut, stage) = staged(|http, _| http.stream_idle_timeout = Some(Duration::from_millis(200))).await;
+    let (sut, stage) = staged(|http, _| http.stream_idle_timeout = Some(SOON / 20)).await;
     let mut client = sut.client().await;
     client.send(GET).await;
     let mut origin = stage.accept().await;

@@ -1,7 +1,5 @@
 //! HTTP/1.1 on both sides.
 
-use std::time::Duration;
-
 use meshwork_model::proxy::{DirectResponse, Resource, RouteAction};
 use tokio::io::AsyncReadExt;
 
@@ -413,7 +411,7 @@ async fn an_answer_that_is_not_http_is_a_bad_gateway() {
 #[tokio::test]
 async fn an_origin_that_is_silent_for_too_long_is_given_up() {
     let stage = Stage::open().await;
-    let slow = with_timeout(route("/", &[("a", 1)]), Duration::from_millis(50));
+    let slow = with_timeout(route("/", &[("a", 1)]), SOON / 20);
     let sut = Sut::start(vec![cluster("a", &[stage.address()]).into_resource(), web(vec![slow])]);
     let mut client = sut.client().await;
     let got = client.call("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;

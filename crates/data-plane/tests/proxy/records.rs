@@ -257,6 +257,14 @@ async fn requests_without_mtls_are_counted_by_where_they_come_from() {
         ],
     );
     assert_eq!(caller.client().await.call("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.status(), 200);
+    // The caller has its answer a moment before that is counted.
+    let counted = "meshwork_mtls_requests_total{destination_port=\"8080\"} 1\n";
+    soon(async {
+        while !sut.registry.prometheus_text().contains(counted) {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    })
+    .await;
     let metrics = sut.registry.prometheus_text();
     let from = "{destination_port=\"8080\",source_ip=\"127.0.0.1\"}";
     for (name, labels, count) in [

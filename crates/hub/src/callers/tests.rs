@@ -171,11 +171,19 @@ fn callers_are_bounded_and_forgotten() {
         let now = now + Duration::from_millis(number as u64);
         callers.take((&namespace, &workload), &[point(number)], true, now);
     }
-    assert_eq!(callers.known.len(), MAX_CALLERS);
+    assert_eq!(callers.known.len(), MAX_CALLERS + 10 - FORGOTTEN_AT_ONCE);
     let ports = callers.ports(now + Duration::from_mins(1), Duration::from_hours(1));
     let is_told =
         |number: usize| ports[0].callers.iter().any(|caller| Some(caller.source) == point(number).source);
-    assert!(!is_told(0) && is_told(MAX_CALLERS + 9), "the oldest made room");
+    assert!(!is_told(0) && is_told(FORGOTTEN_AT_ONCE) && is_told(MAX_CALLERS + 9), "the oldest made room");
+    // Who tells of many pushes out none of those of others.
+    let (other, later) = ("other".into(), now + Duration::from_mins(1));
+    callers.take((&other, &workload), &[point(0)], true, now);
+    for number in 0..2 * MAX_CALLERS {
+        callers.take((&namespace, &workload), &[point(number)], true, later);
+    }
+    let is_others = |(key, _): &&Called| key.namespace == other;
+    assert_eq!(callers.known.keys().filter(is_others).count(), 1);
     callers.forget(now + FORGET_CALLERS_AFTER * 2);
     assert!(callers.known.is_empty() && callers.ports.is_empty());
 }

@@ -492,6 +492,14 @@ fn reporters_past_the_limit_are_refused() {
     late.requests(&to("cart"), 1, &ok(5));
     assert!(lab.push(&late) > 0);
     assert_eq!(lab.edges().len(), 0);
+    // Another namespace has its share.
+    let (now, wall) = (lab.now(), lab.wall());
+    let other = ResourceAttributes { service: "x".into(), namespace: "other".into(), instance: "x".into() };
+    let rejected: u64 = otlp::requests(&late.registry, &other, wall)
+        .iter()
+        .map(|message| lab.window.ingest(message, None, now))
+        .sum();
+    assert_eq!((rejected, lab.edges().len(), lab.window.instances.len()), (0, 1, MAX_INSTANCES));
 }
 
 #[test]
@@ -522,4 +530,27 @@ fn metrics_of_strangers_are_taken_and_ignored() {
     assert_eq!(lab.window.ingest(&messages[0], None, now), 0);
     assert_eq!(lab.window.ingest(&ExportMetricsServiceRequest::default(), None, now), 0);
     assert_eq!(lab.edge().requests, 4);
+}
+
+#[test]
+fn a_sender_tells_of_its_own_namespace_alone() {
+    let mut lab = Lab::new();
+    let push = |lab: &mut Lab, proxy: &Proxy, sender: &str| -> u64 {
+        let (now, wall) = (lab.now(), lab.wall());
+        proxy.messages(wall).iter().map(|message| lab.window.ingest(message, Some(sender), now)).sum()
+    };
+    // Who names a process of another namespace is not heard, and takes nobody's place.
+    let web = lab.proxy("web-1", 1.0);
+    web.requests(&to("cart"), 4, &ok(5));
+    assert!(push(&mut lab, &web, "bank") > 0);
+    assert_eq!((lab.edges(), lab.window.instances.len()), (vec![], 0));
+    // What its own process tells of calls between others is left out.
+    let vault = || Workload { namespace: "bank".into(), ..workload("vault", "") };
+    web.requests(&EdgeKey { source: vault(), ..to("cart") }, 1, &ok(5));
+    let proven = "spiffe://mesh.local/ns/bank/sa/vault".into();
+    web.requests(&EdgeKey { source_principal: proven, ..to("cart") }, 1, &ok(5));
+    web.requests(&EdgeKey { destination: vault(), ..at("cart", "web") }, 1, &ok(5));
+    assert!(push(&mut lab, &web, "shop") > 0);
+    let edge = lab.edge();
+    assert_eq!((&*edge.from, &*edge.to, edge.requests), ("web", "cart", 4));
 }

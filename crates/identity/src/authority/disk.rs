@@ -79,11 +79,11 @@ impl Disk {
         }
     }
 
-    /// Makes a directory and those above it, for its owner only.
+    /// Makes a directory and those above it, for its owner only; one that is there must be the owner's alone.
     pub(super) fn create_dir(&self, name: &str) -> Result<(), IdentityError> {
         let dir = self.path(name);
         if dir.is_dir() {
-            return Ok(());
+            return files::check_private_dir(&dir);
         }
         #[cfg(test)]
         self.step(&dir)?;

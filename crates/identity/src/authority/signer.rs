@@ -12,14 +12,13 @@ use rcgen::{
     CertificateParams, DistinguishedName, Issuer, KeyIdMethod, KeyPair, PublicKeyData, SignatureAlgorithm,
     SigningKey,
 };
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
 use x509_parser::asn1_rs::{Any, FromDer as _};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use zeroize::Zeroize as _;
 
-use crate::{IdentityError, svid};
+use crate::{IdentityError, pem, svid};
 
 /// Where the signer's name stands among the parts of what is signed.
 const ISSUER: usize = 3;
@@ -54,10 +53,8 @@ impl SigningKey for Pair {
 impl Pair {
     /// Reads a key of any form: PKCS #8, SEC 1 or PKCS #1.
     pub(super) fn from_pem(text: &str) -> Result<Self, IdentityError> {
-        let mut der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| IdentityError::AnyKey)?;
-        let pair = KeyPair::try_from(&der);
-        der.zeroize();
-        Ok(Self(pair.map_err(|_| IdentityError::AnyKey)?))
+        let pair = pem::with_private_key(text.as_bytes(), |key| KeyPair::try_from(key).ok());
+        pair.map(Self).ok_or(IdentityError::AnyKey)
     }
 }
 

@@ -321,6 +321,51 @@ fn tokens_are_signed_by_the_key_beside_the_active_root() {
 }
 
 #[test]
+fn a_token_does_not_outlive_the_root_beside_its_key() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = AuthorityOptions { root_lifetime: Duration::from_mins(10), ..options(dir.path()) };
+    let authority = CertificateAuthority::open(options).expect("made");
+    let end = authority.roots()[0].not_after;
+    for (lifetime, is_cut) in [(Duration::from_mins(5), false), (Duration::from_hours(5), true)] {
+        let token = authority.sign_jwt(&id(WEB), &["db".to_owned()], lifetime).expect("signed");
+        assert!(token.expires_at <= end);
+        assert_eq!(token.expires_at + Duration::from_secs(1) >= end, is_cut);
+    }
+    let error = authority.sign_jwt(&id(WEB), &["db".to_owned()], Duration::ZERO).expect_err("refused");
+    assert!(matches!(error, IdentityError::Lifetime(_)), "{error}");
+}
+
+#[test]
+fn an_intermediate_that_is_revoked_is_replaced_at_once_and_for_good() {
+    let (dir, authority) = authority();
+    let before = authority.issuer();
+    assert!(!authority.replace_intermediate("abc").expect("nothing to do"));
+    assert_eq!(authority.issuer(), before);
+    assert!(authority.replace_intermediate(&before.serial).expect("another"));
+    let after = authority.issuer();
+    assert_ne!(after.serial, before.serial);
+    assert_eq!(after.root, before.root);
+    authority.issue(&id(WEB), DAY, &[]).expect("issued").check_under(&authority.bundle()).expect("good");
+    // It was done already.
+    assert!(!authority.replace_intermediate(&before.serial).expect("nothing to do"));
+    assert_eq!(CertificateAuthority::open(options(dir.path())).expect("opened").issuer(), after);
+}
+
+#[test]
+fn a_directory_that_others_may_write_to_is_nobodys_authority() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = |mode| {
+        fs::set_permissions(dir.path().join("ca"), fs::Permissions::from_mode(mode)).expect("set");
+        CertificateAuthority::open(options(dir.path()))
+    };
+    fs::create_dir(dir.path().join("ca")).expect("made");
+    let error = open(0o777).err().expect("refused").to_string();
+    assert!(error.contains("others may write to"), "{error}");
+    open(0o755).expect("made");
+    assert!(open(0o770).is_err());
+}
+
+#[test]
 fn a_backup_has_all_files_and_no_others() {
     let (dir, authority) = authority();
     let ca = dir.path().join("ca");

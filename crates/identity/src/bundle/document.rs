@@ -18,6 +18,8 @@ use crate::{IdentityError, svid};
 const MAX_BYTES: usize = 1024 * 1024;
 const USE_X509: &str = "x509-svid";
 const USE_JWT: &str = "jwt-svid";
+/// Kinds of keys that certificates have. Source: RFC 7518 §6.1; RFC 8037 §2.
+const KINDS: [&str; 3] = ["EC", "RSA", "OKP"];
 
 /// A bundle document, read.
 #[derive(Clone, Debug)]
@@ -63,8 +65,13 @@ impl BundleDocument {
     }
 }
 
-/// The first certificate of `x5c`; an entry without one is left out. Source: X.509-SVID §6.2.
+/// The first certificate of `x5c`; an entry without one, or of an unknown kind, is left out. Source: X.509-SVID §6.2;
+/// Trust Domain and Bundle §4.2.1. One that says no kind is told by its certificate alone.
 fn root(key: &Value) -> Option<Result<CertificateDer<'static>, IdentityError>> {
+    let is_unknown = |kind: &Value| kind.as_str().is_none_or(|kind| !KINDS.contains(&kind));
+    if key.get("kty").is_some_and(is_unknown) {
+        return None;
+    }
     let certificate = key.get("x5c")?.as_array()?.first()?;
     let bytes = certificate.as_str().and_then(|text| STANDARD.decode(text).ok());
     Some(bytes.map(CertificateDer::from).ok_or(IdentityError::Bundle("a root of the document is no base64")))

@@ -49,6 +49,35 @@ fn roots_of_other_kinds_have_their_form() {
 }
 
 #[test]
+fn keys_of_kinds_that_are_not_known_are_left_out() {
+    let forge = Forge::new("mesh.local");
+    let (bundle, _) = with_key(&forge);
+    let mut document = bundle.to_document(1, None);
+    for kind in [json!("AKP"), json!("ec"), json!(7), Value::Null] {
+        let mut other = document["keys"][0].clone();
+        other["kty"] = kind;
+        other["x5c"] = json!(["what only its readers understand"]);
+        document["keys"].as_array_mut().expect("keys").push(other);
+    }
+    assert_eq!(Bundle::from_document("mesh.local", &document.to_string()).expect("read"), bundle);
+}
+
+#[test]
+fn roots_are_taken_out_by_their_fingerprints() {
+    let (one, other) = (Forge::new("mesh.local"), Forge::new("mesh.local"));
+    let jwk = public_jwk(&Key::generate().expect("a key")).expect("a JWK");
+    let keys = json!({ "keys": [jwk] }).to_string();
+    let both = one.bundle_with(&[&other]).with_jwt_keys(&keys).expect("keys");
+    let without = |roots: Vec<String>| both.without(&roots.into_iter().collect()).expect("a bundle");
+    assert_eq!(without(vec!["abc".to_owned()]), both);
+    let left = without(one.bundle().fingerprints());
+    assert_eq!(left, other.bundle().with_jwt_keys(&keys).expect("keys"));
+    let none = without(both.fingerprints());
+    assert!(none.pem().is_empty());
+    assert_eq!((none.trust_domain(), none.jwt_keys()), ("mesh.local", both.jwt_keys()));
+}
+
+#[test]
 fn a_document_without_keys_says_that_nobody_is_trusted() {
     for text in
         [r#"{"keys":[]}"#, r#"{"keys":[{"use":"other","kty":"EC"}]}"#, r#"{"keys":[{"use":"x509-svid"}]}"#]

@@ -89,8 +89,14 @@ fn a_set_without_good_keys_is_none() {
 }
 
 #[test]
-fn base64_is_padded() {
-    assert_eq!(["", "a", "ab", "abc", "abcd"].map(padded), ["", "a===", "ab==", "abc=", "abcd"]);
+fn what_nobody_has_signed_can_be_read_all_the_same() {
+    let text = unsigned(r#"{"iss": "me", "exp": 7}"#);
+    let token = Jwt::parse(&text).expect("a token");
+    assert_eq!(token.claims["iss"], Value::Text("me".into()));
+    let secret = r#"{"keys": [{"kty": "oct", "k": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}"#;
+    let keys = KeySet::parse(secret).expect("a key");
+    assert_eq!(keys.verify(&token), Err(Failure::NoKey));
+    assert_eq!(Jwt::parse(&unsigned("[]")).err(), Some(Failure::BadPayload));
 }
 
 /// An issuer with a key on the curve P-256, named `a`, and a secret, named `mac`.

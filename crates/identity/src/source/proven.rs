@@ -13,11 +13,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{self, SHA256};
-use meshwork_model::spiffe::SpiffeId;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::bundle::{Role, time_of};
-use crate::trust::Proof;
+use crate::trust::{Appraisal, Proof};
 
 /// Chains that are kept, some 200 bytes each: more than the peers of a busy workload. Who has more verifies more.
 const SLOTS: usize = 512;
@@ -63,12 +62,12 @@ impl Proven {
     }
 
     /// Who a chain has proved in this role, where that was seen and still holds.
-    pub(super) fn find(&self, chain: ChainHash, role: Role, now: UnixTime) -> Option<SpiffeId> {
+    pub(super) fn find(&self, chain: ChainHash, role: Role, now: UnixTime) -> Option<Appraisal> {
         let entry = self.slots[chain.slot(role)].load();
         let entry = entry.as_ref().filter(|entry| entry.chain == chain && entry.role == role)?;
         let now = time_of(now);
         let holds = entry.proof.not_before <= now && now < entry.proof.not_after;
-        holds.then(|| entry.proof.id.clone())
+        holds.then(|| entry.proof.appraisal())
     }
 
     pub(super) fn keep(&self, chain: ChainHash, role: Role, proof: Proof) {
@@ -79,6 +78,8 @@ impl Proven {
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};
+
+    use meshwork_model::spiffe::SpiffeId;
 
     use super::*;
 
@@ -91,7 +92,7 @@ mod tests {
     fn proof(begin: u64, end: u64) -> Proof {
         let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let id = SpiffeId::parse(WEB).expect("valid");
-        Proof { id, not_before: time(begin), not_after: time(end) }
+        Proof { id, is_current: true, not_before: time(begin), not_after: time(end) }
     }
 
     fn chain(certificates: &[&str]) -> ChainHash {
@@ -106,7 +107,8 @@ mod tests {
         let proven = Proven::new();
         let kept = chain(&["leaf", "signer"]);
         proven.keep(kept, Role::Client, proof(100, 200));
-        assert_eq!(proven.find(kept, Role::Client, at(100)).as_ref().map(SpiffeId::as_str), Some(WEB));
+        let found = proven.find(kept, Role::Client, at(100)).expect("kept");
+        assert_eq!((found.id.as_str(), found.is_current), (WEB, true));
         assert!(proven.find(kept, Role::Client, at(199)).is_some());
         for (what, other, role, now) in [
             ("before its time", kept, Role::Client, 99),

@@ -189,3 +189,58 @@ fn changes_are_told() {
     web.replace_svid(forge.svid(WEB)).expect("replaced");
     assert!(changes.has_changed().expect("alive"));
 }
+
+#[test]
+fn it_is_known_which_root_is_ones_own_and_whether_a_peer_is_under_that_of_today() {
+    let (old, new) = (Forge::new("mesh.local"), Forge::new("mesh.local"));
+    let (web, peer) = (old.source(WEB), old.svid(CART));
+    let fingerprint = |forge: &Forge| forge.bundle().fingerprints().remove(0);
+    assert_eq!(web.own_root(), Some(fingerprint(&old)));
+    for (issuer, expected) in [(&old, true), (&new, false)] {
+        let trust = Trust::new(old.bundle_with(&[&new])).with_issuer(Some(&fingerprint(issuer)));
+        web.replace_trust(trust).expect("replaced");
+        // The second time it is remembered.
+        for _ in 0..2 {
+            let judged = web.appraise(peer.chain()).expect("good");
+            assert_eq!((judged.id.as_str(), judged.is_current), (CART, expected));
+        }
+    }
+    web.replace_svid(new.svid(WEB)).expect("replaced");
+    assert_eq!(web.own_root(), Some(fingerprint(&new)));
+    web.replace_bundle(Forge::new("mesh.local").bundle()).expect("replaced");
+    assert_eq!(web.own_root(), None);
+}
+
+#[test]
+fn no_configuration_writes_secrets_down_or_takes_what_can_be_played_again() {
+    const SECRET: &str = "CLIENT_TRAFFIC_SECRET_0";
+    let forge = Forge::new("mesh.local");
+    let source = forge.source(WEB);
+    for asked in [ClientCertificate::Required, ClientCertificate::Optional, ClientCertificate::None] {
+        let server = source.server_config(&[b"h2"], asked);
+        assert_eq!((server.max_early_data_size, server.send_half_rtt_data), (0, false));
+        // Whatever SSLKEYLOGFILE says.
+        assert!(!server.key_log.will_log(SECRET));
+    }
+    let clients = [
+        source.client_config(&[id(CART)], &[b"h2"]),
+        bootstrap_client_config(&forge.bundle(), &id(CART)),
+        anonymous_client_config(Trust::new(forge.bundle()), &id(CART)),
+    ];
+    for client in clients {
+        assert!(!client.enable_early_data && !client.key_log.will_log(SECRET));
+    }
+}
+
+#[tokio::test]
+async fn who_is_revoked_is_not_taken_by_who_has_no_certificate_either() {
+    let forge = Forge::new("mesh.local");
+    let server = forge.source(WEB).server_config(&[], ClientCertificate::Optional);
+    for (revoked, is_taken) in [(id(CART), true), (id(WEB), false)] {
+        let trust = Trust::new(forge.bundle()).with_revoked(Revocations::new([revoked], []));
+        let mut config = ClientConfig::clone(&anonymous_client_config(trust, &id(WEB)));
+        config.alpn_protocols.clear();
+        let met = meet(Arc::new(config), Arc::clone(&server)).await;
+        assert_eq!(met.client.is_ok(), is_taken);
+    }
+}

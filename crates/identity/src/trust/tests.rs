@@ -36,6 +36,31 @@ fn what_was_written_is_read_again() {
 }
 
 #[test]
+fn a_chain_is_revoked_by_whatever_of_it_is() {
+    let (ours, ally) = (Forge::new("mesh.local"), Forge::new("ally.local"));
+    let below = ours.below(&authority("mesh.local", "intermediate"));
+    let mut chain = below.sign(&params(&[WEB])).chain;
+    let serial = |der: &CertificateDer<'_>| svid::serial_of(der).expect("a certificate");
+    let (leaf, signer, root) = (serial(&chain[0]), serial(&chain[1]), serial(&ours.certificate));
+    chain.push(ours.certificate.clone());
+    let check = |what: &str, revoked: Revocations, expected: bool| {
+        let trust = Trust::new(ours.bundle()).with_federated([ally.bundle()]).with_revoked(revoked);
+        assert_eq!(trust.revokes(&chain), expected, "{what}");
+        // The same as handshakes say.
+        let judged = trust.judge(&chain, SystemTime::now());
+        assert_eq!(matches!(judged, Err(IdentityError::Revoked { .. })), expected, "{what}: {judged:?}");
+    };
+    check("nobody", Revocations::default(), false);
+    check("somebody else", Revocations::new([id(PARTNER)], ["abc".to_owned()]), false);
+    check("its identity", Revocations::new([id(WEB)], []), true);
+    check("its certificate", Revocations::new([], [leaf]), true);
+    check("its signer", Revocations::new([], [signer]), true);
+    check("the root behind it, which is believed as such", Revocations::new([], [root]), false);
+    let trust = Trust::new(ours.bundle()).with_revoked(Revocations::new([id(WEB)], []));
+    assert!(!trust.revokes(&[]));
+}
+
+#[test]
 fn damaged_trust_is_refused_and_never_read_as_less() {
     let (ours, ally) = (Forge::new("mesh.local"), Forge::new("ally.local"));
     let good: Value = serde_json::from_str(&full(&ours, &ally).to_json()).expect("JSON");
@@ -88,6 +113,37 @@ fn a_chain_tells_its_root() {
     assert_eq!(trust.root_of(&new.sign(&of_servers).chain), root(&new));
     assert_eq!(trust.root_of(&ally.sign(&params(&[WEB])).chain), None);
     assert_eq!(trust.root_of(&[]), None);
+}
+
+#[test]
+fn a_chain_is_under_the_root_of_today_or_of_before() {
+    let (old, new, ally) = (Forge::new("mesh.local"), Forge::new("mesh.local"), Forge::new("ally.local"));
+    let check = |what: &str, trust: &Trust, chain: &[CertificateDer<'_>], expected: bool| {
+        let peer = trust.appraise(chain, SystemTime::now()).expect(what);
+        assert_eq!(peer.is_current, expected, "{what}");
+    };
+    let of_old = old.sign(&params(&[WEB])).chain;
+    let of_new = new.below(&authority("mesh.local", "intermediate")).sign(&params(&[WEB])).chain;
+    let of_another = new.below(&authority("mesh.local", "a replica's")).sign(&params(&[WEB])).chain;
+    let of_ally = ally.sign(&params(&[PARTNER])).chain;
+    let fingerprint = |forge: &Forge| forge.bundle().fingerprints().remove(0);
+    let both = Trust::new(old.bundle_with(&[&new])).with_federated([ally.bundle()]);
+    for (issuer, is_old, is_new) in [(&old, true, false), (&new, false, true)] {
+        let trust = both.clone().with_issuer(Some(&fingerprint(issuer)));
+        check("the old root", &trust, &of_old, is_old);
+        check("the new root", &trust, &of_new, is_new);
+        check("another intermediate", &trust, &of_another, is_new);
+        check("a federated one", &trust, &of_ally, true);
+    }
+    check("nothing is told", &both, &of_old, true);
+    let elsewhere = both.clone().with_issuer(Some(&fingerprint(&ally)));
+    check("a root that is not here", &elsewhere, &of_old, false);
+    let alone = Trust::new(old.bundle()).with_issuer(Some(&fingerprint(&new)));
+    check("there is one root", &alone, &of_old, true);
+    let mut of_servers = params(&[WEB]);
+    of_servers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let trust = both.with_issuer(Some(&fingerprint(&new)));
+    check("of servers alone", &trust, &new.sign(&of_servers).chain, true);
 }
 
 #[test]

@@ -30,7 +30,16 @@ const OF_USER: &str = "meshwork/agent.sock";
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Then: SPIFFE_ENDPOINT_SOCKET=unix:///run/meshwork/agent.sock, for any SPIFFE library"
+    after_help = "\
+Examples:
+  meshwork token create -n shop --service-account host-agent --workload agent --out agent.token
+  meshwork agent --token-file agent.token --trust-bundle bundle.pem --state /var/lib/meshwork-agent
+  meshwork agent status
+
+Then: SPIFFE_ENDPOINT_SOCKET=unix:///run/meshwork/agent.sock, for any SPIFFE library; which program gets what is said by \
+WorkloadRegistrations (docs/agent.md).
+
+Exit codes: 0 it was asked to end; 1 it cannot serve, and says why; 2 the command line is wrong."
 )]
 pub(crate) struct Agent {
     #[command(subcommand)]
@@ -54,6 +63,12 @@ enum AgentCommand {
 
 /// Show what an agent holds, and who asks: for root and the agent's own user
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  meshwork agent status
+  meshwork agent status --socket /run/meshwork/agent.sock -o json | jq .identity.renewal
+
+Exit codes: 0 it answered; 1 it did not; 2 the command line is wrong.")]
 struct Status {
     /// The agent's socket; `$XDG_RUNTIME_DIR/meshwork/agent.sock` or, as root, `/run/meshwork/agent.sock` where it is left out
     #[arg(long, value_name = "PATH")]
@@ -127,6 +142,7 @@ impl Serve {
         socket.make_folder()?;
         sandbox.enter(Needs {
             folders: vec![self.state.clone(), socket.folder().to_owned()],
+            unix_sockets: true,
             other_processes: Some("attestation by executables"),
             ..Needs::default()
         })?;
@@ -158,13 +174,7 @@ impl Status {
 
 fn show(found: &Value) {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let identity = &found["identity"];
-    output::line(format_args!("agent  {}  until {}", text(&identity["id"]), text(&identity["expiresAt"])));
-    let registrations = match found["registrations"].as_u64() {
-        Some(number) => number.to_string(),
-        None => "not told yet".to_owned(),
-    };
-    output::line(format_args!("registrations  {registrations}"));
+    output::line(own(found));
     let none = Vec::new();
     let list = |name: &str| found[name].as_array().unwrap_or(&none).clone();
     let workloads = list("workloads");
@@ -192,6 +202,23 @@ fn show(found: &Value) {
     }
 }
 
+/// What an agent is itself, a line each.
+fn own(found: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let (identity, renewal) = (&found["identity"], &found["identity"]["renewal"]);
+    let mut lines = vec![format!("agent  {}  until {}", text(&identity["id"]), text(&identity["expiresAt"]))];
+    lines.extend(renewal["due"].as_str().map(|due| format!("renews  about {due}")));
+    if let Some(why) = renewal["failure"]["why"].as_str() {
+        lines.push(format!("failed to renew  last at {}: {why}", text(&renewal["failure"]["at"])));
+    }
+    lines.push(match found["registrations"].as_u64() {
+        Some(0) => "registrations  none: no WorkloadRegistration names this agent".to_owned(),
+        Some(number) => format!("registrations  {number}"),
+        None => "registrations  not told yet: the control plane has not answered since the start".to_owned(),
+    });
+    lines.join("\n")
+}
+
 fn print(head: &[&str], rows: &[Vec<String>]) {
     output::line(table::render(head, rows, output::colours()).trim_end());
 }
@@ -209,6 +236,24 @@ mod tests {
         let agent = Agent::from_arg_matches(&matches.expect("valid")).expect("valid");
         assert!(agent.command.is_none() && agent.joining.is_some());
         assert_eq!(agent.serve.map(|serve| serve.state), Some(PathBuf::from("b")));
+    }
+
+    #[test]
+    fn what_an_agent_is_is_told_with_what_goes_wrong() {
+        let mut found = serde_json::json!({
+            "identity": {"id": "spiffe://m/ns/shop/sa/agent", "expiresAt": "2026-01-02T00:00:00Z",
+                "renewal": {"due": "2026-01-01T12:00:00Z", "last": null, "failure": null}},
+            "registrations": 3,
+        });
+        let expected = "agent  spiffe://m/ns/shop/sa/agent  until 2026-01-02T00:00:00Z\nrenews  about 2026-01-01T12:00:00Z\n\
+                        registrations  3";
+        assert_eq!(own(&found), expected);
+        found["registrations"] = 0.into();
+        let failure = serde_json::json!({"at": "2026-01-01T12:00:01Z", "why": "no"});
+        found["identity"]["renewal"]["failure"] = failure;
+        let told = own(&found);
+        assert!(told.contains("failed to renew  last at 2026-01-01T12:00:01Z: no\n"), "{told}");
+        assert!(told.contains("no WorkloadRegistration names this agent"), "{told}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! One connection a request, a deadline, a limit. What the server refuses comes as a [`Refused`], which says what to do.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -265,7 +265,7 @@ impl Client {
             }
             // Who comes by HTTP without one may read.
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if self.is_nobody() => format!(
-                "{self} takes changes only with a token; on the control plane's host use its socket: --api \
+                "{self} takes this only with a token; on the control plane's host use its socket: --api \
                  unix:STATE/{SOCKET}, or hand in the token: --token-file STATE/api.token (STATE is its --state)"
             ),
             StatusCode::FORBIDDEN => format!("this is not allowed: {said}"),
@@ -295,6 +295,19 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// A value as it stands in a path or a query. Source: RFC 3986 §2.1, §2.3.
+pub(crate) fn encoded(value: &str) -> String {
+    value.bytes().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
+}
+
 async fn text_of(answer: Response<Incoming>) -> anyhow::Result<String> {
     let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
     let body = body.map_err(|error| anyhow::anyhow!(error)).context("the answer broke off")?;
@@ -317,6 +330,13 @@ mod tests {
         check("http://127.0.0.1", None);
         check("https://mesh:443", None);
         check("", None);
+    }
+
+    #[test]
+    fn values_are_encoded() {
+        assert_eq!(encoded("web-1.a_b~"), "web-1.a_b~");
+        assert_eq!(encoded("spiffe://a/b"), "spiffe%3A%2F%2Fa%2Fb");
+        assert_eq!(encoded("a b&c=d#ä"), "a%20b%26c%3Dd%23%C3%A4");
     }
 
     /// A server that answers one request so, and gives what it was asked.

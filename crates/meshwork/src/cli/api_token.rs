@@ -7,18 +7,18 @@ use clap::{Subcommand, ValueEnum};
 use meshwork_identity::files::write_private;
 use serde_json::{Value, json};
 
-use super::api::{Api, OWN};
+use super::api::{Api, OWN, encoded};
 use super::output::{self, Format};
 use super::{runtime, writes};
 
 /// Make and end tokens of the control plane's API, for pipelines and for people of other teams
 ///
-/// Its own user and root need none: they have the Unix socket.
+/// Its own user and root need none: they have the Unix socket. Tokens with which workloads enrol are made by `meshwork token`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   meshwork api-token create shop-pipeline --role editor -n shop --out shop.token
-  MESHWORK_TOKEN=$(cat shop.token) meshwork --api http://127.0.0.1:15040 apply -f shop.yaml
+  meshwork apply --api http://127.0.0.1:15040 --token-file shop.token -f shop.yaml
   meshwork api-token end shop-pipeline")]
 pub(crate) struct ApiToken {
     #[command(subcommand)]
@@ -31,7 +31,7 @@ enum TokenCommand {
     End(End),
 }
 
-/// Make a token; it is told once, and only its hash is kept
+/// Make a token, in place of earlier ones of its name; it is told once, and only its hash is kept
 #[derive(clap::Args)]
 struct Create {
     /// Who it is for, as the history and the audit log name them
@@ -97,7 +97,10 @@ impl Create {
         let told = runtime::on_this_thread(asked)?;
         let token = told["token"].as_str().context("the answer has no token")?;
         match &self.out {
-            Some(path) => write_private(path, token.as_bytes())?,
+            Some(path) => {
+                write_private(path, token.as_bytes())?;
+                output::note(format_args!("{} is good by --token-file, until it is ended", path.display()));
+            }
             None if self.output.print(&told)? => {}
             None => output::line(token),
         }
@@ -117,7 +120,8 @@ impl Create {
 
 impl End {
     fn run(self) -> anyhow::Result<()> {
-        let asked = async { self.api.client()?.delete(&format!("{OWN}/tokens/{}", self.name)).await };
+        let path = format!("{OWN}/tokens/{}", encoded(&self.name));
+        let asked = async { self.api.client()?.delete(&path).await };
         let told = runtime::on_this_thread(asked)?;
         if !self.output.print(&told)? {
             let ended = told["ended"].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or_default();

@@ -21,7 +21,10 @@ Examples:
   meshwork ca rotate --without-offline
   meshwork ca abort
   meshwork ca revoke --identity shop/web --reason 'its key was stolen'
-  meshwork ca unrevoke --identity shop/web")]
+  meshwork ca unrevoke --identity shop/web
+
+Changes are for who has the control plane's Unix socket (its own user and root), or a token with the role admin everywhere: \
+`meshwork api-token create NAME --role admin`.")]
 pub(crate) struct Ca {
     #[command(subcommand)]
     command: CaCommand,

@@ -15,7 +15,17 @@ use super::output::{self, Format};
 /// Tries each thing that it takes, in processes that end at once; changes nothing. Fails where something is missing
 /// without which nothing goes.
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  meshwork check
+  meshwork check -o json | jq '.steps[] | select(.verdict == \"missing\")'
+  meshwork check mtls
+
+Exit codes: 0 it works, whether the control plane is there or not; 1 it does not; 2 the command line is wrong. Those of \
+`meshwork check mtls` are its own."
+)]
 pub(crate) struct Check {
     #[command(subcommand)]
     what: Option<What>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use meshwork_control_plane as control_plane;
 
-use super::{folders, runtime};
+use super::{folders, lifetimes, runtime};
 use crate::{memory, secrecy, signals};
 
 /// Run the control plane: config, discovery, certificates, policy
@@ -58,16 +58,17 @@ pub(crate) struct ControlPlane {
     #[arg(long, default_value = "mesh.local")]
     trust_domain: String,
 
-    /// How long workloads' certificates live at most, and where they ask for nothing, such as 24h
-    #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "24h")]
+    /// How long workloads' certificates live at most, and where they ask for nothing, 5s at least; each is renewed at half of
+    /// its life
+    #[arg(long, value_name = "DURATION", value_parser = lifetimes::svid, default_value = "24h")]
     svid_lifetime: Duration,
 
-    /// How long the intermediate lives by which this control plane signs; it makes another at half of that
-    #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "2160h")]
+    /// How long the intermediate lives by which this control plane signs, 10s at least; it makes another at half of that
+    #[arg(long, value_name = "DURATION", value_parser = lifetimes::signer, default_value = "2160h")]
     intermediate_lifetime: Duration,
 
-    /// How long a root lives that the CA makes: the first, and those of `meshwork ca rotate`
-    #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "87600h")]
+    /// How long a root lives that the CA makes, 10s at least: the first, and those of `meshwork ca rotate`
+    #[arg(long, value_name = "DURATION", value_parser = lifetimes::signer, default_value = "87600h")]
     root_lifetime: Duration,
 }
 
@@ -109,6 +110,7 @@ impl ControlPlane {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         secrecy::keep();
         memory::share_one_arena();
+        self.tell_of_lifetimes();
         let options = control_plane::Options {
             config: self.config,
             state: match self.state {
@@ -130,9 +132,18 @@ impl ControlPlane {
         };
         runtime::on_all_cores(async {
             let shutdown = async { drop(signals::stop().await) };
-            control_plane::run(options, |ready| announce(&ready), shutdown).await?;
+            Box::pin(control_plane::run(options, |ready| announce(&ready), shutdown)).await?;
             Ok(())
         })
+    }
+
+    fn tell_of_lifetimes(&self) {
+        let (svid, intermediate) = (self.svid_lifetime, self.intermediate_lifetime);
+        let is_own = self.plugged.ca_cert.is_none();
+        let cut = is_own.then(|| lifetimes::cut(svid, intermediate, self.root_lifetime)).flatten();
+        for hint in lifetimes::long(svid).into_iter().chain(cut) {
+            tracing::warn!("{hint}");
+        }
     }
 }
 

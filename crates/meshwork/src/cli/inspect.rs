@@ -1,8 +1,9 @@
 //! `meshwork inspect`.
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
@@ -13,8 +14,17 @@ use super::table;
 
 /// Show what a running proxy serves, trusts and counts
 ///
-/// Asks the admin interface of a proxy on this machine (`meshwork proxy`, a sidecar, or Envoy).
+/// Asks the admin interface of a proxy on this machine: of `meshwork sidecar`, `gateway`, `run` or `proxy`, which have one where
+/// they are started with --admin, or of Envoy.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  meshwork inspect
+  meshwork inspect certs --admin 127.0.0.1:15005
+  meshwork inspect certs -o json | jq .identity.renewal
+  meshwork inspect config
+
+Exit codes: 0 it answered, and serves where that was asked; 1 it did not; 2 the command line is wrong.")]
 pub(crate) struct Inspect {
     /// What to show
     #[arg(value_enum, default_value = "ready")]
@@ -37,7 +47,7 @@ enum What {
     Clusters,
     /// Listeners and their addresses
     Listeners,
-    /// Certificates that are shown and trusted
+    /// Who it is and how renewing its certificate goes; certificates that are shown and trusted
     Certs,
     /// Metrics
     Stats,
@@ -73,8 +83,11 @@ impl Inspect {
 
     fn fetch(&self, path: &str) -> anyhow::Result<String> {
         let admin = self.admin;
-        let cannot =
-            || format!("cannot ask the proxy at {admin}; --admin says where its admin interface listens");
+        let cannot = || {
+            format!(
+                "cannot ask the proxy at {admin}: start it with an admin interface (--admin ADDR), and name that by --admin"
+            )
+        };
         let mut stream = TcpStream::connect_timeout(&admin, DEADLINE).with_context(cannot)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         write!(stream, "GET {path} HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n")
@@ -97,11 +110,15 @@ impl Inspect {
             What::Config => (vec!["KIND", "NAME", "VERSION", "UPDATED", "STATUS"], config(value)),
             What::Clusters => (vec!["CLUSTER", "ENDPOINT", "HEALTH"], clusters(value)),
             What::Listeners => (vec!["LISTENER", "ADDRESS"], listeners(value)),
-            What::Certs => (vec!["USED BY", "AS", "SUBJECT", "NAMES", "SERIAL", "EXPIRES"], certs(value)),
+            What::Certs => {
+                let now = meshwork_xds::config_dump::time(SystemTime::now());
+                let head = ["USED BY", "AS", "SUBJECT", "NAMES", "SERIAL", "FROM", "EXPIRES", "ISSUER"];
+                return who(value, &now) + &table::render(&head, &certs(value, &now), output::colours());
+            }
             What::Stats => (vec!["METRIC", "VALUE"], metrics(value)),
             What::Ready => (vec!["STATE", "NODE", "VERSION", "UP", "SANDBOX"], server(value)),
         };
-        table::render(&head, &rows, std::io::stdout().is_terminal())
+        table::render(&head, &rows, output::colours())
     }
 }
 
@@ -195,20 +212,58 @@ fn listeners(value: &Value) -> Vec<Vec<String>> {
     items(&value["listener_statuses"]).map(row).collect()
 }
 
-fn certs(value: &Value) -> Vec<Vec<String>> {
+/// Who a proxy of ours is, and how renewing its certificate goes; nothing of Envoy, which does not say.
+fn who(value: &Value, now: &str) -> String {
+    let identity = &value["identity"];
+    let Some(id) = identity["id"].as_str() else { return String::new() };
+    let mut text = format!("identity  {id}");
+    if identity["is_revoked"] == true {
+        text.push_str("  REVOKED");
+    }
+    let until = text_of(&identity["expiration_time"]);
+    let serial = text_of(&identity["serial_number"]);
+    let _ = write!(text, "\nshows     certificate {serial}, {}", until_when(&until, now));
+    let renewal = &identity["renewal"];
+    let last = match renewal["last"].as_str() {
+        Some(last) => format!("got at {last}"),
+        None => "got before this process started".to_owned(),
+    };
+    let next = match renewal["due"].as_str() {
+        Some(due) => format!("next try about {due}"),
+        None => "the next one is read from its files".to_owned(),
+    };
+    let _ = write!(text, "\nrenewal   {last}; {next}");
+    if let Some(why) = renewal["failure"]["why"].as_str() {
+        let at = text_of(&renewal["failure"]["at"]);
+        let _ = write!(text, "\nfailed    last at {at}: {why}");
+    }
+    text + "\n\n"
+}
+
+/// Whether a certificate is good still. Times of one form are compared as text, to the second.
+fn until_when(until: &str, now: &str) -> String {
+    const SECONDS: usize = "2026-01-01T00:00:00".len();
+    let is_over = until.get(..SECONDS).zip(now.get(..SECONDS)).is_some_and(|(until, now)| until < now);
+    if is_over { format!("EXPIRED at {until}") } else { format!("until {until}") }
+}
+
+fn certs(value: &Value, now: &str) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for entry in items(&value["certificates"]) {
         for (list, role) in [("cert_chain", "shown"), ("ca_cert", "trusted")] {
             for certificate in items(&entry[list]) {
                 let names = items(&certificate["subject_alt_names"]);
                 let names = names.filter_map(|name| name.as_object()?.values().next().map(text_of));
+                let until = until_when(&text_of(&certificate["expiration_time"]), now);
                 rows.push(vec![
                     text_of(&entry["used_by"]),
                     role.to_owned(),
                     text_of(&certificate["subject"]),
                     names.collect::<Vec<_>>().join(" "),
                     text_of(&certificate["serial_number"]),
-                    text_of(&certificate["expiration_time"]),
+                    text_of(&certificate["valid_from"]),
+                    until.strip_prefix("until ").unwrap_or(&until).to_owned(),
+                    text_of(&certificate["issuer"]),
                 ]);
             }
         }
@@ -256,6 +311,42 @@ mod tests {
                         listener  web                     REFUSED: no\n";
         assert_eq!(table::render(&head, &rows, false), expected);
         assert!(table::render(&head, &rows, true).contains("\u{1b}[31mlistener"));
+    }
+
+    #[test]
+    fn who_a_proxy_is_is_told_and_what_has_expired_stands_out() {
+        let now = "2026-06-01T00:00:00Z";
+        let told = json!({
+            "identity": {
+                "id": "spiffe://mesh.local/ns/shop/sa/web", "serial_number": "5f3a", "is_revoked": false,
+                "expiration_time": "2026-06-02T00:00:00.500Z",
+                "renewal": { "due": "2026-06-01T12:00:00Z", "last": null, "failure": null },
+            },
+            "certificates": [
+                { "used_by": "identity", "cert_chain": [{ "serial_number": "5f3a", "issuer": "CN=one", "subject": "",
+                  "subject_alt_names": [{ "uri": "spiffe://mesh.local/ns/shop/sa/web" }],
+                  "valid_from": "2026-05-31T00:00:00Z", "expiration_time": "2026-06-02T00:00:00Z" }],
+                  "ca_cert": [{ "expiration_time": "2026-05-31T23:59:59Z", "subject": "CN=root" }] },
+            ],
+        });
+        assert_eq!(
+            who(&told, now),
+            "identity  spiffe://mesh.local/ns/shop/sa/web\n\
+             shows     certificate 5f3a, until 2026-06-02T00:00:00.500Z\n\
+             renewal   got before this process started; next try about 2026-06-01T12:00:00Z\n\n"
+        );
+        let rows = certs(&told, now);
+        assert_eq!(rows[0][3..5], ["spiffe://mesh.local/ns/shop/sa/web", "5f3a"]);
+        assert_eq!(rows[0][5..], ["2026-05-31T00:00:00Z", "2026-06-02T00:00:00Z", "CN=one"]);
+        assert_eq!(rows[1][6], "EXPIRED at 2026-05-31T23:59:59Z");
+        let mut told = told;
+        told["identity"]["is_revoked"] = true.into();
+        let failure = json!({ "at": "2026-05-31T20:00:00Z", "why": "nobody answers" });
+        told["identity"]["renewal"]["failure"] = failure;
+        let told = who(&told, now);
+        assert!(told.contains("web  REVOKED\n"), "{told}");
+        assert!(told.contains("\nfailed    last at 2026-05-31T20:00:00Z: nobody answers\n"), "{told}");
+        assert_eq!(who(&json!({ "certificates": [] }), now), "");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::bail;
+use meshwork_agent::probe::Probe;
 use meshwork_model::mesh::{Protocol, SERVICE_LABEL};
 
 use super::binds;
@@ -30,6 +31,15 @@ const NOT_RUN: u8 = 125;
 /// `meshwork check` says whether this system allows it. The exit code or signal is the program's; 125 to 127 where it
 /// was not run.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  meshwork run --name cart --port 8080 -- ./cart
+  meshwork run --name web-1 --service web -n shop --port 8080 --readiness tcp:8080 -- ./web
+  meshwork run --name job --control-plane 10.0.0.1:15012 --trust-bundle bundle.pem \\
+    --token-file job.token -- ./job
+
+The program sees neither the workload's certificate nor its key: its proxy shows them. One that needs an identity itself \
+asks an agent of the host (docs/run.md).")]
 pub(crate) struct Run {
     /// The workload's name, unique in its namespace
     #[arg(long, value_parser = name)]
@@ -176,6 +186,7 @@ impl Run {
             sidecar_arguments: self.sidecar(&member, workers, log),
             sidecar_pid: self.proxy.sidecar_pid.clone(),
             workers,
+            probes: self.proxy.commands(),
             namespace: self.namespace.clone(),
             hidden: member.hidden.into_iter().chain(self.hidden.clone()).collect(),
             control_plane: self.joining.control_plane,
@@ -251,6 +262,13 @@ impl Line {
 }
 
 impl Proxy {
+    /// What probes run. Of what is no probe the sidecar says why.
+    fn commands(&self) -> Vec<Vec<String>> {
+        let probes = [&self.readiness, &self.liveness].into_iter().flatten();
+        let probes = probes.filter_map(|text| text.parse::<Probe>().ok());
+        probes.filter_map(|probe| probe.check.command()).collect()
+    }
+
     fn add_to(&self, line: &mut Line, workers: usize) {
         let milliseconds = |duration: Duration| format!("{}ms", duration.as_millis());
         line.add("--access-log", &self.access_log);
@@ -328,6 +346,10 @@ mod tests {
         )
         .expect("valid");
         assert_eq!(run.command, ["./cart", "--quiet"]);
+        assert_eq!(run.proxy.commands(), [[""; 0]; 0]);
+        let probed =
+            parse("--name a --readiness exec:test,every=1s --liveness exec:false -- ./a").expect("valid");
+        assert_eq!(probed.proxy.commands(), [["/bin/sh", "-c", "test"], ["/bin/sh", "-c", "false"]]);
         let request = run.request();
         assert_eq!((request.service_account.as_str(), request.namespace.as_str()), ("cart", "shop"));
         assert_eq!(request.labels.get(SERVICE_LABEL).map(String::as_str), Some("cart"));

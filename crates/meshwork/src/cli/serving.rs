@@ -57,7 +57,7 @@ impl Serving {
             create_private_dir(folder)?;
         }
         let appended = sandbox::appended(&self.access_log).into_iter().chain(logs).collect();
-        self.sandbox.enter(Needs { folders, appended, programs, other_processes: None })
+        self.sandbox.enter(Needs { folders, appended, programs, ..Needs::default() })
     }
 
     /// Starts a data plane's options; `admin` is used where no argument names another address.

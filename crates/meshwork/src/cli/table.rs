@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// Cells that begin with one of these stand for something that is wrong.
-const BAD: &[&str] = &["REFUSED", "UNHEALTHY", "DRAINING", "refused", "disconnected"];
+const BAD: &[&str] = &["REFUSED", "UNHEALTHY", "DRAINING", "EXPIRED", "refused", "disconnected"];
 const BOLD: &str = "1";
 const RED: &str = "31";
 

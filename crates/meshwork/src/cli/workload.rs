@@ -27,8 +27,9 @@ pub(super) struct Joining {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// How long certificates should live, such as 24h; the control plane decides where it is left out
-    #[arg(long, value_name = "DURATION", value_parser = super::duration)]
+    /// How long certificates should live, 10s at least; they live for no longer than the control plane lets them, which
+    /// decides where it is left out
+    #[arg(long, value_name = "DURATION", value_parser = super::lifetimes::wish)]
     svid_lifetime: Option<Duration>,
 }
 

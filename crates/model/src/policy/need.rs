@@ -140,8 +140,8 @@ fn place_of(name: &Arc<str>) -> Option<Place> {
         ":method" => Some(Place::Method),
         ":path" => Some(Place::Target),
         ":authority" | "host" => Some(Place::Host),
-        // It has two values; nothing is gained by looking it up.
-        ":scheme" => None,
+        // It has two values; nothing is gained by looking it up. The others are not among the fields.
+        ":scheme" | "content-length" | "transfer-encoding" | "upgrade" => None,
         _ => Some(Place::Field(Arc::clone(name))),
     }
 }

@@ -67,6 +67,18 @@ pub enum Health {
     Degraded,
 }
 
+impl Health {
+    /// Healthy, degraded or unhealthy: as what an endpoint of which this is said counts.
+    #[must_use]
+    pub fn counted(self) -> Self {
+        match self {
+            Self::Unknown | Self::Healthy => Self::Healthy,
+            Self::Unhealthy | Self::Draining | Self::Timeout => Self::Unhealthy,
+            Self::Degraded => Self::Degraded,
+        }
+    }
+}
+
 /// Where and as whom an endpoint is asked by active health checks. Source: Envoy `Endpoint.HealthCheckConfig`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CheckTarget {

@@ -66,6 +66,32 @@ pub enum RouteFilterKind {
     Buffer(u32),
 }
 
+/// What a filter does for the requests of one route, which may say otherwise than the filter's own config.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Applied<'f> {
+    /// Delays and statuses on purpose; requests that have one are counted by the filter's own config.
+    Fault {
+        /// The filter's own.
+        own: &'f Arc<Fault>,
+        /// That of the route.
+        config: &'f Arc<Fault>,
+    },
+    /// What pages of other origins may do, the most specific policy first.
+    Cors(Vec<&'f Arc<CorsPolicy>>),
+    /// Tokens that requests need, and what the route says of them.
+    Jwt(&'f Arc<JwtAuthentication>, Option<&'f RouteJwt>),
+    /// Authorization by who asks, and for what.
+    Rbac(&'f HttpRbac),
+    /// Authorization by another service, and what that is told besides.
+    ExtAuthz(&'f Arc<ExtAuthz>, Option<&'f CheckSettings>),
+    /// So many requests in a time.
+    LocalRateLimit(&'f Arc<LocalRateLimit>),
+    /// Answers to who asks whether this proxy is healthy.
+    HealthCheck(&'f Arc<HealthCheckFilter>),
+    /// A request is forwarded once all of it is here: so many bytes at most.
+    Buffer(u32),
+}
+
 /// What pages of other origins may do. Texts are as they stand in header fields; what is empty is not said.
 ///
 /// Source: Envoy `extensions.filters.http.cors.v3.CorsPolicy`; the Fetch standard.
@@ -223,6 +249,8 @@ impl HttpFilter {
     pub const FAULT: &str = "envoy.filters.http.fault";
     /// What pages of other origins may do.
     pub const CORS: &str = "envoy.filters.http.cors";
+    /// Tokens that requests need.
+    pub const JWT: &str = "envoy.filters.http.jwt_authn";
 
     /// A filter that is on.
     pub fn new(name: impl Into<Arc<str>>, kind: HttpFilterKind) -> Self {
@@ -242,10 +270,47 @@ impl HttpFilter {
         Self::new(name, HttpFilterKind::Rbac(HttpRbac { rules: Some(rules), ..HttpRbac::default() }))
     }
 
+    /// What it does for the requests of a route; `words` is what the route and what stands above it say of filters, the
+    /// most specific first. `None` where it is off.
+    pub fn applied<'f>(&'f self, words: &[&'f [RouteFilter]]) -> Option<Applied<'f>> {
+        use {HttpFilterKind as Of, RouteFilterKind as To};
+        let found: Vec<&RouteFilter> =
+            words.iter().filter_map(|words| words.iter().find(|word| word.name == self.name)).collect();
+        if found.first().map_or(self.disabled, |word| word.disabled) {
+            return None;
+        }
+        let words: Vec<&RouteFilterKind> = found.into_iter().filter_map(|word| word.kind.as_ref()).collect();
+        Some(match (&self.kind, words.first().copied()) {
+            (Of::Cors, _) => Applied::Cors(words.into_iter().filter_map(RouteFilterKind::cors).collect()),
+            (Of::Fault(own), Some(To::Fault(config))) => Applied::Fault { own, config },
+            (Of::Fault(own), _) => Applied::Fault { own, config: own },
+            (Of::Jwt(config), Some(To::Jwt(word))) => Applied::Jwt(config, Some(word)),
+            (Of::Jwt(config), _) => Applied::Jwt(config, None),
+            (Of::Rbac(_), Some(To::Rbac(rules))) | (Of::Rbac(rules), _) => Applied::Rbac(rules),
+            (Of::ExtAuthz(config), Some(To::ExtAuthz(settings))) => Applied::ExtAuthz(config, Some(settings)),
+            (Of::ExtAuthz(config), _) => Applied::ExtAuthz(config, None),
+            (Of::LocalRateLimit(_), Some(To::LocalRateLimit(limit))) | (Of::LocalRateLimit(limit), _) => {
+                Applied::LocalRateLimit(limit)
+            }
+            (Of::HealthCheck(config), _) => Applied::HealthCheck(config),
+            (Of::Buffer(_), Some(To::Buffer(most))) | (Of::Buffer(most), _) => Applied::Buffer(*most),
+        })
+    }
+
     /// Its rules of authorization, where it has some.
     pub fn policy(&self) -> Option<&Arc<Rbac>> {
         match &self.kind {
             HttpFilterKind::Rbac(rbac) => rbac.rules.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl RouteFilterKind {
+    /// What it says of pages of other origins, if it does.
+    fn cors(&self) -> Option<&Arc<CorsPolicy>> {
+        match self {
+            Self::Cors(policy) => Some(policy),
             _ => None,
         }
     }

@@ -56,6 +56,12 @@ impl RouteTable {
         &self.hosts
     }
 
+    /// What is said of filters for a route: by it, by its virtual host and for the whole table, the most specific first.
+    pub fn words<'t>(&'t self, host: &'t VirtualHost, route: &'t Route) -> [&'t [RouteFilter]; 3] {
+        let own = route.terms.as_ref().map_or(&[][..], |terms| &terms.filters[..]);
+        [own, &host.filters, &self.filters]
+    }
+
     /// The virtual host of an authority.
     pub fn host(&self, authority: &[u8]) -> Option<&VirtualHost> {
         let authority = if self.ignores_port { without_port(authority) } else { authority };
@@ -190,10 +196,29 @@ pub enum MirrorTo {
     Header(Arc<str>),
 }
 
+impl RouteTerms {
+    /// Which endpoints are picked among for the cluster at this place, where that has subsets.
+    pub fn subset(&self, at: usize) -> &[Criterion] {
+        let own = self.clusters.get(at).map(|cluster| &*cluster.subset).filter(|subset| !subset.is_empty());
+        own.unwrap_or(&self.subset)
+    }
+}
+
 impl Route {
     /// A route of which nothing else is said.
     pub fn new(name: impl Into<Arc<str>>, matches: RouteMatch, action: RouteAction) -> Self {
         Self { name: name.into(), matches, action, terms: None }
+    }
+
+    /// The one cluster that its requests go to, as far as it says so.
+    pub fn cluster(&self) -> Option<&str> {
+        match &self.action {
+            RouteAction::Forward(forward) => match &*forward.clusters {
+                [cluster] => Some(&cluster.name),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }
 

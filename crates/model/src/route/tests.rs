@@ -107,6 +107,27 @@ fn headers_match_by_any_of_their_values() {
 }
 
 #[test]
+fn what_ends_at_the_codec_is_asked_for_like_any_field() {
+    let mut asked = head("", "POST", "/", &[]);
+    let check = |name: &str, text: &str, asked: &RequestHead, expected: bool| {
+        let text = StringMatch::Exact(text.into());
+        assert_eq!(matches_each_value(name, std::slice::from_ref(&text), asked), expected, "{name} {text:?}");
+        let test = HeaderMatch { name: name.into(), test: HeaderTest::Value(text), invert: false };
+        assert_eq!(matches_header(&test, asked), expected, "{test:?}");
+    };
+    check("upgrade", "websocket", &asked, false);
+    check("content-length", "12", &asked, false);
+    check("transfer-encoding", "chunked", &asked, false);
+    asked.note_codec(Some(12), true, b"WebSocket");
+    check("transfer-encoding", "chunked", &asked, true);
+    check("upgrade", "websocket", &asked, true);
+    check("content-length", "12", &asked, true);
+    check("content-length", "1", &asked, false);
+    // Who asks what would become of a request writes them as any other.
+    check("upgrade", "websocket", &head("", "GET", "/", &[("upgrade", "websocket")]), true);
+}
+
+#[test]
 fn clusters_are_taken_by_weight() {
     let cluster = |name: &str, weight| WeightedCluster { name: name.into(), weight };
     let forward = Forward {

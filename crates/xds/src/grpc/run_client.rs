@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
@@ -24,6 +24,9 @@ use crate::server::Request;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// The longest wait: a control plane that comes back is found within it.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// For how long being denied is not believed: of several control planes, the one that is asked may hear of an enrolment a
+/// moment after the one that did it.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Requests on their way: a response causes three at most, and one is read at a time.
 const REQUESTS: usize = 16;
 /// How long the control plane says nothing before the memory that reading config takes is given back.
@@ -58,8 +61,8 @@ impl From<Channel> for Link {
 }
 
 /// Runs the client: connects, reconnects with jittered backoff, keeps what it has in between. It ends only where the
-/// control plane denies us all discovery, and never has answered anything (who has config goes on with it), and when it
-/// has been told that we leave.
+/// control plane denies us all discovery for some seconds, and never has answered anything (who has config goes on with
+/// it), and when it has been told that we leave.
 ///
 /// `health` is told whenever it changes, and on every new stream; `None` says nothing.
 ///
@@ -79,6 +82,7 @@ pub async fn run_client(
     let link = link.into();
     let mut backoff = FIRST_BACKOFF;
     let mut is_known = false;
+    let mut denied_since = None;
     loop {
         let mut stream = Stream { told: None, is_open: false, answered: false };
         let (session, health) = (&mut session, &mut health);
@@ -97,7 +101,10 @@ pub async fn run_client(
             _ if stream.is_open && stream.told == Some(Health::Leaving) => return Ended::Left,
             Ok(()) => tracing::info!("the control plane ended the stream"),
             Err(status) if status.code() == Code::PermissionDenied && !is_known && link.gives_up => {
-                return Ended::Denied(Denied(status.message().to_owned()));
+                if denied_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+                    return Ended::Denied(Denied(status.message().to_owned()));
+                }
+                tracing::warn!("xDS: {}", told(&status));
             }
             Err(status) => tracing::warn!(code = ?status.code(), "xDS: {}", told(&status)),
         }

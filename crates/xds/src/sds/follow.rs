@@ -27,8 +27,8 @@ const GOOD: Duration = Duration::from_secs(10);
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
 /// Requests on their way: each response causes one, and one is read at a time.
 const REQUESTS: usize = 16;
-/// The largest response: the roots of hundreds of trust domains.
-const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
+/// The largest response: the trust of a mesh, of which 16 MiB are read, and what is registered with an agent.
+const MAX_RESPONSE_BYTES: usize = 20 * 1024 * 1024;
 /// How often a server that cannot be reached is worth a warning.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
 /// `google.rpc.Code.INVALID_ARGUMENT`.

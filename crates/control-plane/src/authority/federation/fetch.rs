@@ -8,7 +8,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use meshwork_identity::{Bundle, SpiffeId, bootstrap_client_config, context};
+use meshwork_identity::{Bundle, Revocations, SpiffeId, Trust, anonymous_client_config, context};
 use meshwork_model::mesh::KeyUrl;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -29,9 +29,11 @@ const MAX_ADDRESSES: usize = 8;
 const SYSTEM_ROOTS: &[&str] =
     &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
-/// Whoever proves this identity under that bundle. Source: SPIFFE Federation §5.2.2, `https_spiffe`.
-pub(super) fn by_identity(bundle: &Bundle, id: &SpiffeId) -> Arc<ClientConfig> {
-    let mut config = ClientConfig::clone(&bootstrap_client_config(bundle, id));
+/// Whoever proves this identity under that bundle, and is not revoked here. Source: SPIFFE Federation §5.2.2,
+/// `https_spiffe`.
+pub(super) fn by_identity(bundle: &Bundle, revoked: &Revocations, id: &SpiffeId) -> Arc<ClientConfig> {
+    let trust = Trust::new(bundle.clone()).with_revoked(revoked.clone());
+    let mut config = ClientConfig::clone(&anonymous_client_config(trust, id));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)
 }

@@ -5,7 +5,6 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -15,39 +14,40 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use meshwork_identity::ClientCertificate;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use super::super::Authority;
-
-/// Connections at once: each asks once a minute or so, and is closed then.
-const MAX_CONNECTIONS: usize = 256;
-/// How long one connection may last.
-const WHOLE: Duration = Duration::from_secs(10);
-/// A pause when the process is out of file descriptors: others may close theirs.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::limits::{ACCEPT_PAUSE, BUNDLE_CONNECTION};
+use crate::room::{Rooms, source};
 
 /// Serves for as long as it is polled.
-pub(crate) async fn serve(listener: TcpListener, authority: Arc<Authority>) {
+pub(crate) async fn serve(listener: TcpListener, authority: Arc<Authority>, rooms: Arc<Rooms>) {
     authority.federation.is_served.store(true, Ordering::Relaxed);
     let config = authority.identity().server_config(&[b"http/1.1"], ClientCertificate::None);
     let acceptor = TlsAcceptor::from(config);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    loop {
         let Ok((stream, peer)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (acceptor, authority) = (acceptor.clone(), Arc::clone(&authority));
+        // Who finds none is closed at once.
+        let Some(place) = rooms.bundle.enter(source(peer)) else { continue };
+        let (acceptor, authority, rooms) = (acceptor.clone(), Arc::clone(&authority), Arc::clone(&rooms));
         tokio::spawn(async move {
-            match timeout(WHOLE, answer(stream, &acceptor, &authority)).await {
+            let answered = tokio::select! {
+                answered = timeout(BUNDLE_CONNECTION, answer(stream, &acceptor, &authority)) => answered,
+                () = place.displaced() => return,
+            };
+            match answered {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(%peer, error, "a client of the bundle endpoint is gone"),
-                Err(_) => debug!(%peer, "a client of the bundle endpoint took too long"),
+                Err(_) => {
+                    rooms.note_overdue();
+                    debug!(%peer, "a client of the bundle endpoint took too long");
+                }
             }
-            drop(place);
         });
     }
 }
@@ -58,7 +58,7 @@ async fn answer(stream: TcpStream, acceptor: &TlsAcceptor, authority: &Arc<Autho
         service_fn(|request| async move { Ok::<_, Infallible>(respond(&request, authority).await) });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(WHOLE)
+        .header_read_timeout(BUNDLE_CONNECTION)
         .keep_alive(false)
         .max_buf_size(16 << 10)
         .serve_connection(TokioIo::new(stream), service)

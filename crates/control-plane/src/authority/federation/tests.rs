@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use meshwork_identity::{AlternativeName, ClientCertificate, SpiffeId};
+use meshwork_identity::{AlternativeName, ClientCertificate, Revocations, SpiffeId, Trust};
 use meshwork_model::mesh::{Config, KeyUrl, MeshDefaults};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -41,7 +41,8 @@ impl Partner {
         let authority = authority(dir.path(), PARTNER, Vec::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let port = listener.local_addr().expect("bound").port();
-        let task = tokio::spawn(serve::serve(listener, Arc::clone(&authority))).abort_handle();
+        let task = tokio::spawn(serve::serve(listener, Arc::clone(&authority), crate::room::Rooms::new()))
+            .abort_handle();
         Self { authority, port, task, _dir: dir }
     }
 
@@ -126,6 +127,32 @@ async fn a_bundle_is_fetched_and_kept_and_stands_while_nobody_answers() {
 }
 
 #[tokio::test]
+async fn bundles_that_are_too_large_for_proxies_together_are_not_taken() {
+    let (partner, dir) = (Partner::new().await, tempfile::tempdir().expect("a folder"));
+    let names: Vec<String> = (0..5).map(|number| format!("p{number}.example")).collect();
+    let domain = |name: &String| FederatedDomain { trust_domain: name.as_str().into(), ..partner.config() };
+    let ours = authority(dir.path(), "mesh.local", names.iter().map(domain).collect());
+    // As large as one may be.
+    let mut document = partner.authority.signing().bundle().to_document(1, None);
+    let keys = document["keys"].as_array_mut().expect("keys");
+    let token = keys.last().expect("a key of tokens").clone();
+    for number in 0..99 {
+        let mut one = token.clone();
+        one["kid"] = format!("{number:09000}").into();
+        keys.push(one);
+    }
+    let text = document.to_string();
+    for name in &names[..4] {
+        ours.take(name, text.clone()).expect("there is room");
+    }
+    let error = ours.take(&names[4], text).expect_err("there is none");
+    assert!(error.contains("and proxies are told 4194304 at most"), "{error}");
+    let published = ours.published.borrow().clone();
+    let read = Trust::from_json(&published.json, "mesh.local").expect("proxies read it");
+    assert_eq!(read, *published.trust);
+}
+
+#[tokio::test]
 async fn an_endpoint_proves_who_it_is_by_the_bundle_that_is_known() {
     let (partner, stranger) = (Partner::new().await, Partner::new().await);
     let check = async |config: FederatedDomain, expected: &str| {
@@ -142,6 +169,14 @@ async fn an_endpoint_proves_who_it_is_by_the_bundle_that_is_known() {
     check(config(partner.port, None, &partner.id()), "there is no bundle of partner.example").await;
     let elsewhere = SpiffeId::workload("third.example", "a", "b").expect("an identity");
     check(config(partner.port, Some(partner.pem()), &elsewhere), "there is no bundle of third.example").await;
+    // Who is revoked here says nothing any more.
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = partner.config();
+    let ours = authority(dir.path(), "mesh.local", vec![config.clone()]);
+    let subject = ours.subject(Some(partner.id().as_str()), None).expect("valid");
+    ours.revoke(subject, "its key was stolen", "ann").expect("revoked");
+    let error = fetch_from(&ours, &config).await.expect_err("refused");
+    assert!(error.contains("is revoked"), "{error}");
 }
 
 /// Answers every connection with these bytes, under the identity of a partner; tells whether anybody asked.
@@ -221,7 +256,8 @@ async fn a_bundle_does_not_go_back() {
 #[tokio::test]
 async fn an_endpoint_serves_its_bundle_and_nothing_else() {
     let partner = Partner::new().await;
-    let tls = || fetch::by_identity(&partner.authority.signing().bundle(), &partner.id());
+    let (bundle, nobody) = (partner.authority.signing().bundle(), Revocations::default());
+    let tls = || fetch::by_identity(&bundle, &nobody, &partner.id());
     let text = fetch::get(&url(partner.port, "/"), tls()).await.expect("fetched");
     let document = BundleDocument::parse(PARTNER, &text).expect("a document");
     assert_eq!(document.bundle.fingerprints(), partner.authority.signing().bundle().fingerprints());

@@ -9,7 +9,7 @@ use super::super::metadata::Metadata;
 use super::super::reader::{Item, Report, Text};
 use super::super::route::is_token;
 use super::super::words::{closest, list};
-use super::values::{account, cidr, namespace, port, text, wanted};
+use super::values::{account, cidr, host, namespace, port, principal, text, wanted};
 
 /// Keys without brackets.
 const KEYS: &[&str] = &[
@@ -30,6 +30,17 @@ const HEADERS: &str = "request.headers";
 const CLAIMS: &str = "request.auth.claims";
 /// Keys of others' filters.
 const EXPERIMENTAL: &str = "experimental.envoy.filters.";
+/// Header fields that say something of the connection, and are gone before a request is judged. Not so `upgrade`,
+/// `transfer-encoding` and `content-length`. Source: RFC 9110 §7.6.1.
+const OF_CONNECTION: &[&str] = &[
+    "connection",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+];
 /// The deepest claim.
 const MAX_CLAIM_DEPTH: usize = 16;
 
@@ -52,7 +63,7 @@ pub(super) fn read(item: &Item<'_>, metadata: &Metadata, report: &mut Report<'_>
             "source.ip" => Condition::SourceIp(wanted(f, LISTS, report, cidr)),
             "remote.ip" => Condition::RemoteIp(wanted(f, LISTS, report, cidr)),
             "source.namespace" => Condition::SourceNamespace(wanted(f, LISTS, report, namespace)),
-            "source.principal" => Condition::SourcePrincipal(wanted(f, LISTS, report, text)),
+            "source.principal" => Condition::SourcePrincipal(wanted(f, LISTS, report, principal)),
             "source.serviceAccount" => {
                 let account = |text: &Text<'_>, report: &mut Report<'_>| account(text, metadata, report);
                 Condition::SourceAccount(wanted(f, LISTS, report, account))
@@ -62,10 +73,13 @@ pub(super) fn read(item: &Item<'_>, metadata: &Metadata, report: &mut Report<'_>
             "request.auth.presenter" => Condition::Claim(claim("azp"), wanted(f, LISTS, report, text)),
             "destination.ip" => Condition::DestinationIp(wanted(f, LISTS, report, cidr)),
             "destination.port" => Condition::DestinationPort(wanted(f, LISTS, report, port)),
-            "connection.sni" => Condition::ServerName(wanted(f, LISTS, report, text)),
+            // Asked for in lowercase, whatever the client writes.
+            "connection.sni" => Condition::ServerName(wanted(f, LISTS, report, host)),
             other if other.starts_with(HEADERS) => {
                 let name = header(key, report)?;
-                Condition::Header(name, wanted(f, LISTS, report, text))
+                // Protocols have no case, and are told in lowercase.
+                let read = if &*name == "upgrade" { host } else { text };
+                Condition::Header(name, wanted(f, LISTS, report, read))
             }
             other if other.starts_with(CLAIMS) => {
                 let path = claims(key, report)?;
@@ -97,6 +111,11 @@ fn unknown(key: &Text<'_>, report: &mut Report<'_>) {
 
 fn header(key: &Text<'_>, report: &mut Report<'_>) -> Option<Arc<str>> {
     match &brackets(key.value, HEADERS)?[..] {
+        [name] if OF_CONNECTION.contains(&&*name.to_ascii_lowercase()) => {
+            let message = format!("the header {name} ends at the proxy: no policy sees it");
+            key.error_of(Code::Unsupported, report, message, "Ask about what the request itself says");
+            None
+        }
         [name] if is_token(name) => Some(name.to_ascii_lowercase().into()),
         _ => {
             key.error(

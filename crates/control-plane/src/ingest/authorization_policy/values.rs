@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use meshwork_model::cidr::Cidr;
 use meshwork_model::mesh::{Account, Wanted};
-use meshwork_model::proxy::StringMatch;
+use meshwork_model::path::{Form, form, with_normal_escapes};
+use meshwork_model::proxy::{EscapedSlashes, PathNormalization, StringMatch};
 use meshwork_model::regex::Regex;
 
 use super::super::metadata::{Metadata, is_label};
@@ -40,6 +41,15 @@ pub(super) fn text(text: &Text<'_>, report: &mut Report<'_>) -> Option<StringMat
         return None;
     }
     Some(found)
+}
+
+/// An identity, which is written without its scheme.
+pub(super) fn principal(text: &Text<'_>, report: &mut Report<'_>) -> Option<StringMatch> {
+    if let Some(rest) = text.value.strip_prefix("spiffe://") {
+        let message = format!("nobody is \"{}\": a principal is written without its scheme", text.value);
+        text.warning(report, message, format!("Write {rest}"));
+    }
+    self::text(text, report)
 }
 
 /// A host, in lowercase.
@@ -91,13 +101,46 @@ pub(super) fn path(text: &Text<'_>, report: &mut Report<'_>) -> Option<StringMat
         return None;
     }
     if !text.value.contains(['{', '}']) {
-        return self::text(text, report);
+        let normal = |text: Arc<str>| with_normal_escapes(&text).into();
+        let path = match self::text(text, report)? {
+            StringMatch::Exact(text) => StringMatch::Exact(normal(text)),
+            StringMatch::Prefix(text) => StringMatch::Prefix(normal(text)),
+            StringMatch::Suffix(text) => StringMatch::Suffix(normal(text)),
+            other => other,
+        };
+        if let Some(fix) = unasked(&path) {
+            text.warning(report, format!("no request is judged by the path \"{}\"", text.value), fix);
+        }
+        return Some(path);
     }
     let compiled = template(text.value).and_then(|regex| Regex::new(&regex));
     compiled
         .map_err(|why| text.error(report, why, "Use `/a/{*}/b`, or `/a/{**}`"))
         .ok()
         .map(StringMatch::Regex)
+}
+
+/// The form in which every proxy judges paths.
+const JUDGED: PathNormalization =
+    PathNormalization { rfc3986: true, merge_slashes: true, escaped_slashes: EscapedSlashes::Reject };
+
+/// What to do about a path that no request has once it is in the form in which it is judged, without its query.
+fn unasked(path: &StringMatch) -> Option<String> {
+    let (StringMatch::Exact(text) | StringMatch::Prefix(text) | StringMatch::Suffix(text)) = path else {
+        return None;
+    };
+    if text.contains(['?', '#']) {
+        return Some("Leave out what stands behind the path".to_owned());
+    }
+    // Of a part nothing can be said: it may end within a segment.
+    if !matches!(path, StringMatch::Exact(_)) {
+        return None;
+    }
+    match form(JUDGED, text.as_bytes()) {
+        Form::Normal => None,
+        Form::Other(normal) => Some(format!("Write {}", String::from_utf8_lossy(&normal))),
+        Form::Redirect(_) | Form::Refused(_) => Some("Such a request is refused in any case".to_owned()),
+    }
 }
 
 /// The expression of a path template: `{*}` is one segment, `{**}` any number of them, and the last of both.
@@ -119,7 +162,7 @@ fn template(path: &str) -> Result<String, String> {
             literal if literal.contains(['{', '}', '*']) => {
                 return Err(format!("\"{literal}\" is neither a segment, nor `{{*}}`, nor `{{**}}`"));
             }
-            literal => regex.push_str(&escaped(literal)),
+            literal => regex.push_str(&escaped(&with_normal_escapes(literal))),
         }
     }
     Ok(regex)
@@ -194,6 +237,7 @@ mod tests {
         check("/foo/{**}/", "/foo/bar/baz/", true);
         check("/foo/{**}/", "/foo/bar/baz", false);
         check("/a.b/{*}/c", "/a.b/x/c", true);
+        check("/caf%c3%a9/{*}", "/caf%C3%A9/x", true);
         check("/a.b/{*}/c", "/axb/x/c", false);
     }
 

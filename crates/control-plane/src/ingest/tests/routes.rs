@@ -406,6 +406,18 @@ fn a_consumers_route_needs_no_grant_for_the_services_own_namespace() {
         .replace("name: r, namespace: shop", "name: r, namespace: bank")
         .replace("kind: Service, name: cart, port", "kind: Service, name: cart, namespace: shop, port");
     check_text(&text, &[]);
+    // One parent does not speak for the callers of another.
+    let is_forbidden = |text: &str| {
+        let config = load(&[("a.yaml", text)]).config;
+        let route = &config.routes[&(RouteKind::Http, Key::new("bank", "r"))];
+        route.rules[0].backends()[0].forbidden
+    };
+    assert!(!is_forbidden(&text));
+    for other in ["{ name: edge, namespace: infra }", "{ group: \"\", kind: Service, name: own }"] {
+        let both = text.replace("parentRefs: [", &format!("parentRefs: [{other}, "));
+        assert_ne!(both, text);
+        assert!(is_forbidden(&both), "{other}");
+    }
 }
 
 #[test]

@@ -65,12 +65,21 @@ fn values_of_sources_and_operations_are_checked() {
     source("notServiceAccounts", "shop/cart", &[]);
     source("serviceAccounts", "\"*\"", &["\"*\" is not a service account"]);
     source("requestPrincipals", "\"*\"", &[]);
+    source("principals", "\"mesh.local/*\"", &[]);
+    let message = "nobody is \"spiffe://mesh.local/*\": a principal is written without its scheme";
+    source("principals", "\"spiffe://mesh.local/*\"", &[message]);
     source("namespaces", "\"*x\"", &[]);
     source("namespaces", "a/b", &["\"a/b\" is not a namespace"]);
     for (field, text, message) in [
         ("hosts", "a", None),
         ("paths", "\"/a/{*}\"", None),
         ("paths", "\"/a/{b}\"", Some("\"{b}\" is neither a segment, nor `{*}`, nor `{**}`")),
+        ("paths", "\"/a//*\"", None),
+        ("paths", "\"/a/%2a/é/%61\"", None),
+        ("paths", "\"/a//b\"", Some("no request is judged by the path \"/a//b\"")),
+        ("paths", "\"/%2e/a\"", Some("no request is judged by the path \"/%2e/a\"")),
+        ("paths", "\"/a%2fb\"", Some("no request is judged by the path \"/a%2fb\"")),
+        ("paths", "\"/a?b=*\"", Some("no request is judged by the path \"/a?b=*\"")),
         ("paths", "\"a*b\"", Some("a path starts with \"/\" or \"*\"")),
         ("paths", "\"/a*b\"", Some("\"/a*b\" is not a match")),
         ("methods", "\"*x*\"", Some("\"*x*\" is not a match")),
@@ -121,6 +130,9 @@ fn conditions_are_known_or_refused() {
     check("destination.port", "\"80\"", &[]);
     check("destination.port", "\"x\"", &["values[0]: \"x\" is not a port"]);
     check("request.headers[]", "a", &["key: \"request.headers[]\" names no header"]);
+    check("request.headers[Upgrade]", "a", &[]);
+    let gone = "key: the header Keep-Alive ends at the proxy: no policy sees it";
+    check("request.headers[Keep-Alive]", "a", &[gone]);
     check("request.headers[a][b]", "a", &["key: \"request.headers[a][b]\" names no header"]);
     check("request.auth.claims[a]b]", "a", &["key: \"request.auth.claims[a]b]\" names no claim"]);
     check("sorce.ip", "a", &["key: there is no key \"sorce.ip\""]);

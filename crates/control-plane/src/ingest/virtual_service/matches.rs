@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use meshwork_model::mesh::{PathMatch, RouteMatch};
+use meshwork_model::path::with_normal_escapes;
 use meshwork_model::problem::Code;
 use meshwork_model::proxy::{HeaderMatch, HeaderTest, QueryMatch, StringMatch};
 
@@ -57,8 +58,8 @@ impl Reading<'_, '_> {
     fn path(&mut self, item: &Item<'_>) -> Option<PathMatch> {
         Some(match string_match(item, self.report)?.test() {
             None => PathMatch::Text("/".into()),
-            Some(StringMatch::Exact(text)) => PathMatch::Exact(self.checked(text, item)),
-            Some(StringMatch::Prefix(text)) => PathMatch::Text(self.checked(text, item)),
+            Some(StringMatch::Exact(text)) => PathMatch::Exact(self.checked(&text, item)),
+            Some(StringMatch::Prefix(text)) => PathMatch::Text(self.checked(&text, item)),
             Some(StringMatch::Regex(regex)) => PathMatch::Regex(regex),
             // Nobody can write these.
             Some(_) => return None,
@@ -66,7 +67,7 @@ impl Reading<'_, '_> {
     }
 
     /// A path that the proxy's normalisation would never let through matches nothing: better said than lived with.
-    fn checked(&mut self, path: Arc<str>, item: &Item<'_>) -> Arc<str> {
+    fn checked(&mut self, path: &str, item: &Item<'_>) -> Arc<str> {
         let lower = path.to_ascii_lowercase();
         let dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
         if !path.starts_with('/') {
@@ -81,7 +82,7 @@ impl Reading<'_, '_> {
             let fix = "Test the query by `queryParams`";
             self.report.warning_of(Code::Shadowed, &item.path, item.node.place, message, fix);
         }
-        path
+        with_normal_escapes(path).into()
     }
 
     fn headers(&mut self, fields: &mut Fields<'_>, name: &'static str) -> Option<Vec<HeaderMatch>> {

@@ -117,7 +117,7 @@ impl Here {
 fn calling<T>(message: T, proven: Option<&Arc<Proven>>) -> Request<T> {
     let mut request = Request::new(message);
     let address = "192.0.2.1:7".parse().expect("an address");
-    request.extensions_mut().insert(Peer { address, proven: proven.cloned() });
+    request.extensions_mut().insert(Peer::new(address, proven.cloned()));
     request
 }
 
@@ -148,6 +148,18 @@ async fn a_token_buys_one_key_its_certificate() {
     here.check_refused(unknown, Code::Unauthenticated, "there is no such token");
     let nothing = here.ask(asked(&csr), None, None).await;
     here.check_refused(nothing, Code::Unauthenticated, "a join token or a client certificate is needed");
+    // What is no token, or are several of them.
+    for (values, words) in [
+        (&["Basic mwt_x"][..], "authorization must be `Bearer <join token>`"),
+        (&["Bearer mwt_x", "Bearer mwt_y"][..], "there are several join tokens in the call"),
+    ] {
+        let mut odd = calling(asked(&csr), None);
+        for value in values {
+            odd.metadata_mut().append("authorization", value.parse().expect("ASCII"));
+        }
+        let refused = here.certificates.create_certificate(odd).await;
+        here.check_refused(refused, Code::Unauthenticated, words);
+    }
     let other = IstioCertificateRequest::impersonating(csr.clone(), LIMIT, &id("cart"));
     let other = here.ask(other, Some(&here.token("web")), None).await;
     here.check_refused(other, Code::InvalidArgument, "a join token is for the workload that it was made for");

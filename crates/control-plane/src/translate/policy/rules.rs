@@ -144,7 +144,8 @@ impl Judged<'_> {
                     all.of_http(texts, each(|text, _| request_principal(text)));
                 }
                 Condition::Claim(path, texts) => {
-                    all.of_http(texts, each(|text, _| jwt::claim(path, text)));
+                    let is_wide = |reading| reading == Reading::Wide;
+                    all.of_http(texts, each(|text, reading| jwt::claim(path, text, is_wide(reading))));
                 }
                 Condition::DestinationIp(_) | Condition::DestinationPort(_) | Condition::ServerName(_) => {}
             }
@@ -411,8 +412,8 @@ fn header(name: &str, text: &StringMatch) -> HeaderMatch {
 
 /// A test of `ISSUER/SUBJECT`, both of which may have a `/` in them: each way to cut it is one to pass.
 fn request_principal(text: &StringMatch) -> Principal {
-    let issuer = |text: StringMatch| jwt::claim(&["iss".into()], &text);
-    let subject = |text: StringMatch| jwt::claim(&["sub".into()], &text);
+    let issuer = |text: StringMatch| jwt::claim(&["iss".into()], &text, false);
+    let subject = |text: StringMatch| jwt::claim(&["sub".into()], &text, false);
     let something = || StringMatch::Prefix("".into());
     let cuts = |text: &str| -> Vec<(Arc<str>, Arc<str>)> {
         text.match_indices('/').map(|(at, _)| (text[..at].into(), text[at + 1..].into())).collect()

@@ -25,7 +25,7 @@ use crate::translate::traffic::{self, Rules};
 /// the status that its route names for a cluster that is not there: of the forms that give one share of a rule a status
 /// of its own, this is the one whose shares stay exact, with Envoy and with our proxy (Istio and Envoy Gateway do the
 /// same). A connection that is to go there is closed.
-pub(in crate::translate) const NOWHERE: &str = "no-backend";
+pub(crate) const NOWHERE: &str = "no-backend";
 
 /// A backend with the cluster that stands for it.
 pub(in crate::translate) struct Found<'b> {

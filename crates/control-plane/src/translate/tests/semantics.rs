@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::*;
 use meshwork_model::head::RequestHead;
-use meshwork_model::mesh::FederatedDomain;
+use meshwork_model::mesh::{FederatedDomain, GATEWAY_LABEL};
 use meshwork_model::metadata::{Metadata, Value};
 
 /// A port with policies on it.
@@ -28,6 +28,8 @@ struct Asked {
     path: &'static str,
     fields: Vec<(&'static str, &'static str)>,
     claims: Vec<(&'static str, &'static str)>,
+    /// The claim `a`, where it is no text.
+    claim: Option<Value>,
 }
 
 const WEB: &str = "spiffe://mesh.local/ns/shop/sa/web";
@@ -43,6 +45,7 @@ fn asked() -> Asked {
         path: "/items",
         fields: vec![("x-role", "good")],
         claims: vec![],
+        claim: None,
     }
 }
 
@@ -65,7 +68,8 @@ impl Port {
     fn that(is_permissive: bool, policies: &[(&str, &str)]) -> Self {
         let mode = if is_permissive { "PERMISSIVE" } else { "STRICT" };
         let mut text = format!(
-            "# node catalog: in=8080\n# there edge: gateway=edge\n# there liar: gateway=nobodys\n{GATEWAY}---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{ name: \
+            "# node catalog: in=8080\n# there edge: gateway=edge {GATEWAY_LABEL}=edge\n# there plain: gateway=edge\n# \
+             there liar: gateway=nobodys {GATEWAY_LABEL}=nobodys\n{GATEWAY}---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{ name: \
              default, namespace: shop }}\nspec: {{ mtls: {{ mode: {mode} }} }}\n"
         );
         for (at, (action, rules)) in policies.iter().enumerate() {
@@ -104,9 +108,10 @@ impl Port {
             head.fields.push(name.as_bytes(), value.as_bytes());
         }
         let mut metadata = Metadata::default();
-        let claim = |(name, value): &(&str, &str)| ((*name).into(), Value::Text((*value).into()));
-        if !asked.claims.is_empty() {
-            let claims = Value::Map(asked.claims.iter().map(claim).collect());
+        let text = |(name, value): &(&str, &str)| ((*name).into(), Value::Text((*value).into()));
+        if !asked.claims.is_empty() || asked.claim.is_some() {
+            let other = asked.claim.iter().map(|claim| ("a".into(), claim.clone()));
+            let claims = Value::Map(asked.claims.iter().map(text).chain(other).collect());
             metadata.set("envoy.filters.http.jwt_authn", "payload", claims);
         }
         let peer = asked.peer.map(|id| SpiffeId::parse(id).expect("valid"));
@@ -308,6 +313,7 @@ fn addresses_are_those_of_one_family() {
 fn only_gateways_are_believed_on_whose_behalf_they_ask() {
     const EDGE: Option<&str> = Some("spiffe://mesh.local/ns/shop/sa/edge");
     const LIAR: Option<&str> = Some("spiffe://mesh.local/ns/shop/sa/liar");
+    const PLAIN: Option<&str> = Some("spiffe://mesh.local/ns/shop/sa/plain");
     let rule = "{ from: [{ source: { remoteIpBlocks: [192.0.2.0/24] } }] }";
     let says = |peer| move |asked: &mut Asked| (asked.peer, asked.remote) = (peer, Some("192.0.2.7"));
     let honest = |peer| move |asked: &mut Asked| (asked.peer, asked.from) = (peer, "192.0.2.7");
@@ -324,8 +330,8 @@ fn only_gateways_are_believed_on_whose_behalf_they_ask() {
         allow.check(hidden(EDGE), false);
         deny.check(says(EDGE), false);
         deny.check(hidden(EDGE), true);
-        // Whoever calls itself the node of a Gateway that nobody wrote is none.
-        for peer in [Some(WEB), LIAR, None] {
+        // Whoever calls itself the node of a Gateway that nobody wrote, or that it was not enrolled to serve, is none.
+        for peer in [Some(WEB), LIAR, PLAIN, None] {
             allow.check(says(peer), false);
             allow.check(honest(peer), true);
             deny.check(says(peer), false);
@@ -507,6 +513,25 @@ fn server_names() {
     allow(&rule("notValues: [\"*\"]")).check(|asked| asked.server_name = None, true);
     allow(&rule("values: [\"*.shop\"]")).check_tcp(nothing, true);
     deny(&rule("values: [catalog.shop]")).check_tcp(nothing, false);
+    deny(&rule("values: [Catalog.SHOP]")).check_tcp(nothing, false);
+}
+
+#[test]
+fn claims_that_are_no_texts_keep_out_and_let_nobody_in() {
+    let check = |value: &str, claim: Value, allowed: bool, denied: bool| {
+        let rule = format!("{{ when: [{{ key: \"request.auth.claims[a]\", values: [\"{value}\"] }}] }}");
+        allow(&rule).check(|asked| asked.claim = Some(claim.clone()), allowed);
+        deny(&rule).check(|asked| asked.claim = Some(claim), !denied);
+    };
+    check("true", Value::Bool(true), false, true);
+    check("false", Value::Bool(false), false, true);
+    check("true", Value::Bool(false), false, false);
+    check("7", Value::Number(7.0), false, true);
+    check("7.5", Value::Number(7.5), false, true);
+    check("7", Value::Number(70.0), false, false);
+    check("nan", Value::Number(1.0), false, false);
+    check("true", Value::List(vec![Value::Number(1.0), Value::Bool(true)]), false, true);
+    check("7", Value::Text("7".into()), true, true);
 }
 
 #[test]

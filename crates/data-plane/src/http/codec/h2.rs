@@ -7,18 +7,21 @@
 //! Source: RFC 9113.
 
 mod client;
+mod flood;
 mod heads;
 mod server;
 
 pub(crate) use client::{ClientConnection, ClientStream, Connected};
 pub(crate) use server::{ServerConnection, ServerStream};
 
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use ::h2::{RecvStream, SendStream};
 use bytes::Bytes;
 
 use crate::http::body::Frame;
+use flood::Tally;
 
 /// The body that is being received.
 struct Incoming {
@@ -37,7 +40,11 @@ struct Outgoing {
     /// All frames are there; the end is still to be sent.
     ending: bool,
     ended: bool,
+    tally: Rc<Tally>,
 }
+
+/// What every peer takes in one frame. Source: RFC 9113 §6.5.2, `SETTINGS_MAX_FRAME_SIZE`.
+const FRAME_BYTES: usize = 16_384;
 
 // === impl Incoming ===
 
@@ -74,8 +81,10 @@ impl Incoming {
 // === impl Outgoing ===
 
 impl Outgoing {
-    fn new(stream: SendStream<Bytes>, ended: bool) -> Self {
-        Self { stream, pending: Bytes::new(), trailers: None, ending: false, ended }
+    /// A body behind a head that was sent.
+    fn new(stream: SendStream<Bytes>, ended: bool, tally: Rc<Tally>) -> Self {
+        tally.sent_head();
+        Self { stream, pending: Bytes::new(), trailers: None, ending: false, ended, tally }
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ::h2::Error>> {
@@ -88,6 +97,7 @@ impl Outgoing {
                 };
             }
             let part = self.pending.split_to(self.stream.capacity().min(self.pending.len()));
+            self.tally.sent_frames(u32::try_from(part.len().div_ceil(FRAME_BYTES)).unwrap_or(u32::MAX));
             self.stream.send_data(part, false)?;
         }
         Poll::Ready(Ok(()))
@@ -108,6 +118,7 @@ impl Outgoing {
         ready!(self.poll_ready(cx))?;
         if std::mem::take(&mut self.ending) {
             self.ended = true;
+            self.tally.sent_frames(1);
             match self.trailers.take() {
                 Some(trailers) => self.stream.send_trailers(trailers)?,
                 None => self.stream.send_data(Bytes::new(), true)?,

@@ -31,6 +31,10 @@ const ALLOWED_ON_FAILURE: &[u8] = b"x-envoy-auth-failure-mode-allowed";
 /// Fields that the service wants the request to lose.
 const REMOVE: &[u8] = b"x-envoy-auth-headers-to-remove";
 
+/// Fields that frame messages, or are the connection's: no service has a say in them.
+const OF_CODEC: [&str; 7] =
+    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
+
 /// The filter on a route.
 pub(super) struct Authorization {
     config: Arc<ExtAuthz>,
@@ -228,11 +232,12 @@ impl Authorization {
         &self,
         scene: &mut Scene<'_, '_>,
         head: &mut RequestHead,
-        checked: Checked,
+        mut checked: Checked,
     ) -> Result<(), ProxyError> {
-        for (key, value) in checked.metadata {
+        for (key, value) in std::mem::take(&mut checked.metadata) {
             scene.record.metadata().set(FILTER, &key, value);
         }
+        leave_to_codec(&mut checked);
         let pairs = checked.set.iter().chain(&checked.add).chain(&checked.append);
         let pairs = pairs.chain(&checked.response_add).chain(&checked.response_set);
         if !pairs.clone().all(|(name, value)| is_field(name, value)) {
@@ -240,7 +245,9 @@ impl Authorization {
             return Err(self.failure().into());
         }
         if !checked.is_allowed {
-            let mut reply = LocalReply::new(Reason::RefusedExternally, checked.status.unwrap_or(403));
+            // What is no status of an answer refuses all the same.
+            let status = checked.status.filter(|status| (200..600).contains(status)).unwrap_or(403);
+            let mut reply = LocalReply::new(Reason::RefusedExternally, status);
             reply.body = Some(Bytes::from(checked.body));
             checked.set.iter().for_each(|(name, value)| reply.fields.set(name.as_bytes(), value.as_bytes()));
             for (name, value) in &checked.append {
@@ -285,12 +292,7 @@ impl Added {
 /// What the answer to a request says. Source: Envoy `HttpService`.
 fn read_http(http: &AuthHttp, answered: &call::Answered) -> Checked {
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-    let all = || {
-        let fields = answered.head.fields.iter().map(|(name, value)| (text(name), text(value)));
-        fields.filter(|(name, _)| {
-            name != "content-length" && name != "transfer-encoding" && name != "connection"
-        })
-    };
+    let all = || answered.head.fields.iter().map(|(name, value)| (text(name), text(value)));
     let of = |tests: &[StringMatch]| all().filter(|(name, _)| is_one(tests, name)).collect();
     let is_allowed = answered.head.status == 200;
     if is_allowed {
@@ -314,6 +316,14 @@ fn read_http(http: &AuthHttp, answered: &call::Answered) -> Checked {
         body: text(&answered.body),
         append: all().filter(|(name, _)| is_for_client(name)).collect(),
         ..Checked::default()
+    }
+}
+
+/// Forgets what an answer says of fields that are not its own to set.
+fn leave_to_codec(checked: &mut Checked) {
+    let Checked { set, add, append, response_add, response_set, .. } = checked;
+    for fields in [set, add, append, response_add, response_set] {
+        fields.retain(|(name, _)| !OF_CODEC.contains(&&**name));
     }
 }
 
@@ -341,7 +351,7 @@ fn scheme(head: &RequestHead) -> &'static str {
 
 /// The name that stands for a peer. Source: Envoy `AttributeContext.Peer.principal`.
 fn principal(peer: &Peer) -> &str {
-    let Some(facts) = peer.certificate() else { return "" };
+    let Some(facts) = peer.proven() else { return "" };
     facts.uris.first().or_else(|| facts.dns_names.first()).map_or(&*facts.subject, |name| name)
 }
 
@@ -355,11 +365,16 @@ fn set(head: &mut RequestHead, name: &str, value: &str) {
     }
 }
 
-/// Appends to a field that is there. Source: Envoy `OkHttpResponse.headers`.
+/// Appends to the first value of a field that is there. Source: Envoy `OkHttpResponse.headers`.
 fn append(fields: &mut Fields, name: &str, value: &str) {
-    if let Some(before) = fields.find(name.as_bytes()) {
-        let joined = [before, b",", value.as_bytes()].concat();
-        fields.set(name.as_bytes(), &joined);
+    let name = name.as_bytes();
+    let mut values: Vec<Vec<u8>> = fields.all(name).map(<[u8]>::to_vec).collect();
+    let Some(first) = values.first_mut() else { return };
+    first.push(b',');
+    first.extend_from_slice(value.as_bytes());
+    fields.remove(name);
+    for value in values {
+        fields.push(name, &value);
     }
 }
 
@@ -400,6 +415,26 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_service_says_where_a_message_ends() {
+        let fields = || ["content-length", "te", "x-a"].map(|name| (name.to_owned(), "1".to_owned())).into();
+        let mut checked = Checked { set: fields(), response_add: fields(), ..Checked::default() };
+        leave_to_codec(&mut checked);
+        let left = vec![("x-a".to_owned(), "1".to_owned())];
+        assert_eq!((checked.set, checked.response_add), (left.clone(), left));
+    }
+
+    #[test]
+    fn a_value_is_appended_to_the_first_and_the_others_stay() {
+        let mut fields = Fields::default();
+        append(&mut fields, "x-a", "1");
+        assert!(fields.is_empty());
+        fields.push(b"x-a", b"1");
+        fields.push(b"x-a", b"2");
+        append(&mut fields, "x-a", "3");
+        assert_eq!(fields.all(b"x-a").collect::<Vec<_>>(), [&b"1,3"[..], b"2"]);
+    }
 
     #[test]
     fn a_query_is_changed() {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use meshwork_model::cors;
 use meshwork_model::head::{Fields, RequestHead, ResponseHead};
-use meshwork_model::proxy::{CorsPolicy, RouteAction, RouteFilterKind};
+use meshwork_model::proxy::{CorsPolicy, RouteAction};
 use meshwork_model::reason::Reason;
-use meshwork_model::route::matches_text;
 
 use super::{LocalReply, Scene};
 use crate::error::ProxyError;
@@ -17,34 +17,24 @@ const ALLOW_CREDENTIALS: &[u8] = b"access-control-allow-credentials";
 pub(super) struct Cors(Vec<Arc<CorsPolicy>>);
 
 impl Cors {
-    pub(super) fn new(words: &[&RouteFilterKind]) -> Self {
-        let policy = |word: &&RouteFilterKind| match word {
-            RouteFilterKind::Cors(policy) => Some(Arc::clone(policy)),
-            _ => None,
-        };
-        Self(words.iter().filter_map(policy).collect())
+    pub(super) fn new(policies: &[&Arc<CorsPolicy>]) -> Self {
+        Self(policies.iter().map(|policy| Arc::clone(policy)).collect())
     }
 
     /// Answers a preflight, and notes whose page asks.
     pub(super) fn ask(&self, scene: &mut Scene<'_, '_>, head: &RequestHead) -> Result<(), ProxyError> {
         let is_forwarded = scene.route.is_some_and(|route| matches!(route.action, RouteAction::Forward(_)));
-        let Some(first) = self.0.first().filter(|_| is_forwarded) else { return Ok(()) };
-        if !first.enabled.hits(scene.place.worker.random()) {
+        if self.0.is_empty() || !is_forwarded {
             return Ok(());
         }
-        let Some(origin) = head.fields.find(b"origin").filter(|origin| !origin.is_empty()) else {
-            return Ok(());
-        };
-        let is_allowed = self.allows(origin);
-        if is_allowed {
-            scene.passed().origin = Some(origin.to_vec());
+        let Some(verdict) = cors::judge(&self.0, head, scene.place.worker.random()) else { return Ok(()) };
+        if verdict.is_allowed {
+            scene.passed().origin = Some(verdict.origin.to_vec());
         }
-        let asked = head.fields.find(b"access-control-request-method").unwrap_or_default();
-        let is_preflight = head.method() == b"OPTIONS" && !asked.is_empty();
-        if !is_preflight || !is_allowed && self.flag(|policy| policy.forward_others).unwrap_or(true) {
+        if !verdict.is_answered {
             return Ok(());
         }
-        let fields = self.preflight(head, origin, is_allowed);
+        let fields = self.preflight(head, verdict.origin, verdict.is_allowed);
         Err(LocalReply { fields, is_plain: true, ..LocalReply::new(Reason::DirectResponse, 200) }.into())
     }
 
@@ -90,17 +80,11 @@ impl Cors {
         }
     }
 
-    fn allows(&self, origin: &[u8]) -> bool {
-        let origins = self.0.iter().map(|policy| &policy.allow_origins).find(|origins| !origins.is_empty());
-        let passes = |test| matches_text(test, b"*") || matches_text(test, origin);
-        origins.is_some_and(|origins| origins.iter().any(passes))
-    }
-
-    fn text<'p>(&'p self, of: impl Fn(&'p CorsPolicy) -> &'p Arc<str>) -> &'p str {
-        self.0.iter().map(|policy| &**of(policy)).find(|text| !text.is_empty()).unwrap_or_default()
+    fn text(&self, of: impl Fn(&CorsPolicy) -> &Arc<str>) -> &str {
+        cors::text(&self.0, of)
     }
 
     fn flag(&self, of: impl Fn(&CorsPolicy) -> Option<bool>) -> Option<bool> {
-        self.0.iter().find_map(|policy| of(policy))
+        cors::flag(&self.0, of)
     }
 }

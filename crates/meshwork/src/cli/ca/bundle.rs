@@ -11,6 +11,10 @@ use crate::cli::{output, runtime};
 /// Print the mesh's own bundle: what other trust domains have to know to believe its identities
 #[derive(clap::Args)]
 #[command(after_help = "\
+Examples:
+  meshwork ca bundle > mesh.local.json
+  meshwork ca bundle -o pem > mesh.local.pem
+
 Another mesh writes it into its MeshConfig, `federatedTrustDomains[].bundle`, as one or the other; docs/federation.md tells more.")]
 pub(super) struct CaBundle {
     #[command(flatten)]

@@ -1,11 +1,9 @@
 //! `meshwork ca revoke`, `meshwork ca unrevoke`, `meshwork ca revocations`.
 
-use std::fmt::Write as _;
-
 use serde_json::{Value, json};
 
 use super::PATH;
-use crate::cli::api::Api;
+use crate::cli::api::{Api, encoded};
 use crate::cli::output::{self, Format};
 use crate::cli::{runtime, table};
 
@@ -13,8 +11,15 @@ use crate::cli::{runtime, table};
 ///
 /// It gets no certificate, no token and no config any more; its streams end, its endpoints go, and everybody refuses it, on open
 /// connections, too. Envoy and gRPC know identities only: they accept a certificate that is revoked by its serial number until it
-/// ends.
+/// ends. Whoever is revoked need not be known: it is then for who comes with it later, and that is said.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  meshwork ca revoke --identity shop/web --reason 'its key was stolen'
+  meshwork ca revoke --serial $(openssl x509 -in STATE/identity.pem -noout -serial | cut -d= -f2)
+  meshwork ca revoke --identity shop/web -o json | jq .known
+
+Exit codes: 0 it is revoked, whether anybody is known to have it or not; 1 it is not; 2 the command line is wrong.")]
 pub(super) struct Revoke {
     #[command(flatten)]
     what: What,
@@ -32,7 +37,16 @@ pub(super) struct Revoke {
 }
 
 /// Take a revocation back
+///
+/// Who has a certificate that has not ended is let in again at once: also whoever stole its key.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  meshwork ca revocations
+  meshwork ca unrevoke --identity shop/web
+  meshwork ca unrevoke --serial 5f3a9c01d2e4b6a8
+
+Exit codes: 0 it is revoked no more; 1 it was not, or is still; 2 the command line is wrong.")]
 pub(super) struct Unrevoke {
     #[command(flatten)]
     what: What,
@@ -47,6 +61,10 @@ pub(super) struct Unrevoke {
 
 /// List who is revoked, why and by whom
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  meshwork ca revocations
+  meshwork ca revocations -o json | jq -r '.items[].identity // empty'")]
 pub(super) struct Revocations {
     #[command(flatten)]
     api: Api,
@@ -55,6 +73,9 @@ pub(super) struct Revocations {
     #[arg(short, long, value_enum, default_value = "text")]
     output: Format,
 }
+
+/// The most who are named of those who have something: a fleet fills a screen.
+const MAX_HOLDERS: usize = 5;
 
 /// What is revoked.
 #[derive(clap::Args)]
@@ -77,17 +98,48 @@ impl Revoke {
         };
         let path = format!("{PATH}/revocations");
         let told = runtime::on_this_thread(async { self.api.client()?.post(&path, &body).await })?;
-        if self.output.print(&told)? {
-            return Ok(());
+        if !self.output.print(&told)? {
+            output::line(revoked(&told));
         }
-        output::line(format_args!("{} is revoked", subject(&told)));
-        if told["serial"].is_string() {
+        if let Some(warning) = warning(&told) {
+            output::note(warning);
+        }
+        if told["serial"].is_string() && self.output == Format::Text {
             output::note(
                 "Envoy and gRPC accept it until it ends; they refuse an identity that is revoked at once",
             );
         }
         Ok(())
     }
+}
+
+/// What is revoked now, and who has it.
+fn revoked(told: &Value) -> String {
+    let holders = texts(&told["holders"]);
+    let more = holders.len().saturating_sub(MAX_HOLDERS);
+    let names = holders.get(..MAX_HOLDERS).unwrap_or(&holders).join(", ");
+    match (names.as_str(), more) {
+        ("", _) => format!("{} is revoked", subject(told)),
+        (names, 0) => format!("{} is revoked; had by {names}", subject(told)),
+        (names, more) => format!("{} is revoked; had by {names} and {more} more", subject(told)),
+    }
+}
+
+/// What there is to say where nobody is known to have it: as a rule somebody has mistyped.
+fn warning(told: &Value) -> Option<String> {
+    let note = told["note"].as_str()?;
+    let (flag, value) = match (told["identity"].as_str(), told["serial"].as_str()) {
+        (Some(identity), _) => ("identity", identity),
+        (None, serial) => ("serial", serial.unwrap_or_default()),
+    };
+    let near = texts(&told["near"]).join(", or ");
+    let near = if near.is_empty() { near } else { format!("; did you mean {near}?") };
+    Some(format!("warning: {note}{near}\n  to take it back: meshwork ca unrevoke --{flag} {value}"))
+}
+
+/// The texts of a list.
+fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
 impl Unrevoke {
@@ -138,27 +190,29 @@ fn subject(item: &Value) -> String {
     }
 }
 
-/// A value as it stands in a query. Source: RFC 3986 §2.1, §3.4.
-fn encoded(value: &str) -> String {
-    value.bytes().fold(String::new(), |mut text, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-        text
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn values_are_encoded_for_a_query() {
-        assert_eq!(encoded("spiffe://mesh.local/ns/shop/sa/web"), "spiffe://mesh.local/ns/shop/sa/web");
-        assert_eq!(encoded("a b&c=d#ä"), "a%20b%26c%3Dd%23%C3%A4");
+    fn who_has_what_is_revoked_is_told_and_so_is_that_nobody_has() {
+        let web = "spiffe://mesh.local/ns/shop/sa/web";
+        let of = |holders: Value| revoked(&json!({ "identity": web, "holders": holders }));
+        assert_eq!(of(json!([])), format!("{web} is revoked"));
+        assert_eq!(of(json!(["shop/a", "shop/b"])), format!("{web} is revoked; had by shop/a, shop/b"));
+        let many = of(json!(["a", "b", "c", "d", "e", "f", "g"]));
+        assert_eq!(many, format!("{web} is revoked; had by a, b, c, d, e and 2 more"));
+
+        assert_eq!(warning(&json!({ "identity": web, "holders": ["a"], "near": [] })), None);
+        let told = json!({ "identity": "spiffe://mesh.local/ns/shop/sa/wbe", "near": [web], "note": "nobody has it" });
+        let expected = format!(
+            "warning: nobody has it; did you mean {web}?\n  to take it back: meshwork ca unrevoke --identity \
+             spiffe://mesh.local/ns/shop/sa/wbe"
+        );
+        assert_eq!(warning(&told), Some(expected));
+        let told = json!({ "serial": "ab", "near": [], "note": "nobody has it" });
+        let expected = "warning: nobody has it\n  to take it back: meshwork ca unrevoke --serial ab";
+        assert_eq!(warning(&told).as_deref(), Some(expected));
     }
 
     #[test]

@@ -24,7 +24,14 @@ const INTERRUPTED: u8 = 130;
 /// one. Nobody is cut off; whoever is not ready is named. Asked again, it goes on with the rotation that runs.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 the root is replaced; 1 it was aborted, or is not done in time; 130 Ctrl-C, and the rotation goes on.")]
+Examples:
+  meshwork ca rotate
+  meshwork ca rotate --without shop/old-laptop --timeout 1h
+  meshwork ca rotate --detach
+  meshwork ca status
+
+Exit codes: 0 the root is replaced, or with --detach its rotation runs; 1 it was aborted, is not done in time, or was refused; \
+2 the command line is wrong; 130 Ctrl-C, and the rotation goes on.")]
 pub(super) struct Rotate {
     #[command(flatten)]
     asking: Asking,
@@ -40,7 +47,12 @@ pub(super) struct Rotate {
 /// next one is withdrawn when everybody has one. When the earlier root is removed, there is nothing to turn back.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 everything is as it was; 1 it is not, or not in time; 130 Ctrl-C, and it goes on.")]
+Examples:
+  meshwork ca abort
+  meshwork ca abort --without-offline
+
+Exit codes: 0 everything is as it was; 1 it is not, not in time, or no rotation runs; 2 the command line is wrong; 130 Ctrl-C, and \
+it goes on.")]
 pub(super) struct Abort {
     #[command(flatten)]
     asking: Asking,

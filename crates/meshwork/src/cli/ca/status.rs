@@ -10,6 +10,12 @@ use crate::cli::{runtime, table};
 
 /// Show the roots, who signs under which, how far a rotation is and who is waited for
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  meshwork ca status
+  meshwork ca status -o json | jq -r '.rotation.waiting[].name'
+
+Exit codes: 0 it answered; 1 it did not; 2 the command line is wrong.")]
 pub(super) struct CaStatus {
     #[command(flatten)]
     api: Api,

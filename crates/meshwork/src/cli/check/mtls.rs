@@ -104,17 +104,18 @@ impl Mtls {
         let value: Value = runtime::on_this_thread(asked)?;
         let told: Told = serde_json::from_value(value.clone())?;
         if !self.output.print(&value)? {
-            tell(&told);
+            tell(&told, self.namespace.as_deref());
         }
         Ok(ExitCode::from(code(&told.ports)))
     }
 }
 
-fn tell(told: &Told) {
+fn tell(told: &Told, namespace: Option<&str>) {
     if told.ports.is_empty() {
-        output::note(
-            "there is no workload with a port that others call; `meshwork status` lists who is connected",
-        );
+        let place = namespace.map(|name| format!(" in the namespace {name}")).unwrap_or_default();
+        output::note(format_args!(
+            "there is no workload with a port that others call{place}; `meshwork status` lists who is connected"
+        ));
         return;
     }
     let rows: Vec<Vec<String>> = told.ports.iter().map(row).collect();

@@ -11,6 +11,7 @@ use memchr::memchr;
 use meshwork_http1 as http1;
 use meshwork_http1::{Framing, RequestKind, StatusLine, Version};
 use meshwork_model::head::{RequestHead, ResponseHead};
+use meshwork_model::intake::asks_to_switch;
 use tokio::io::AsyncWrite;
 
 use super::wire::{self, Wire};
@@ -223,7 +224,7 @@ impl ServerConnection {
 
     /// The protocols that the client asks to switch to; `h2c` is none that anybody is taken to.
     pub(crate) fn upgrade(&self) -> Option<&[u8]> {
-        self.upgrade.as_deref().filter(|protocols| !protocols.trim_ascii().eq_ignore_ascii_case(b"h2c"))
+        self.upgrade.as_deref().filter(|protocols| asks_to_switch(protocols))
     }
 
     pub(crate) fn protocol(&self) -> &'static str {

@@ -10,6 +10,7 @@ use ::h2::client::{Builder, ResponseFuture, SendRequest};
 use bytes::Bytes;
 use meshwork_model::head::{RequestHead, ResponseHead};
 
+use super::flood::{self, Guarded, Tally};
 use super::{Incoming, Outgoing, heads};
 use crate::error::{Kind, ProxyError, Retry};
 use crate::http::body::{Frame, Length};
@@ -29,13 +30,14 @@ struct Shared {
     is_closed: Cell<bool>,
     /// How the endpoint stands, where the mesh's trust judges it.
     standing: Option<Rc<Standing>>,
+    tally: Rc<Tally>,
 }
 
 /// A connection with its driver, which the caller runs until the connection ends.
 pub(crate) struct Connected<D> {
     /// The handle to open streams with.
     pub(crate) connection: ClientConnection,
-    /// Carries the connection's bytes.
+    /// Carries the connection's bytes; at its end it tells what the endpoint has flooded the connection with, if it did.
     pub(crate) driver: D,
 }
 
@@ -64,7 +66,7 @@ impl ClientConnection {
     /// The endpoint does not speak HTTP/2; nothing was sent that reached an application.
     pub(crate) async fn begin(
         transport: Transport,
-    ) -> Result<Connected<impl Future<Output = ()>>, ProxyError> {
+    ) -> Result<Connected<impl Future<Output = Option<&'static str>>>, ProxyError> {
         let mut builder = Builder::new();
         builder
             .enable_push(false)
@@ -74,14 +76,17 @@ impl ClientConnection {
             .initial_connection_window_size(limits::H2_CONNECTION_WINDOW)
             .max_send_buffer_size(limits::H2_SEND_BUFFER);
         let standing = transport.standing().cloned();
+        let tally = Rc::<Tally>::default();
+        let transport = Guarded::of_server(transport, &tally);
         let (requests, connection) =
             builder.handshake(transport).await.map_err(|e| upstream(&e, Retry::Safe))?;
         let (streams, is_closed) = (Cell::default(), Cell::default());
-        let shared = Rc::new(Shared { streams, is_closed, standing });
+        let shared = Rc::new(Shared { streams, is_closed, standing, tally });
         let connection_state = Rc::clone(&shared);
         let driver = async move {
             let _ = connection.await;
             connection_state.is_closed.set(true);
+            connection_state.tally.flood().map(flood::Flood::words)
         };
         Ok(Connected { connection: Self { requests, shared }, driver })
     }
@@ -145,7 +150,7 @@ impl ClientStream {
         let (response, stream) =
             self.requests.send_request(request, is_ended).map_err(|e| upstream(&e, Retry::Safe))?;
         self.state = State::Asked(response);
-        self.outgoing = Some(Outgoing::new(stream, is_ended));
+        self.outgoing = Some(Outgoing::new(stream, is_ended, Rc::clone(&self.shared.tally)));
         Ok(())
     }
 
@@ -218,6 +223,8 @@ fn upstream(error: &::h2::Error, retry: Retry) -> ProxyError {
     let text = error.to_string();
     let kind = if let Some((_, alert)) = text.split_once(ALERT) {
         Kind::Identity(format!("the peer ended the connection by TLS ({alert})"))
+    } else if text.contains(flood::WORDS) {
+        Kind::BadResponse(text.into())
     } else if error.is_reset() && error.is_remote() {
         Kind::StreamReset(text.into())
     } else {

@@ -43,7 +43,8 @@ pub(super) fn read_request(
     if parts.method != Method::CONNECT {
         let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
         let is_target = path.starts_with('/') || path == "*" && parts.method == Method::OPTIONS;
-        if !is_target {
+        // The bytes that a target has over HTTP/1.1: an é has one spelling, which is judged.
+        if !is_target || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ProxyError::fatal(Kind::BadRequest(ParseError::BadTargetForm)));
         }
         head.set_path_and_query(path.as_bytes());
@@ -85,20 +86,26 @@ fn read_fields(headers: &HeaderMap, fields: &mut Fields) {
     let is_crumbled = headers.get_all(COOKIE).iter().nth(1).is_some();
     for (name, value) in headers {
         if name != CONTENT_LENGTH && name != HOST && !(is_crumbled && name == COOKIE) {
-            fields.push(name.as_str().as_bytes(), value.as_bytes());
+            fields.push(name.as_str().as_bytes(), trimmed(value));
         }
     }
     if is_crumbled {
-        let crumbs: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        let crumbs: Vec<_> = headers.get_all(COOKIE).iter().map(trimmed).collect();
         fields.push(b"cookie", &crumbs.join(&b"; "[..]));
     }
+}
+
+/// A value without the white space around it, which is none of it: HTTP/1.1 would not see it, and a rule must not see
+/// more than the application does. Source: RFC 9110 §5.5, RFC 9113 §8.2.1.
+fn trimmed(value: &HeaderValue) -> &[u8] {
+    value.as_bytes().trim_ascii()
 }
 
 /// Reads trailers, but for those that none may be.
 pub(super) fn fields_of(map: &HeaderMap) -> Fields {
     let mut fields = Fields::default();
     for (name, value) in map.iter().filter(|(name, _)| may_trail(name.as_str().as_bytes())) {
-        fields.push(name.as_str().as_bytes(), value.as_bytes());
+        fields.push(name.as_str().as_bytes(), trimmed(value));
     }
     fields
 }

@@ -100,17 +100,22 @@ impl Keys {
     /// # Cancel safety
     /// What was begun goes on for others.
     pub(super) async fn now(self: &Arc<Self>, worker: &Rc<Worker>) -> Result<Arc<KeySet>, Failure> {
+        if let Some(keys) = self.at_hand(worker) {
+            return keys;
+        }
+        self.attempt(self.retry_pause()).await;
+        self.good().ok_or(Failure::NoKeySet)
+    }
+
+    /// The same, where nobody has to wait for it; `None` where keys have to be asked for first.
+    pub(super) fn at_hand(self: &Arc<Self>, worker: &Rc<Worker>) -> Option<Result<Arc<KeySet>, Failure>> {
         if let JwtKeys::Inline(_) = self.source {
-            return self.good().ok_or(Failure::NoValidKeys);
+            return Some(self.good().ok_or(Failure::NoValidKeys));
         }
         if !self.is_followed.load(Ordering::Relaxed) {
             self.follow(worker);
         }
-        if let Some(keys) = self.good() {
-            return Ok(keys);
-        }
-        self.attempt(self.retry_pause()).await;
-        self.good().ok_or(Failure::NoKeySet)
+        self.good().map(Ok)
     }
 
     /// Keys that are newer than these, which lack one that a token names; asked for once in [`KEYS_EARLY_APART`] at most.

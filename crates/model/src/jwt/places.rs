@@ -3,9 +3,12 @@
 //! Two tokens that differ are none: which one the application would take, nobody knows. Source: Istio
 //! RequestAuthentication, where what several tokens mean is left open.
 
-use meshwork_model::head::RequestHead;
-use meshwork_model::jwt::Failure;
-use meshwork_model::proxy::{JwtProvider, TokenPlace};
+use std::borrow::Cow;
+
+use super::Failure;
+use crate::head::RequestHead;
+use crate::path::escape;
+use crate::proxy::{JwtProvider, TokenPlace};
 
 /// A token as it was found.
 pub(super) struct Token {
@@ -59,11 +62,28 @@ pub(super) fn are_same(tokens: &[Token]) -> bool {
     tokens.windows(2).all(|pair| pair[0].text == pair[1].text)
 }
 
-/// Removes the fields that a good token would set: nobody else may.
+/// Removes the fields that a good token would set, and those that applications take for them: nobody else may set them.
 pub(super) fn clean(provider: &JwtProvider, head: &mut RequestHead) {
     let claims = provider.claim_headers.iter().map(|(name, _)| name);
     for name in provider.payload_header.iter().chain(claims) {
         head.fields.remove(name.as_bytes());
+        head.fields.remove_look_alikes(name.as_bytes());
+    }
+}
+
+/// Puts a token where a provider looks for one first, beside what stands there already.
+pub fn put(provider: &JwtProvider, text: &str, head: &mut RequestHead) {
+    match places_of(provider).first() {
+        Some(TokenPlace::Header { name, prefix }) => {
+            head.fields.push(name.as_bytes(), format!("{prefix}{text}").as_bytes());
+        }
+        Some(TokenPlace::Param(name)) => {
+            let separator: &[u8] = if head.path_and_query().contains(&b'?') { b"&" } else { b"?" };
+            let path = [head.path_and_query(), separator, name.as_bytes(), b"=", text.as_bytes()].concat();
+            head.set_path_and_query(&path);
+        }
+        Some(TokenPlace::Cookie(name)) => head.fields.push(b"cookie", format!("{name}={text}").as_bytes()),
+        None => {}
     }
 }
 
@@ -78,20 +98,23 @@ fn places_of(provider: &JwtProvider) -> Vec<TokenPlace> {
 fn at(place: &TokenPlace, head: &RequestHead) -> Vec<String> {
     match place {
         TokenPlace::Header { name, prefix } => {
-            let values = head.fields.all(name.as_bytes()).filter_map(|value| std::str::from_utf8(value).ok());
-            values.filter_map(|value| behind(value, prefix)).collect()
+            // One that is no text is a token, and not a good one: it must not pass as none.
+            let values = head.fields.all(name.as_bytes()).map(String::from_utf8_lossy);
+            values.filter_map(|value| behind(&value, prefix)).collect()
         }
         TokenPlace::Param(name) => params(head, name),
         TokenPlace::Cookie(name) => cookies(head, name),
     }
 }
 
-/// What stands behind a prefix, wherever that is. Source: Envoy `JwtHeader.value_prefix`.
+/// What stands behind a prefix, wherever that is. A scheme has no case. Source: Envoy `JwtHeader.value_prefix`, RFC 9110
+/// §11.1.
 fn behind(value: &str, prefix: &str) -> Option<String> {
     if prefix.is_empty() {
         return Some(value.to_owned());
     }
-    let rest = &value[value.find(prefix)? + prefix.len()..];
+    let start = value.to_ascii_lowercase().find(&prefix.to_ascii_lowercase())?;
+    let rest = &value[start + prefix.len()..];
     let is_legal = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.');
     Some(rest.find(is_legal).map_or(value, |start| &rest[start..]).to_owned())
 }
@@ -100,13 +123,29 @@ fn params(head: &RequestHead, name: &str) -> Vec<String> {
     let path = std::str::from_utf8(head.path_and_query()).unwrap_or_default();
     let Some((_, query)) = path.split_once('?') else { return Vec::new() };
     let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).collect()
+    pairs.filter(|(key, _)| decoded(key) == name).map(|(_, value)| decoded(value).into_owned()).collect()
+}
+
+/// A part of a query, as applications read it.
+fn decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return text.into();
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let escaped = escape(rest);
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &rest[3..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned().into()
 }
 
 fn cookies(head: &RequestHead, name: &str) -> Vec<String> {
     let lines = head.fields.all(b"cookie").filter_map(|line| std::str::from_utf8(line).ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"').to_owned()).collect()
+    let named = pairs.filter(|(key, _)| key.trim_end() == name);
+    named.map(|(_, value)| value.trim_start().trim_matches('"').to_owned()).collect()
 }
 
 impl Token {
@@ -132,7 +171,8 @@ impl Token {
 fn without(head: &RequestHead, name: &str) -> Option<String> {
     let path = std::str::from_utf8(head.path_and_query()).ok()?;
     let (path, query) = path.split_once('?')?;
-    let kept = query.split('&').filter(|pair| pair.split('=').next() != Some(name));
+    let key = |pair: &str| decoded(pair.split('=').next().unwrap_or_default()).into_owned();
+    let kept = query.split('&').filter(|pair| key(pair) != name);
     let kept = kept.collect::<Vec<_>>().join("&");
     Some(if kept.is_empty() { path.to_owned() } else { format!("{path}?{kept}") })
 }
@@ -165,6 +205,25 @@ mod tests {
         let bearer = head("/a?access_token=p&b=c", &[("authorization", "Bearer h")]);
         check(vec![], bearer, &["h", "p"], "/a?b=c");
         check(vec![], head("/a?access_token=p", &[]), &["p"], "/a");
+        check(vec![], head("/a?access%5Ftoken=p%2eq&b=%25", &[]), &["p.q"], "/a?b=%25");
+        check(vec![], head("/", &[("authorization", "bearer h")]), &["h"], "/");
+        check(vec![], head("/", &[("authorization", "BEARER  h")]), &["h"], "/");
+    }
+
+    #[test]
+    fn a_token_that_was_put_is_found() {
+        let check = |places: Vec<TokenPlace>, path: &str| {
+            let provider = JwtProvider { places, ..JwtProvider::default() };
+            let mut head = head(path, &[]);
+            put(&provider, "a.b.c", &mut head);
+            let tokens = tokens(&[&provider], &head).expect("one");
+            assert_eq!(tokens.iter().map(|token| &*token.text).collect::<Vec<_>>(), ["a.b.c"], "{head:?}");
+        };
+        check(vec![], "/");
+        check(vec![TokenPlace::Header { name: "x-jwt".into(), prefix: "".into() }], "/");
+        check(vec![TokenPlace::Param("token".into()), TokenPlace::Cookie("token".into())], "/");
+        check(vec![TokenPlace::Param("token".into())], "/?a=b");
+        check(vec![TokenPlace::Cookie("token".into())], "/");
     }
 
     #[test]
@@ -173,6 +232,25 @@ mod tests {
         assert_eq!(cookies(&head, "token"), ["x.y.z"]);
         assert_eq!(cookies(&head, "c"), ["d"]);
         assert_eq!(cookies(&head, "e"), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_no_text_is_no_good_token_rather_than_none() {
+        let mut head = head("/", &[]);
+        head.fields.push(b"authorization", b"Bearer a.b.c\xff");
+        let tokens = tokens(&[&JwtProvider::default()], &head).expect("one");
+        assert_eq!(tokens.iter().map(|token| &*token.text).collect::<Vec<_>>(), ["a.b.c\u{fffd}"]);
+    }
+
+    #[test]
+    fn nobody_else_sets_the_fields_of_a_token() {
+        let claim_headers = vec![("x-user-id".into(), vec!["sub".into()])];
+        let payload_header = Some("x-claims".into());
+        let provider = JwtProvider { payload_header, claim_headers, ..JwtProvider::default() };
+        let names = ["x-user-id", "x-user_id", "X_User_Id", "x-claims", "x_claims", "x-user", "x_user"];
+        let mut head = head("/", &names.map(|name| (name, "1")));
+        clean(&provider, &mut head);
+        assert_eq!(head.fields.iter().map(|(name, _)| name).collect::<Vec<_>>(), [b"x-user", b"x_user"]);
     }
 
     #[test]
@@ -194,6 +272,9 @@ mod tests {
         check("/", &[("authorization", one), ("authorization", other), ("authorization", one)], None);
         check("/?token=a.b.c&token=d.e.f", &[], None);
         check("/?token=a.b.c&token=", &[], None);
+        check("/?token=a.b.c&%74oken=d.e.f", &[], None);
+        check("/", &[("authorization", one), ("authorization", "bearer d.e.f")], None);
+        check("/", &[("cookie", "token=a.b.c; token = d.e.f")], None);
         check("/", &[("cookie", "token=a.b.c; token=d.e.f")], None);
         check("/", &[("cookie", "token=a.b.c"), ("cookie", "token=d.e.f")], None);
         check("/?token=a.b.c", &[("authorization", one), ("cookie", "token=a.b.c")], Some(true));

@@ -33,6 +33,7 @@ mod steps;
 mod stock;
 mod supervisor;
 mod terminal;
+mod threads;
 pub mod wire;
 
 pub use advice::{Advice, Facts, INSTEAD};

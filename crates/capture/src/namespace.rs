@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 use rustix::process::{Pid, WaitOptions};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
+use crate::threads;
+
 /// Enters a new user namespace, in which this process has every capability. No thread may have been started.
 ///
 /// # Errors
@@ -83,6 +85,8 @@ fn identity(map: &str) -> String {
 /// A step's; the steps after it are not tried.
 pub(crate) fn enter(mut step: impl FnMut(Entering, io::Result<()>) -> io::Result<()>) -> io::Result<()> {
     let maps = Maps::here()?;
+    // Those that read the control plane's store may have ended a moment ago. Of others the kernel tells.
+    threads::count()?;
     if maps.own_only {
         step(Entering::Namespace, enter_user_namespace())?;
         return step(Entering::Ids, maps.write("self"));

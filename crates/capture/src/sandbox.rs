@@ -17,6 +17,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::threads;
+
 /// What a process still has to do once it is within.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
@@ -76,7 +78,7 @@ pub fn enter(needs: &Needs) -> io::Result<Walls> {
 
 /// A thread that is there already would stay outside.
 fn alone() -> io::Result<()> {
-    match std::fs::read_dir("/proc/self/task")?.count() {
+    match threads::count()? {
         1 => Ok(()),
         threads => Err(io::Error::other(format!("{threads} threads run before the sandbox is closed"))),
     }

@@ -214,16 +214,14 @@ impl Bundle {
         now: UnixTime,
         role: Role,
     ) -> Result<(), rustls::Error> {
-        let unknown = || rustls::Error::from(rustls::CertificateError::UnknownIssuer);
         if time_of(now) < self.first_end {
-            let verifiers = self.verifiers.as_ref().ok_or_else(unknown)?;
+            let verifiers = self.verifiers.as_ref().ok_or_else(unknown_issuer)?;
             return verifiers.verify(leaf, intermediates, now, role);
         }
         // webpki takes roots without an end. One that has ended vouches for nobody; the others go on.
         let is_valid = |root: &&CertificateDer<'_>| svid::not_after(root).is_ok_and(|end| end > time_of(now));
         let valid: Vec<_> = self.certificates.iter().filter(is_valid).cloned().collect();
-        let verifiers = Verifiers::new(&valid).map_err(|_| unknown())?.ok_or_else(unknown)?;
-        verifiers.verify(leaf, intermediates, now, role)
+        Verifiers::of(&valid)?.verify(leaf, intermediates, now, role)
     }
 
     /// As [`Bundle::verify`], up to the root of this fingerprint alone.
@@ -235,11 +233,9 @@ impl Bundle {
         now: UnixTime,
         role: Role,
     ) -> Result<(), rustls::Error> {
-        let unknown = || rustls::Error::from(rustls::CertificateError::UnknownIssuer);
         let is_it = |known: &&CertificateDer<'static>| certificate::fingerprint(known) == root;
-        let only = self.certificates.iter().find(is_it).ok_or_else(unknown)?;
-        let verifiers = Verifiers::new(std::slice::from_ref(only)).map_err(|_| unknown())?;
-        verifiers.ok_or_else(unknown)?.verify(leaf, intermediates, now, role)
+        let only = self.certificates.iter().find(is_it).ok_or_else(unknown_issuer)?;
+        Verifiers::of(std::slice::from_ref(only))?.verify(leaf, intermediates, now, role)
     }
 
     /// Tells which root a chain leads to, whatever the time is.
@@ -273,6 +269,11 @@ impl Verifiers {
         Ok(Some(Self { roots, of_clients }))
     }
 
+    /// Those of some roots alone; without any, nobody is known.
+    fn of(roots: &[CertificateDer<'static>]) -> Result<Self, rustls::Error> {
+        Self::new(roots).ok().flatten().ok_or_else(unknown_issuer)
+    }
+
     fn verify(
         &self,
         leaf: &CertificateDer<'_>,
@@ -289,6 +290,10 @@ impl Verifiers {
             }
         }
     }
+}
+
+fn unknown_issuer() -> rustls::Error {
+    rustls::CertificateError::UnknownIssuer.into()
 }
 
 /// The trust domain that a line before the certificates names: `# spiffe://mesh.local`.

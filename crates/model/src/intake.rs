@@ -20,6 +20,17 @@ pub const REQUEST_ID: &[u8] = b"x-request-id";
 /// The trace that a request is part of. Source: W3C Trace Context §3.2; B3 propagation, single and multiple header.
 const TRACE_PARENT: &[u8] = b"traceparent";
 const B3: [&[u8]; 2] = [b"b3", b"x-b3-traceid"];
+/// Fields that say something of the connection, and are gone before a request is judged. Not so `upgrade`,
+/// `transfer-encoding` and `content-length`. Source: RFC 9110 §7.6.1.
+pub const OF_CONNECTION: [&str; 7] = [
+    "connection",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+];
 const CLIENT_CERT: &[u8] = b"x-forwarded-client-cert";
 /// What the names of fields begin with that proxies tell each other.
 const ENVOY: &[u8] = b"x-envoy-";

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use meshwork_model::head::RequestHead;
-use meshwork_model::intake::asks_to_switch;
+use meshwork_model::intake::{OF_CONNECTION, asks_to_switch};
 use meshwork_model::mesh::{Key, Service, Workload};
 use meshwork_model::spiffe::SpiffeId;
 use serde::{Deserialize, Serialize};
@@ -68,16 +68,6 @@ pub(super) enum Called {
     Unknown { host: String, port: u16 },
 }
 
-/// Fields of a connection, which end where it does: nobody judges them.
-const OF_CONNECTIONS: &[&str] = &[
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authentication-info",
-    "proxy-authorization",
-    "proxy-connection",
-    "transfer-encoding",
-];
 /// What `connection` may say without taking a field of the request away.
 const OPTIONS: &[&str] = &["close", "keep-alive", "upgrade", "te"];
 
@@ -139,7 +129,7 @@ impl Question {
                 }
                 "connection" => switches |= options(value).any(|option| option == "upgrade"),
                 "te" if !value.eq_ignore_ascii_case("trailers") => {}
-                known if OF_CONNECTIONS.contains(&known) => {}
+                known if OF_CONNECTION.contains(&known) => {}
                 _ => head.fields.push(name.as_bytes(), value.as_bytes()),
             }
         }

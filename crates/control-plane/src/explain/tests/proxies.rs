@@ -78,7 +78,6 @@ fn told(config: &str, change: impl FnOnce(&mut Question)) -> Explanation {
 /// What becomes of a request that a gateway gets.
 fn at_the_gateway(config: &str, to: &str, change: impl FnOnce(&mut Question)) -> Explanation {
     let mesh = mesh(&format!("{GATEWAY}{config}"), "edge", |node| {
-        node.labels.insert(meshwork_model::mesh::GATEWAY_LABEL.to_owned(), "edge".to_owned());
         node.labels.insert(GATEWAY_LABEL.to_owned(), "edge".to_owned());
         node.gateway = Some(Arc::new(GatewayNode {
             name: "edge".into(),

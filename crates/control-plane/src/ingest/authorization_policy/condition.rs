@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use meshwork_model::intake::OF_CONNECTION;
 use meshwork_model::mesh::Condition;
 use meshwork_model::problem::Code;
 
@@ -30,17 +31,6 @@ const HEADERS: &str = "request.headers";
 const CLAIMS: &str = "request.auth.claims";
 /// Keys of others' filters.
 const EXPERIMENTAL: &str = "experimental.envoy.filters.";
-/// Header fields that say something of the connection, and are gone before a request is judged. Not so `upgrade`,
-/// `transfer-encoding` and `content-length`. Source: RFC 9110 §7.6.1.
-const OF_CONNECTION: &[&str] = &[
-    "connection",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authentication-info",
-    "proxy-authorization",
-    "proxy-connection",
-];
 /// The deepest claim.
 const MAX_CLAIM_DEPTH: usize = 16;
 
